@@ -1,0 +1,98 @@
+"""Local training: a set number of steps on batches read straight from the memory map."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from flower_ist.tokens import TokenShard
+
+# Rows are read from the map for several batches at once: one gather instead of many small ones.
+_BATCHES_PER_READ = 16
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """One round's settings, as the server sent them."""
+
+    server_round: int
+    local_steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: ConfigRecord) -> LocalSettings:
+        """Read the settings from a message's ConfigRecord.
+
+        Raises:
+            ValueError: a key is missing or its value is of no use.
+        """
+        kinds = {
+            "server-round": int,
+            "local-steps": int,
+            "batch-size": int,
+            "learning-rate": float,
+            "seed": int,
+        }
+        values = {}
+        for key, kind in kinds.items():
+            value = config.get(key)
+            if not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"The server sent {key!r} as {value!r}: a number is needed.")
+            values[key.replace("-", "_")] = kind(value)
+        if values["batch_size"] < 1:
+            raise ValueError("The server sent 'batch-size' as 0: at least 1 is needed.")
+        return cls(**values)
+
+
+def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: str) -> float:
+    """Train with Adam, started afresh, and return the mean loss of the steps.
+
+    Adam is fresh because the slot of a neuron holds another one after a repartition: old moments
+    would belong to somebody else.
+    """
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    total = torch.zeros(())
+    for tokens, labels in _batches(shard, settings, client):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(tokens), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach()
+    return float(total) / max(1, settings.local_steps)
+
+
+def batch_order(num_examples: int, settings: LocalSettings, client: str) -> NDArray[np.intp]:
+    """Return the rows of all of a round's batches, (local_steps * batch_size,).
+
+    Whole epochs in new orders follow one another. The order depends on seed, round and the client's
+    name only, so that every strategy sees the same batches.
+    """
+    needed = settings.local_steps * settings.batch_size
+    entropy = [settings.seed, settings.server_round, zlib.crc32(client.encode())]
+    generator = np.random.default_rng(entropy)
+    epochs = -(-needed // num_examples)
+    rows = [generator.permutation(num_examples) for _ in range(epochs)]
+    return np.concatenate(rows)[:needed] if rows else np.empty(0, dtype=np.intp)
+
+
+def _batches(
+    shard: TokenShard, settings: LocalSettings, client: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    order = batch_order(len(shard), settings, client)
+    size = settings.batch_size
+    for start in range(0, len(order), size * _BATCHES_PER_READ):
+        rows = order[start : start + size * _BATCHES_PER_READ]
+        tokens, labels = map(torch.from_numpy, shard.batch(rows))
+        for first in range(0, len(rows), size):
+            yield tokens[first : first + size], labels[first : first + size]

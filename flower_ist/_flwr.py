@@ -1,0 +1,40 @@
+"""The only private parts of flwr that this library uses, each with its reason.
+
+Everything else comes from flwr's public modules. When an update of flwr moves one of these, this
+file is the one to mend.
+"""
+
+from flwr.app import Message, Metadata
+
+# What really goes over the network since Flower 1.22 is the deflated form of every nested object.
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+# `Message(...)` reads the process' identity; outside a Flower process somebody has to set it.
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = [
+    "TaskIdentity",
+    "get_all_nested_objects",
+    "inflate_object_from_contents",
+    "no_object_id_recompute",
+    "set_message_id",
+    "with_metadata",
+]
+
+
+def with_metadata(message: Message, metadata: Metadata) -> Message:
+    """Return a message with the same content or error and other metadata; nothing is copied."""
+    return Message(  # type: ignore[call-overload, no-any-return]
+        content=message.content if message.has_content() else None,
+        error=message.error if message.has_error() else None,
+        metadata=metadata,  # accepted, but left out of the published signatures
+    )
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Give a message the id that the SuperLink would give it: it has no public setter."""
+    message.metadata.__dict__["_message_id"] = message_id

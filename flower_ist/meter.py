@@ -1,0 +1,243 @@
+"""A Grid that counts what crosses it, for any strategy, unchanged.
+
+Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
+
+    grid = MeteredGrid(grid)
+    strategy.start(grid=grid, ...)
+
+What is counted is measured on each message's serialised objects (see :func:`wire.wire_bytes`), not
+computed from shapes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from flower_ist.clients import client_name, last_line
+from flower_ist.metrics import finite
+from flower_ist.wire import payload_bytes, wire_bytes
+
+# What clients report of the data they read, summed over a round's train replies.
+INPUT_METRICS = {
+    "image-bytes": "image_bytes",
+    "image-file-bytes": "image_file_bytes",
+    "masked-image-bytes": "masked_image_bytes",
+    "token-bytes": "token_bytes",
+    "examples-trained": "examples",
+}
+_ROUND_KEY = "server-round"
+
+
+@dataclass
+class Traffic:
+    """Bytes and messages of one kind: down is server -> client, up is client -> server."""
+
+    wire_bytes_down: int = 0
+    wire_bytes_up: int = 0
+    payload_bytes_down: int = 0
+    payload_bytes_up: int = 0
+    messages_down: int = 0
+    messages_up: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Add another count to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class RoundTraffic:
+    """All that crossed the wire in one round.
+
+    Attributes:
+        total: sums over all messages.
+        by_client: client name -> its messages.
+        by_type: message type (train, evaluate, query) -> its messages.
+        inputs: sums of what the clients said they read, by run log field.
+        local_steps: most local steps that a client reported.
+        selected: clients that got a train message; replied: those that answered without an error.
+        failures: client name -> why its train message failed.
+        train_seconds: from sending train messages to having the replies.
+        evaluate_seconds: the same for messages of other types.
+        trained_at: clock at which the last train replies were there.
+        sent_at: clock at which the first train messages were sent.
+    """
+
+    total: Traffic = field(default_factory=Traffic)
+    by_client: dict[str, Traffic] = field(default_factory=dict)
+    by_type: dict[str, Traffic] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(INPUT_METRICS.values(), 0))
+    local_steps: int = 0
+    selected: set[str] = field(default_factory=set)
+    replied: set[str] = field(default_factory=set)
+    failures: dict[str, str] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    sent_at: float | None = None
+    trained_at: float | None = None
+
+    def count(self, client: str, message_type: str, traffic: Traffic) -> None:
+        """Add one message to the sums."""
+        self.total.add(traffic)
+        self.by_client.setdefault(client, Traffic()).add(traffic)
+        self.by_type.setdefault(message_type, Traffic()).add(traffic)
+
+
+class MeteredGrid(Grid):
+    """Pass everything on to another Grid and count it by round, client, direction and type."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._names: dict[int, str] = {}
+        self._round = 0
+        self.rounds: dict[int, RoundTraffic] = {}
+
+    def begin_round(self, server_round: int) -> None:
+        """Count messages that name no round of their own (queries) to this one from now on."""
+        self._round = server_round
+
+    def traffic(self, server_round: int) -> RoundTraffic:
+        """Return what has been counted for a round so far."""
+        return self.rounds.setdefault(server_round, RoundTraffic())
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Count messages on their way to the clients, then push them."""
+        messages = list(messages)
+        self._count_down(messages)
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies and count them."""
+        replies = list(self._grid.pull_messages(message_ids))
+        self._count_up(replies)
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Count messages, send them, wait for the replies and count those."""
+        messages = list(messages)
+        self._count_down(messages)
+        start = time.monotonic()
+        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        end = time.monotonic()
+        if messages:
+            traffic = self.traffic(self._round)
+            if _is_train(messages[0]):
+                traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
+                traffic.trained_at = end
+                traffic.train_seconds += end - start
+            else:
+                traffic.evaluate_seconds += end - start
+        self._count_up(replies)
+        return replies
+
+    def set_run(self, run: Run) -> None:
+        """Hand on to the wrapped Grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The wrapped Grid's run."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Hand on to the wrapped Grid."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Hand on to the wrapped Grid."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Hand on to the wrapped Grid."""
+        return self._grid.get_nodes()
+
+    def _count_down(self, messages: list[Message]) -> None:
+        # FedAvg sends one content to all clients: its objects are serialised once for the count.
+        shared: dict[int, tuple[int, int]] = {}
+        for message in messages:
+            self._round = _round_of(message, self._round)
+            key = id(message.content)
+            if key not in shared:
+                shared[key] = (wire_bytes(message), payload_bytes(message))
+            wire, payload = shared[key]
+            client = self._name(message.metadata.dst_node_id)
+            traffic = self.traffic(self._round)
+            traffic.count(
+                client,
+                message.metadata.message_type,
+                Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
+            )
+            if _is_train(message):
+                traffic.selected.add(client)
+
+    def _count_up(self, replies: list[Message]) -> None:
+        traffic = self.traffic(self._round)
+        for reply in replies:
+            node_id = reply.metadata.src_node_id
+            name = client_name(reply)
+            if name is not None and name not in self._names.values():
+                self._rename(node_id, name)
+            client = self._name(node_id)
+            traffic.count(
+                client,
+                reply.metadata.message_type,
+                Traffic(
+                    wire_bytes_up=wire_bytes(reply),
+                    payload_bytes_up=payload_bytes(reply),
+                    messages_up=1,
+                ),
+            )
+            if _is_train(reply):
+                if reply.has_error():
+                    traffic.failures[client] = last_line(reply.error.reason)
+                else:
+                    traffic.replied.add(client)
+                    _add_inputs(traffic, reply.content)
+
+    def _name(self, node_id: int) -> str:
+        return self._names.get(node_id, f"node-{node_id}")
+
+    def _rename(self, node_id: int, name: str) -> None:
+        """Give a node its client's name, in the current round's counts too."""
+        by_client = self.traffic(self._round).by_client
+        if (counted := by_client.pop(self._name(node_id), None)) is not None:
+            by_client[name] = counted
+        self._names[node_id] = name
+
+
+def _is_train(message: Message) -> bool:
+    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
+
+
+def _round_of(message: Message, current: int) -> int:
+    """Return the round that a message's config names, as all of Flower's strategies do."""
+    if message.has_content():
+        for config in message.content.config_records.values():
+            named = config.get(_ROUND_KEY)
+            if isinstance(named, int):
+                return named
+    return current
+
+
+def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
+    for record in content.metric_records.values():
+        for metric, log_field in INPUT_METRICS.items():
+            traffic.inputs[log_field] += int(max(0.0, finite(record.get(metric)) or 0.0))
+        steps = int(max(0.0, finite(record.get("local-steps")) or 0.0))
+        traffic.local_steps = max(traffic.local_steps, steps)

@@ -1,0 +1,277 @@
+"""Independent Subnetwork Training as a Flower strategy.
+
+Yuan et al., "Distributed Learning of Fully Connected Neural Networks using Independent Subnet
+Training", VLDB 2022, https://arxiv.org/abs/1910.02120; on masked ViT tokens: Kariotakis et al.,
+CPAL 2024, https://openreview.net/forum?id=D9ggc3l0wi.
+
+Each round the hidden neurons are divided at random into disjoint slices. A client gets the small
+dense net of one slice, trains it as any other model, and the strategy puts it back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+
+from flower_ist.axes import Axes
+from flower_ist.clients import Client, Roster, await_nodes
+from flower_ist.judge import BadReply, judge_reply
+from flower_ist.metrics import mean_metrics
+from flower_ist.partition import Indices, partition, permutation, slice_sizes
+from flower_ist.slicing import Returned, merge, take
+from flower_ist.wire import (
+    LAYOUT_KEY,
+    PACKED_KEY,
+    PACKED_STYPE,
+    decode,
+    layout_of,
+    layout_to_text,
+    pack,
+)
+
+_log = logging.getLogger("flwr")
+
+
+class TrainingFailedError(RuntimeError):
+    """Too few good replies came back to go on."""
+
+
+@dataclass
+class RoundReport:
+    """What happened in one round of training.
+
+    Attributes:
+        coverage: share of the model's weights that some client trained, 0 to 1.
+        refused: client name -> why its reply was not used.
+    """
+
+    coverage: float = 0.0
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class ISTStrategy(FedAvg):
+    """Independent Subnetwork Training.
+
+    It takes FedAvg's arguments and these:
+
+    Args:
+        axes: which axis of which tensor belongs to which hidden width.
+        num_slices: K, how many slices the neurons are divided into; as many as clients are sampled
+            if None. With more clients than slices several clients train the same slice and are
+            averaged; with fewer, some slices rest for a round.
+        shares: K relative sizes of the slices; equal if None.
+        seed: of partitions, of who trains which slice, and of client sampling.
+        packed: send one flat array per message. The ClientApp needs ``mods=[packed_mod]``; with
+            False any ClientApp will do and each tensor travels as an array of its own.
+        node_timeout: seconds to wait for ``min_available_nodes``.
+        roster: clients met already, if the ServerApp has asked them.
+        fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
+            the whole model, which costs more than all slices together. Evaluate on the server.
+
+    A reply that is an error, or whose arrays, values or number of examples are not as they must, is
+    refused with a logged reason and its slice keeps its weights. The run stops with
+    :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
+    """
+
+    def __init__(
+        self,
+        axes: Axes,
+        *,
+        num_slices: int | None = None,
+        shares: Sequence[float] | None = None,
+        seed: int = 0,
+        packed: bool = True,
+        node_timeout: float = 60.0,
+        roster: Roster | None = None,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 0.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
+        evaluate_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
+    ) -> None:
+        super().__init__(
+            fraction_train=fraction_train,
+            fraction_evaluate=fraction_evaluate,
+            min_train_nodes=min_train_nodes,
+            min_evaluate_nodes=min_evaluate_nodes,
+            min_available_nodes=min_available_nodes,
+            weighted_by_key=weighted_by_key,
+            arrayrecord_key=arrayrecord_key,
+            configrecord_key=configrecord_key,
+            train_metrics_aggr_fn=train_metrics_aggr_fn or mean_metrics,
+            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
+        )
+        if num_slices is not None:
+            for width in axes.widths.values():
+                slice_sizes(width, num_slices, shares)  # refuses what no round could use
+        self.axes = axes
+        self.num_slices = num_slices
+        self.shares = shares
+        self.seed = seed
+        self.packed = packed
+        self.node_timeout = node_timeout
+        self.roster = roster or Roster()
+        self.last_round = RoundReport()
+        self._weights: dict[str, NDArray[Any]] = {}
+        self._weights_record: ArrayRecord | None = None
+        self._sent: dict[int, Indices] = {}
+
+    def summary(self) -> None:
+        """Log the settings of this strategy, then those it shares with FedAvg."""
+        whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
+        slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
+        _log.info("\t├──> Independent Subnetwork Training:")
+        _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
+        _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
+        if self.num_slices is not None:
+            sizes = {n: slice_sizes(w, self.num_slices)[0] for n, w in self.axes.widths.items()}
+            share = 100 * self.axes.share(sizes)
+            _log.info("\t│\t├── A slice: %.2f %% of %d weights", share, whole)
+        _log.info("\t│\t├── On the wire: %s", "one packed array" if self.packed else "one a tensor")
+        _log.info("\t│\t└── Seed: %d", self.seed)
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Cut the model into slices and address one to each sampled client."""
+        if self.fraction_train == 0.0:
+            return []
+        self._load(arrays)
+        clients = self._sample(server_round, grid)
+        slices = partition(
+            self.seed,
+            server_round,
+            self.axes.widths,
+            self.num_slices or len(clients),
+            self.shares,
+        )
+        _log.info("configure_train: %d clients on %d slices", len(clients), len(slices))
+        order = permutation(self.seed, server_round, "clients", len(clients))
+        self._sent = {
+            clients[position].node_id: slices[turn % len(slices)]
+            for turn, position in enumerate(order)
+        }
+        # One message at a time is built from one slice at a time: no copy of the model per client.
+        return [
+            self._message(server_round, config, client.node_id, self._sent[client.node_id])
+            for client in clients
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge each reply on its own and merge the good ones into the model."""
+        if not self._sent:
+            return None, None
+        report = RoundReport()
+        returned: list[Returned] = []
+        contents: list[RecordDict] = []
+        unanswered = dict(self._sent)
+        for reply in replies:
+            node_id = reply.metadata.src_node_id
+            try:
+                indices = unanswered.pop(node_id, None)
+                if indices is None:
+                    raise BadReply("no answer is due from it: it answered twice or was not asked")
+                layout = {
+                    name: (self._weights[name].dtype, shape)
+                    for name, shape in self._slice_shapes(indices).items()
+                }
+                tensors, weight = judge_reply(reply, layout, self.weighted_by_key)
+            except BadReply as refusal:
+                report.refused[self.roster.name(node_id)] = str(refusal)
+                continue
+            returned.append(Returned(indices, tensors, weight))
+            contents.append(reply.content)
+        for node_id in unanswered:
+            report.refused[self.roster.name(node_id)] = "no reply came in time"
+        self.last_round = report
+        for name, reason in report.refused.items():
+            _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
+        self._stop_if_too_few(server_round, len(returned), report)
+
+        report.coverage = merge(self._weights, self.axes, returned)
+        _log.info(
+            "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
+            len(returned),
+            len(self._sent),
+            100 * report.coverage,
+        )
+        merged = ArrayRecord({name: Array(tensor) for name, tensor in self._weights.items()})
+        self._weights_record = merged
+        return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def _load(self, arrays: ArrayRecord) -> None:
+        """Keep the whole model as writable arrays; it is decoded again only if others made it."""
+        if arrays is self._weights_record:
+            return
+        if arrays.keys() != self.axes.shapes.keys():
+            raise ValueError(
+                f"The model's arrays are {sorted(arrays)}, but axes are declared for "
+                f"{sorted(self.axes.shapes)}."
+            )
+        self._weights = {
+            name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
+            for name, shape in self.axes.shapes.items()
+        }
+        self._weights_record = arrays
+
+    def _sample(self, server_round: int, grid: Grid) -> list[Client]:
+        node_ids = await_nodes(
+            grid, max(self.min_available_nodes, self.min_train_nodes), self.node_timeout
+        )
+        clients = self.roster.meet(grid, node_ids)
+        count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
+        chosen = permutation(self.seed, server_round, "sampling", len(clients))[:count]
+        return [clients[position] for position in sorted(chosen)]
+
+    def _message(
+        self, server_round: int, config: ConfigRecord, node_id: int, indices: Indices
+    ) -> Message:
+        tensors = take(self._weights, self.axes, indices)
+        settings = ConfigRecord({**config, "server-round": server_round})
+        if self.packed:
+            layout = layout_of(tensors)
+            settings[LAYOUT_KEY] = layout_to_text(layout)
+            arrays = ArrayRecord({PACKED_KEY: pack(tensors, layout)})
+        else:
+            arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+        content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: settings})
+        return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
+
+    def _slice_shapes(self, indices: Indices) -> dict[str, tuple[int, ...]]:
+        return self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
+
+    def _stop_if_too_few(self, server_round: int, good: int, report: RoundReport) -> None:
+        if good >= max(self.min_train_nodes, 1):
+            return
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.refused.items())
+        hint = ""
+        if any(PACKED_STYPE in reason for reason in report.refused.values()):
+            hint = " Give the ClientApp mods=[packed_mod], or use ISTStrategy(packed=False)."
+        raise TrainingFailedError(
+            f"Round {server_round}: {good} of {len(self._sent)} replies were good, "
+            f"min_train_nodes is {self.min_train_nodes}. {reasons}.{hint}"
+        )

@@ -1,0 +1,52 @@
+"""What a run leaves behind: settings.json, run.jsonl and model.safetensors in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from server_app.settings import Settings
+
+SETTINGS_FILE = "settings.json"
+MODEL_FILE = "model.safetensors"
+
+
+def output_folder(settings: Settings, run_id: int) -> Path:
+    """Return the absolute folder of a run; a new one in the home folder if none is set."""
+    if settings.output_dir:
+        return Path(settings.output_dir)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path.home() / "flower-ist-runs" / f"{stamp}-{settings.strategy}-{run_id}"
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write the run's settings, whole or not at all."""
+    temporary = folder / f".{SETTINGS_FILE}.tmp"
+    temporary.write_text(json.dumps(settings.to_run_config(), indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / SETTINGS_FILE)
+
+
+def write_model(
+    folder: Path, weights: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
+) -> Path:
+    """Write the model as safetensors, whole or not at all.
+
+    Args:
+        folder: of the run.
+        weights: name -> array.
+        about: what the file's header says of the model, as JSON values.
+    """
+    temporary = folder / f".{MODEL_FILE}.tmp"
+    header = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
+    }
+    save_file(dict(weights), temporary, metadata=header)
+    os.replace(temporary, folder / MODEL_FILE)
+    return folder / MODEL_FILE
