@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from flower_ist._flwr import TaskIdentity
 from flower_ist.token_writer import ShardWriter
 from flower_ist.tokens import Encoder, Mask, ShardMeta
 
@@ -43,6 +44,12 @@ def write_blobs(folder: Path, name: str, count: int, *, seed: int, dtype: str = 
     with ShardWriter(folder / name, meta) as writer:
         writer.append(tokens, labels, np.arange(count))
     return folder / name
+
+
+@pytest.fixture(autouse=True)
+def server_identity() -> None:
+    """Be a server: outside a Flower process no message can be made without an identity."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 2**63 + 1, 1, 2**63 + 1
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,42 @@
+# make demo   the main job on embedded real data: IST, then FedAvg, then a table and a plot
+# make test   lint, types and tests
+# Both make .venv on first use, with the versions in constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INPUTS := pyproject.toml constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types tests bench clean
+
+demo: .venv/installed
+	$(BIN)/flower-ist demo
+
+test: lint types tests
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+tests: .venv/installed-dev
+	$(BIN)/pytest
+
+bench: .venv/installed-dev
+	for script in benchmarks/*.py; do $(BIN)/python -W ignore $$script || exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+# torch goes first: a constraint picks its build before anything else can ask for another.
+.venv/installed: $(INPUTS)
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable '.[plot]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[plot,prep,dev]'
+	touch $@

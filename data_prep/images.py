@@ -1,0 +1,126 @@
+"""Pixels: a set of images in memory, its resized input for a network, its masked pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_prep import PrepError
+from data_prep.masking import Grid
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one size.
+
+    Attributes:
+        images: (N, H, W, C) uint8, C = 1 or 3.
+        labels: (N,) whole numbers, indices into ``class_names``.
+        image_ids: (N,) positions in the published order; masks are drawn from them.
+        class_names: One name per class.
+        source: Where the images come from, in words.
+        split: ``train`` or ``test``.
+        file_bytes: (N,) bytes of each image's stored file, or None where images have no own file.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    source: str
+    split: str = "train"
+    file_bytes: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        shape, count = self.images.shape, len(self.images)
+        if len(shape) != 4 or shape[3] not in (1, 3) or self.images.dtype != np.uint8 or not count:
+            raise PrepError(
+                f"{self.source}: images must be uint8 of shape (N, H, W) or (N, H, W, 1 or 3) with "
+                f"N of 1 and up, not {self.images.dtype} of shape {shape}."
+            )
+        if self.labels.shape != (count,) or self.image_ids.shape != (count,):
+            raise PrepError(
+                f"{self.source}: {count} images need as many labels and image ids, not "
+                f"{self.labels.shape} and {self.image_ids.shape}."
+            )
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise PrepError(f"{self.source}: a label is outside 0 to {len(self.class_names) - 1}.")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    @property
+    def native_bytes_per_image(self) -> int:
+        """Height x width x channels: the uncompressed bytes of one image."""
+        return int(np.prod(self.images.shape[1:]))
+
+    def take(self, rows: NDArray[np.intp]) -> ImageSet:
+        """Return the images of some rows, in that order."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            image_ids=self.image_ids[rows],
+            file_bytes=None if self.file_bytes is None else self.file_bytes[rows],
+        )
+
+
+def network_input(
+    images: NDArray[np.uint8], size: int, interpolation: str = "bicubic"
+) -> torch.Tensor:
+    """Resize images (B, H, W, C) uint8 to (B, 3, size, size) float32 in [0, 1].
+
+    The whole image is resized, not cropped, so that every native pixel lies under one patch. Grey
+    images are repeated to three channels. Shrinking is antialiased.
+
+    Raises:
+        PrepError: the interpolation is unknown.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise PrepError(
+            f"The interpolation {interpolation!r} is unknown: use {' or '.join(INTERPOLATIONS)}."
+        )
+    # A copy, as torch warns of arrays that cannot be written, such as those of a file's bytes.
+    pixels = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C")).float() / 255
+    if pixels.shape[2:] != (size, size):
+        pixels = torch.nn.functional.interpolate(
+            pixels, size=(size, size), mode=interpolation, antialias=True
+        )
+    # Bicubic overshoots at edges.
+    return pixels.clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+def masked_pixels(
+    images: NDArray[np.uint8], grid: Grid, kept: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Set the native pixels under dropped patches to zero: (B, H, W, C) -> (B, H, W, C).
+
+    A pixel belongs to the patch under its centre. ``kept`` (B, k) holds patch indices in row order.
+    """
+    shown = np.zeros((len(images), grid[0] * grid[1]), dtype=np.uint8)
+    np.put_along_axis(shown, kept, 1, axis=1)
+    rows, columns = (_patch_of_pixel(images.shape[1 + axis], grid[axis]) for axis in (0, 1))
+    masks = shown.reshape(-1, *grid)[:, rows[:, None], columns[None, :]]
+    return images * masks[..., None]
+
+
+def masked_bytes(native_bytes_per_image: int, patches: int, kept: int, images: int) -> int:
+    """Return the bytes of the kept patches of some images at their native size.
+
+    A patch covers ``native_bytes_per_image / patches`` bytes. That is a whole number where the
+    grid divides the image; elsewhere it counts shares of pixels and the total is rounded up.
+    """
+    return ceil(Fraction(native_bytes_per_image, patches) * kept * images)
+
+
+def _patch_of_pixel(pixels: int, patches: int) -> NDArray[np.intp]:
+    # Whole-number form of floor((pixel + 1/2) * patches / pixels).
+    return (2 * np.arange(pixels) + 1) * patches // (2 * pixels)

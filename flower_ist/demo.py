@@ -1,0 +1,87 @@
+"""The main job on embedded real data: IST, then FedAvg, each a real ``flwr run`` simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flower_ist.launch import LaunchError, LocalFlower
+from flower_ist.report import plot, summarise, to_table
+from flower_ist.runlog import RunLogError, read_run
+
+_RUN_SECONDS = 900.0
+
+
+def run_demo(
+    out: Path, strategies: Sequence[str], num_clients: int, num_rounds: int, console: Console
+) -> Path:
+    """Run the strategies one after the other, then print the table and draw the plot.
+
+    Args:
+        out: a folder for this and further demos; each gets a new folder below it.
+        strategies: names as in the run config.
+        num_clients: virtual SuperNodes.
+        num_rounds: server rounds of each run.
+        console: where progress and the table go.
+
+    Returns:
+        The plot's file.
+
+    Raises:
+        LaunchError: a run failed.
+    """
+    app = find_app()
+    folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
+    runs = [folder / strategy for strategy in strategies]
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress, LocalFlower() as flower:
+        for strategy, run in zip(strategies, runs, strict=True):
+            task = progress.add_task(strategy, total=num_rounds, state="starting Flower and Ray")
+
+            def show(task: TaskID = task, run: Path = run) -> bool:
+                try:
+                    last = read_run(run)[-1]
+                except RunLogError:
+                    return False
+                state = f"accuracy {100 * (last['accuracy'] or 0):.1f} %"
+                progress.update(task, completed=last["round"], state=state)
+                return bool(last["round"] == num_rounds)
+
+            settings = {
+                "strategy": strategy,
+                "num-rounds": num_rounds,
+                "min-train-nodes": num_clients,
+                "min-available-nodes": num_clients,
+                "output-dir": str(run),
+            }
+            run_id = flower.submit(app, settings, num_clients)
+            flower.wait(run_id, _RUN_SECONDS, on_poll=show)
+    console.print(to_table([summarise(run) for run in runs]))
+    picture = folder / "accuracy-by-bytes.png"
+    plot(runs, picture)
+    console.print(f"Run logs, models and the plot are in {folder}", soft_wrap=True)
+    return picture
+
+
+def find_app() -> Path:
+    """Return the checkout that this package belongs to: it holds the apps that Flower bundles.
+
+    Raises:
+        LaunchError: this package was installed without its checkout.
+    """
+    root = Path(__file__).absolute().parent.parent
+    if not (root / "server_app" / "app.py").exists():
+        raise LaunchError(
+            "The demo runs the apps of a checkout: clone the repository and use 'make demo'."
+        )
+    return root

@@ -1,0 +1,168 @@
+"""Tables and plots from run logs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from flower_ist.runlog import read_run
+
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run in a row. Bytes are measured on serialised messages of all kinds.
+
+    Attributes:
+        name: the run's folder.
+        strategy: as set.
+        rounds: rounds of training that are in the log.
+        wire_bytes_down: all rounds, server -> clients.
+        wire_bytes_up: all rounds, clients -> server.
+        bytes_per_client_round: train messages, both directions, per client asked.
+        input_saved: 1 - kept patches / native images, in bytes; None if unknown.
+        token_share: stored tokens / native images, in bytes; None if unknown.
+        best_accuracy: on the server's shard, and after how many bytes it was there.
+        best_after_bytes: wire bytes, both directions, up to the end of that round.
+        final_accuracy: after the last round.
+        failed: client-rounds that brought nothing.
+    """
+
+    name: str
+    strategy: str
+    rounds: int
+    wire_bytes_down: int
+    wire_bytes_up: int
+    bytes_per_client_round: float
+    input_saved: float | None
+    token_share: float | None
+    best_accuracy: float
+    best_after_bytes: int
+    final_accuracy: float
+    failed: int
+
+
+def summarise(folder: Path) -> RunSummary:
+    """Read a run's log and sum it up.
+
+    Raises:
+        RunLogError: there is no log, or it is damaged.
+    """
+    rounds = read_run(folder)
+    accuracies = [line["accuracy"] or 0.0 for line in rounds]
+    best = max(range(len(rounds)), key=lambda i: accuracies[i])
+    asked = sum(line["clients_selected"] for line in rounds)
+    train = [line["message_types"].get("train", {}) for line in rounds]
+    train_bytes = sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
+    image_bytes = _total(rounds, "image_bytes")
+    return RunSummary(
+        name=folder.name,
+        strategy=rounds[0]["strategy"],
+        rounds=rounds[-1]["round"],
+        wire_bytes_down=_total(rounds, "wire_bytes_down"),
+        wire_bytes_up=_total(rounds, "wire_bytes_up"),
+        bytes_per_client_round=train_bytes / asked if asked else 0.0,
+        input_saved=1 - _total(rounds, "masked_image_bytes") / image_bytes if image_bytes else None,
+        token_share=_total(rounds, "token_bytes") / image_bytes if image_bytes else None,
+        best_accuracy=accuracies[best],
+        best_after_bytes=cumulative_bytes(rounds)[best],
+        final_accuracy=accuracies[-1],
+        failed=_total(rounds, "clients_failed"),
+    )
+
+
+def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
+    """Return wire bytes of both directions up to the end of each round."""
+    return list(accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in rounds))
+
+
+def to_table(summaries: Sequence[RunSummary]) -> Table:
+    """Return the summaries as a table for the terminal."""
+    table = Table(title="Runs")
+    for heading in (
+        "run",
+        "strategy",
+        "rounds",
+        "wire MB down",
+        "wire MB up",
+        "kB per client-round",
+        "input bytes saved",
+        "best accuracy",
+        "after MB",
+        "final accuracy",
+        "failed",
+    ):
+        table.add_column(heading, justify="left" if heading in ("run", "strategy") else "right")
+    for run in summaries:
+        saved = "-" if run.input_saved is None else f"{100 * run.input_saved:.1f} %"
+        table.add_row(
+            run.name,
+            run.strategy,
+            str(run.rounds),
+            f"{run.wire_bytes_down / _MB:.2f}",
+            f"{run.wire_bytes_up / _MB:.2f}",
+            f"{run.bytes_per_client_round / 1e3:.1f}",
+            saved,
+            f"{100 * run.best_accuracy:.2f} %",
+            f"{run.best_after_bytes / _MB:.2f}",
+            f"{100 * run.final_accuracy:.2f} %",
+            str(run.failed),
+        )
+    return table
+
+
+def to_json(summaries: Sequence[RunSummary]) -> str:
+    """Return the summaries as a JSON list."""
+    return json.dumps([asdict(run) for run in summaries], indent=2)
+
+
+def to_csv(summaries: Sequence[RunSummary]) -> str:
+    """Return the summaries as CSV with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(RunSummary)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(run) for run in summaries)
+    return text.getvalue()
+
+
+def plot(folders: Sequence[Path], file: Path) -> None:
+    """Draw accuracy against cumulative wire bytes, one line per run, into a PNG or SVG.
+
+    Raises:
+        ValueError: matplotlib is not installed, or does not know the file's ending.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("Plots need matplotlib: pip install 'flower-ist[plot]'.") from None
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for folder in folders:
+        rounds = [line for line in read_run(folder) if line["accuracy"] is not None]
+        # Round 0 has sent no weights yet, and a logarithmic axis has no place for it.
+        megabytes = [total / _MB for total in cumulative_bytes(rounds)][1:]
+        accuracy = [100 * line["accuracy"] for line in rounds][1:]
+        label = f"{folder.name}: best {max(accuracy, default=0):.1f} %"
+        axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
+    axes.set_ylabel("accuracy on the server's shard (%)")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(loc="lower right")
+    try:
+        figure.savefig(file, dpi=150)
+    except (ValueError, OSError) as err:
+        raise ValueError(f"The plot cannot be written to {file}: {err}.") from err
+
+
+def _total(rounds: Sequence[dict[str, Any]], field: str) -> int:
+    return sum(line[field] for line in rounds)

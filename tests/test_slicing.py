@@ -1,0 +1,169 @@
+"""Take and merge: numbers by hand, and properties of any net and any partition."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flower_ist.axes import Axes, mlp_axes
+from flower_ist.model import initial_weights, mlp_shapes
+from flower_ist.partition import partition
+from flower_ist.slicing import Returned, merge, scale, take
+
+
+def tiny_model():
+    """D=1, H=4, C=1. fc1 has weights 1 2 3 4 and biases 10 20 30 40, fc2 weights 5 6 7 8."""
+    weights = {
+        "fc1.weight": np.array([[1], [2], [3], [4]], np.float32),
+        "fc1.bias": np.array([10, 20, 30, 40], np.float32),
+        "fc2.weight": np.array([[5, 6, 7, 8]], np.float32),
+        "fc2.bias": np.array([100], np.float32),
+    }
+    return weights, mlp_axes({name: w.shape for name, w in weights.items()})
+
+
+def indices(*neurons):
+    return {"h1": np.array(neurons, np.intp)}
+
+
+def test_take_by_hand():
+    weights, axes = tiny_model()
+    small = take(weights, axes, indices(1, 3))
+    assert small["fc1.weight"].tolist() == [[2], [4]]
+    assert small["fc1.bias"].tolist() == [20, 40]
+    # Two of four neurons are summed: their outgoing weights count 4 / 2 = 2 times.
+    assert small["fc2.weight"].tolist() == [[12, 16]]
+    assert small["fc2.bias"].tolist() == [100]
+
+
+def test_merge_by_hand():
+    weights, axes = tiny_model()
+    one = take(weights, axes, indices(1, 3))
+    one["fc1.bias"] = np.array([21, 41], np.float32)
+    one["fc2.weight"] = np.array([[14, 16]], np.float32)
+    one["fc2.bias"] = np.array([110], np.float32)
+    other = take(weights, axes, indices(0, 2))
+    other["fc2.bias"] = np.array([200], np.float32)
+    coverage = merge(
+        weights,
+        axes,
+        [Returned(indices(1, 3), one, weight=3), Returned(indices(0, 2), other, weight=1)],
+    )
+    assert coverage == 1.0
+    assert weights["fc1.bias"].tolist() == [10, 21, 30, 41]
+    # 14 came back where 12 = 2 x 6 was sent: 14 / 2 = 7.
+    assert weights["fc2.weight"].tolist() == [[5, 7, 7, 8]]
+    # The shared bias is averaged by examples: (3 x 110 + 1 x 200) / 4 = 132.5.
+    assert weights["fc2.bias"].tolist() == [132.5]
+
+
+def test_two_clients_on_one_slice_are_averaged_by_examples():
+    weights, axes = tiny_model()
+    replies = []
+    for bias, examples in ((0.0, 1), (8.0, 3)):
+        small = take(weights, axes, indices(0))
+        small["fc1.bias"] = np.array([bias], np.float32)
+        replies.append(Returned(indices(0), small, examples))
+    coverage = merge(weights, axes, replies)
+    assert weights["fc1.bias"].tolist() == [6.0, 20, 30, 40]
+    # Of 13 weights one neuron's 3 and the shared bias were trained.
+    assert coverage == 4 / 13
+
+
+def test_nobody_returned_anything():
+    weights, axes = tiny_model()
+    before = {name: w.copy() for name, w in weights.items()}
+    assert merge(weights, axes, []) == 0.0
+    for name in weights:
+        assert np.array_equal(weights[name], before[name])
+
+
+@st.composite
+def nets(draw):
+    """Any MLP with any float32 weights (0.0, -0.0 and denormals included) and a partition of it."""
+    dims = draw(st.lists(st.integers(1, 7), min_size=3, max_size=5))
+    shapes = mlp_shapes(dims)
+    values = hnp.from_dtype(np.dtype(np.float32), min_value=-(2.0**100), max_value=2.0**100)
+    weights = {n: draw(hnp.arrays(np.float32, s, elements=values)) for n, s in shapes.items()}
+    axes = mlp_axes(shapes)
+    num_slices = draw(st.integers(1, min(axes.widths.values())))
+    seed = draw(st.integers(0, 100))
+    return weights, axes, partition(seed, 1, axes.widths, num_slices)
+
+
+@given(nets(), st.data())
+def test_merge_of_take_is_the_model_bit_for_bit(net, data):
+    weights, axes, slices = net
+    merged = {name: w.copy() for name, w in weights.items()}
+    order = data.draw(st.permutations(slices))
+    copies = data.draw(st.integers(1, 3))
+    examples = data.draw(st.lists(st.integers(1, 1000), min_size=copies, max_size=copies))
+    replies = [Returned(part, take(weights, axes, part), n) for part in order for n in examples]
+    merge(merged, axes, replies)
+    for name in weights:
+        assert merged[name].tobytes() == weights[name].tobytes()
+
+
+@given(nets())
+def test_what_nobody_trained_keeps_its_bits(net):
+    weights, axes, slices = net
+    merged = {name: w.copy() for name, w in weights.items()}
+    first = slices[0]
+    trained = {name: w + np.float32(1) for name, w in take(weights, axes, first).items()}
+    merge(merged, axes, [Returned(first, trained, 1.0)])
+    kept = np.setdiff1d(np.arange(axes.widths["h1"]), first["h1"])
+    assert merged["fc1.weight"][kept].tobytes() == weights["fc1.weight"][kept].tobytes()
+
+
+@pytest.mark.parametrize("num_slices", [2, 3, 4, 7])
+def test_the_whole_net_computes_the_mean_of_its_slices(num_slices):
+    """One linear layer after the cut: the mean over slices, weighted by their widths, is exact."""
+    dims = [5, 21, 4]
+    weights = initial_weights(dims, seed=3)
+    axes = mlp_axes(mlp_shapes(dims))
+    tokens = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+
+    def logits(w):
+        hidden = np.maximum(tokens @ w["fc1.weight"].T + w["fc1.bias"], 0)
+        return hidden @ w["fc2.weight"].T + w["fc2.bias"]
+
+    slices = partition(0, 1, axes.widths, num_slices)
+    mean = sum(len(p["h1"]) / 21 * logits(take(weights, axes, p)) for p in slices)
+    np.testing.assert_allclose(mean, logits(weights), rtol=1e-5, atol=1e-6)
+
+
+def test_scale_of_each_tensor_with_uneven_widths():
+    axes = mlp_axes(mlp_shapes([5, 12, 10, 4]))
+    part = {"h1": np.arange(3), "h2": np.arange(5)}
+    found = {name: scale(axes, name, part) for name in axes.shapes}
+    assert found == {
+        "fc1.weight": 1.0,
+        "fc1.bias": 1.0,
+        "fc2.weight": 4.0,  # 12 / 3
+        "fc2.bias": 1.0,
+        "fc3.weight": 2.0,  # 10 / 5
+        "fc3.bias": 1.0,
+    }
+
+
+def test_blocks_counters_and_0d_tensors():
+    """A convolution before a flattened linear layer, and a counter that is shared."""
+    shapes = {"conv": (2, 1, 3), "fc": (1, 6), "seen": ()}
+    axes = Axes.declare(shapes, {"conv": ("c", None, None), "fc": (None, "c")})
+    weights = {
+        "conv": np.arange(6, dtype=np.float16).reshape(2, 1, 3),
+        "fc": np.arange(6, dtype=np.float16).reshape(1, 6),
+        "seen": np.array(7, np.int64),
+    }
+    part = {"c": np.array([1])}
+    small = take(weights, axes, part)
+    assert small["conv"].tolist() == [[[3, 4, 5]]]
+    assert small["fc"].tolist() == [[6, 8, 10]]  # columns 3 4 5, twice
+    assert small["fc"].dtype == np.float16
+    replies = [
+        Returned(part, {**small, "seen": np.array(count, np.int64)}, weight=1) for count in (8, 11)
+    ]
+    merge(weights, axes, replies)
+    assert weights["seen"] == 10  # 9.5 rounds to even
+    assert weights["fc"].tolist() == [[0, 1, 2, 3, 4, 5]]
