@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class LocalSettings:
     batch_size: int
     learning_rate: float
     seed: int
+    lr_scales: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: ConfigRecord) -> LocalSettings:
@@ -36,6 +38,7 @@ class LocalSettings:
         Raises:
             ValueError: a key is missing or its value is of no use.
         """
+        scales = json.loads(str(config.get("lr-scales", "{}")))
         kinds = {
             "server-round": int,
             "local-steps": int,
@@ -51,17 +54,24 @@ class LocalSettings:
             values[key.replace("-", "_")] = kind(value)
         if values["batch_size"] < 1:
             raise ValueError("The server sent 'batch-size' as 0: at least 1 is needed.")
-        return cls(**values)
+        return cls(**values, lr_scales=scales)
 
 
 def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: str) -> float:
     """Train with Adam, started afresh, and return the mean loss of the steps.
 
     Adam is fresh because the slot of a neuron holds another one after a repartition: old moments
-    would belong to somebody else.
+    would belong to somebody else. A slice's summed weights are larger than the model's own by a
+    factor that the server names; their learning rate is too, so that a step moves the model's
+    weights as far as it would without the cut (docs/method.md).
     """
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    rate = settings.learning_rate
+    groups = [
+        {"params": [weight], "lr": rate * settings.lr_scales.get(name, 1.0)}
+        for name, weight in model.named_parameters()
+    ]
+    optimizer = torch.optim.Adam(groups, fused=True)
     total = torch.zeros(())
     for tokens, labels in _batches(shard, settings, client):
         optimizer.zero_grad()

@@ -36,7 +36,7 @@ def demo(
         str, typer.Option(help="Strategies to run, with commas between them.")
     ] = "ist,fedavg",
     clients: Annotated[int, typer.Option(min=1, help="Number of virtual clients.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Server rounds of each run.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Server rounds of each run.")] = 10,
 ) -> None:
     """Train on the embedded Fashion-MNIST tokens with real 'flwr run' simulations.
 

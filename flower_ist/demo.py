@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flower_ist.launch import LaunchError, LocalFlower
-from flower_ist.report import plot, summarise, to_table
+from flower_ist.report import compare, plot, summarise, to_table
 from flower_ist.runlog import RunLogError, read_run
 
 _RUN_SECONDS = 900.0
@@ -66,7 +66,10 @@ def run_demo(
             }
             run_id = flower.submit(app, settings, num_clients)
             flower.wait(run_id, _RUN_SECONDS, on_poll=show)
-    console.print(to_table([summarise(run) for run in runs]))
+    summaries = [summarise(run) for run in runs]
+    console.print(to_table(summaries))
+    for summary in summaries[:-1]:
+        console.print(compare(summary, summaries[-1]))
     picture = folder / "accuracy-by-bytes.png"
     plot(runs, picture)
     console.print(f"Run logs, models and the plot are in {folder}", soft_wrap=True)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from flower_ist.runlog import read_run
@@ -87,37 +88,43 @@ def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
 
 def to_table(summaries: Sequence[RunSummary]) -> Table:
     """Return the summaries as a table for the terminal."""
-    table = Table(title="Runs")
-    for heading in (
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    headings = (
         "run",
-        "strategy",
         "rounds",
-        "wire MB down",
-        "wire MB up",
-        "kB per client-round",
-        "input bytes saved",
-        "best accuracy",
-        "after MB",
-        "final accuracy",
-        "failed",
-    ):
-        table.add_column(heading, justify="left" if heading in ("run", "strategy") else "right")
+        "wire MB\ndown",
+        "wire MB\nup",
+        "kB/client\nper round",
+        "input\nsaved",
+        "best\naccuracy",
+        "final\naccuracy",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for run in summaries:
         saved = "-" if run.input_saved is None else f"{100 * run.input_saved:.1f} %"
         table.add_row(
             run.name,
-            run.strategy,
             str(run.rounds),
             f"{run.wire_bytes_down / _MB:.2f}",
             f"{run.wire_bytes_up / _MB:.2f}",
             f"{run.bytes_per_client_round / 1e3:.1f}",
             saved,
             f"{100 * run.best_accuracy:.2f} %",
-            f"{run.best_after_bytes / _MB:.2f}",
             f"{100 * run.final_accuracy:.2f} %",
-            str(run.failed),
         )
     return table
+
+
+def compare(run: RunSummary, baseline: RunSummary) -> str:
+    """Return one sentence that sets a run's best accuracy and bytes against a baseline's."""
+    ours = run.wire_bytes_down + run.wire_bytes_up
+    theirs = baseline.wire_bytes_down + baseline.wire_bytes_up
+    points = 100 * (run.best_accuracy - baseline.best_accuracy)
+    return (
+        f"{run.name} is {points:+.2f} points from {baseline.name}'s best accuracy with "
+        f"{100 * ours / theirs:.1f} % of its bytes."
+    )
 
 
 def to_json(summaries: Sequence[RunSummary]) -> str:

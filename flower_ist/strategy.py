@@ -10,6 +10,7 @@ dense net of one slice, trains it as any other model, and the strategy puts it b
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from flower_ist.clients import Client, Roster, await_nodes
 from flower_ist.judge import BadReply, judge_reply
 from flower_ist.metrics import mean_metrics
 from flower_ist.partition import Indices, partition, permutation, slice_sizes
-from flower_ist.slicing import Returned, merge, take
+from flower_ist.slicing import Returned, merge, scale, take
 from flower_ist.wire import (
     LAYOUT_KEY,
     PACKED_KEY,
@@ -44,6 +45,10 @@ from flower_ist.wire import (
     layout_to_text,
     pack,
 )
+
+# The factor that each of a slice's tensors carries. A client that multiplies the tensor's learning
+# rate by it makes the step that the same rate makes in the whole model (docs/method.md).
+LR_SCALES_KEY = "lr-scales"
 
 _log = logging.getLogger("flwr")
 
@@ -252,6 +257,8 @@ class ISTStrategy(FedAvg):
     ) -> Message:
         tensors = take(self._weights, self.axes, indices)
         settings = ConfigRecord({**config, "server-round": server_round})
+        factors = {name: scale(self.axes, name, indices) for name in self.axes.shapes}
+        settings[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
         if self.packed:
             layout = layout_of(tensors)
             settings[LAYOUT_KEY] = layout_to_text(layout)
