@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from flower_ist.demo_tokens import train_shard
-from flower_ist.tokens import ShardError, TokenShard, open_shard
+from flower_ist.tokens import ShardError, TokenShard, client_folder, open_shard
 
 
 def open_client_shard(context: Context) -> TokenShard:
@@ -32,7 +32,7 @@ def open_client_shard(context: Context) -> TokenShard:
         )
     folder = str(context.run_config.get("data-dir", ""))
     if folder:
-        return _open(Path(folder) / f"client-{int(partition)}")
+        return _open(client_folder(Path(folder), int(partition)))
     return _demo(int(partition), int(context.node_config["num-partitions"]))
 
 

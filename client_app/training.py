@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,23 +40,14 @@ class LocalSettings:
         Raises:
             ValueError: a key is missing or its value is of no use.
         """
-        scales = json.loads(str(config.get("lr-scales", "{}")))
-        kinds = {
-            "server-round": int,
-            "local-steps": int,
-            "batch-size": int,
-            "learning-rate": float,
-            "seed": int,
-        }
-        values = {}
-        for key, kind in kinds.items():
-            value = config.get(key)
-            if not isinstance(value, int | float) or value < 0:
-                raise ValueError(f"The server sent {key!r} as {value!r}: a number is needed.")
-            values[key.replace("-", "_")] = kind(value)
-        if values["batch_size"] < 1:
-            raise ValueError("The server sent 'batch-size' as 0: at least 1 is needed.")
-        return cls(**values, lr_scales=scales)
+        return cls(
+            server_round=_whole(config, "server-round"),
+            local_steps=_whole(config, "local-steps"),
+            batch_size=_whole(config, "batch-size", least=1),
+            learning_rate=_rate(config.get("learning-rate"), "learning-rate"),
+            seed=_whole(config, "seed"),
+            lr_scales=_scales(str(config.get("lr-scales", "{}"))),
+        )
 
 
 def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: str) -> float:
@@ -94,6 +87,34 @@ def batch_order(num_examples: int, settings: LocalSettings, client: str) -> NDAr
     epochs = -(-needed // num_examples)
     rows = [generator.permutation(num_examples) for _ in range(epochs)]
     return np.concatenate(rows)[:needed] if rows else np.empty(0, dtype=np.intp)
+
+
+def _whole(config: ConfigRecord, key: str, least: int = 0) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"The server sent {key!r} as {value!r}: a whole number of at least {least} is needed."
+        )
+    return value
+
+
+def _rate(value: Any, key: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
+        raise ValueError(
+            f"The server sent {key!r} as {value!r}: a finite number of at least 0 is needed."
+        )
+    return float(value)
+
+
+def _scales(text: str) -> dict[str, float]:
+    try:
+        scales = json.loads(text)
+    except (ValueError, RecursionError):
+        scales = None
+    if not isinstance(scales, dict):
+        raise ValueError(f"The server sent 'lr-scales' as {text[:80]!r}: a JSON object is needed.")
+    return {name: _rate(scale, f"lr-scales of {name}") for name, scale in scales.items()}
 
 
 def _batches(

@@ -12,8 +12,9 @@ from data_prep.encode import EncodeSettings, Encoding
 from data_prep.images import ImageSet
 from data_prep.sources import read_fashion_mnist
 from data_prep.split import balanced_parts, first_of_each_class
+from flower_ist.token_meta import ShardMeta
 from flower_ist.token_writer import quantise_rows, write_text
-from flower_ist.tokens import ShardMeta, TokenShard
+from flower_ist.tokens import TokenShard
 
 PARTS = {"train": 4, "test": 2}
 """Text files a split; each stays below 1 MB, the largest file a Flower app bundle may carry."""

@@ -16,8 +16,9 @@ from data_prep.images import ImageSet, masked_bytes, network_input
 from data_prep.masking import kept_count, kept_patches
 from data_prep.noise import check_seed
 from data_prep.split import iid_split
+from flower_ist.token_meta import TOKEN_DTYPES, Encoder, Mask, ShardError, ShardMeta
 from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import TOKEN_DTYPES, Encoder, Mask, ShardError, ShardMeta
+from flower_ist.tokens import client_folder, test_folder
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
@@ -147,16 +148,17 @@ def encode_shards(
     if train.class_names != test.class_names:
         raise PrepError("The training and the test images have different classes.")
     parts = iid_split(len(train), clients, encoding.settings.seed)
-    named = {f"client-{k}": train.take(rows) for k, rows in enumerate(parts)} | {"test": test}
-    for name in named:
+    images = {client_folder(out, k): train.take(rows) for k, rows in enumerate(parts)}
+    images[test_folder(out)] = test
+    for folder in images:
         # Found out now, not after an hour of encoding.
-        if (out / name).exists():
-            raise ShardError(f"{out / name} exists already: choose another folder or remove it.")
+        if folder.exists():
+            raise ShardError(f"{folder} exists already: choose another folder or remove it.")
     with Progress() as progress:
         task = progress.add_task("Encoding images", total=len(train) + len(test))
-        for name, data in named.items():
-            with ShardWriter(out / name, encoding.meta(data, name)) as writer:
+        for folder, data in images.items():
+            with ShardWriter(folder, encoding.meta(data, folder.name)) as writer:
                 for batch in encoding.batches(data):
                     writer.append(*batch)
                     progress.advance(task, len(batch[1]))
-    return [out / name for name in named]
+    return list(images)

@@ -57,7 +57,10 @@ def report(
         Path | None, typer.Option(help="Draw accuracy against bytes into this file.")
     ] = None,
 ) -> None:
-    """Sum up runs: bytes on the wire, input bytes saved, accuracy."""
+    """Sum up runs: bytes on the wire, input bytes saved, accuracy.
+
+    RUNS are folders that a run wrote, or the run.jsonl files in them.
+    """
     try:
         summaries = [reports.summarise(run) for run in runs]
         if plot is not None:

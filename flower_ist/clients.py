@@ -85,7 +85,7 @@ class Roster:
         for node_id in sorted(node_ids):
             answer = answers.get(node_id)
             name = client_name(answer) if answer is not None else None
-            if name is None or name in taken:
+            while name is None or name in taken:
                 # Two devices with copies of one shard are two clients all the same.
                 name = f"{name or 'node'}-{node_id}"
             taken.add(name)

@@ -138,23 +138,23 @@ class LocalFlower:
             on_poll: called twice a second; True says that the run may be over.
 
         Raises:
-            LaunchError: the run failed or did not end in time; the end of its log is in the text.
+            LaunchError: the run failed, with what Flower says of it, or did not end in time.
         """
         deadline = time.monotonic() + timeout
         while True:
             # Asking starts a process of flwr's, which takes seconds of a core: ask rarely.
-            status = self.status(run_id)
-            if status == "finished:completed":
+            facts = self.run_facts(run_id)
+            if facts["status"] == "finished:completed":
                 return
-            if status.startswith("finished") or time.monotonic() > deadline:
-                raise LaunchError(f"Run {run_id} is {status}:\n{tail(self.log_file)}")
+            if facts["status"].startswith("finished"):
+                raise LaunchError(f"The run failed: {facts.get('status-details')}")
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"The run is {facts['status']} after {timeout:.0f} s:\n{tail(self.log_file)}"
+                )
             ask_again = time.monotonic() + _STATUS_SECONDS
             while time.monotonic() < ask_again and not on_poll():
                 time.sleep(_POLL_SECONDS)
-
-    def status(self, run_id: int) -> str:
-        """Return a run's status, e.g. ``running`` or ``finished:failed``."""
-        return str(self.run_facts(run_id)["status"])
 
     def run_facts(self, run_id: int) -> dict[str, Any]:
         """Return what Flower says of a run, its network traffic included."""

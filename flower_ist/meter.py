@@ -65,7 +65,7 @@ class RoundTraffic:
         selected: clients that got a train message; replied: those that answered without an error.
         failures: client name -> why its train message failed.
         train_seconds: from sending train messages to having the replies.
-        evaluate_seconds: the same for messages of other types.
+        evaluate_seconds: the same for evaluate messages.
         trained_at: clock at which the last train replies were there.
         sent_at: clock at which the first train messages were sent.
     """
@@ -95,6 +95,7 @@ class MeteredGrid(Grid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        self.started = time.monotonic()
         self._names: dict[int, str] = {}
         self._round = 0
         self.rounds: dict[int, RoundTraffic] = {}
@@ -134,7 +135,7 @@ class MeteredGrid(Grid):
                 traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
                 traffic.trained_at = end
                 traffic.train_seconds += end - start
-            else:
+            elif _category(messages[0]) == MessageType.EVALUATE:
                 traffic.evaluate_seconds += end - start
         self._count_up(replies)
         return replies
@@ -221,8 +222,13 @@ class MeteredGrid(Grid):
         self._names[node_id] = name
 
 
+def _category(message: Message) -> str:
+    """Return the kind of a message type such as ``train`` or ``train.my_action``."""
+    return message.metadata.message_type.split(".")[0]
+
+
 def _is_train(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
+    return _category(message) == MessageType.TRAIN
 
 
 def _round_of(message: Message, current: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import MetricRecord, RecordDict
@@ -11,28 +12,40 @@ from flwr.app import MetricRecord, RecordDict
 def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Average the clients' metrics, weighted by examples.
 
-    Unlike Flower's own function this never fails: a metric counts where it is one finite number,
-    and clients that lack it are left out of its mean.
+    Unlike Flower's own function this never fails and never gives a value that is not finite: a
+    metric counts where it is one finite number, and clients that lack it are left out of its mean.
 
     Args:
         contents: replies that were judged good.
         weighted_by_key: the metric that holds the weights; it is not averaged itself.
     """
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    reported: dict[str, list[tuple[float, float]]] = {}
     for content in contents:
-        metrics = next(iter(content.metric_records.values()))
+        metrics: Mapping[str, Any] = next(iter(content.metric_records.values()), {})
         weight = finite(metrics.get(weighted_by_key)) or 0.0
         for key, value in metrics.items():
             number = finite(value)
-            if key != weighted_by_key and number is not None:
-                sums[key] = sums.get(key, 0.0) + weight * number
-                weights[key] = weights.get(key, 0.0) + weight
-    return MetricRecord({key: sums[key] / weights[key] for key in sums if weights[key] > 0})
+            if key != weighted_by_key and number is not None and weight > 0:
+                reported.setdefault(key, []).append((weight, number))
+    return MetricRecord({key: _mean(pairs) for key, pairs in reported.items()})
 
 
 def finite(value: Any) -> float | None:
     """Return a value as float if it is one finite number, else None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an int may have any number of digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _mean(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return the mean of (weight, value) pairs; it lies between the smallest and largest value."""
+    # Shares of the largest weight cannot overflow, nor can shares of their sum times a value.
+    largest = max(weight for weight, _ in pairs)
+    total = sum(weight / largest for weight, _ in pairs)
+    mean = sum(weight / largest / total * value for weight, value in pairs)
+    values = [value for _, value in pairs]
+    return min(max(mean, min(values)), max(values))

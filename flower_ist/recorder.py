@@ -58,7 +58,7 @@ class RoundRecorder:
         self.settings = dict(settings)
         self.on_round = on_round
         self._full_model_bytes: int | None = None
-        self._round_began = time.monotonic()
+        self._round_began = meter.started
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate the model, write the round's line, and return the metrics."""
@@ -90,7 +90,7 @@ class RoundRecorder:
             failures = dict(self.strategy.last_round.refused)
         for client in traffic.selected - traffic.replied - failures.keys():
             failures[client] = "no reply came in time"
-        sent = self._round_began if traffic.sent_at is None else traffic.sent_at
+        sent = start if traffic.sent_at is None else traffic.sent_at
         trained = start if traffic.trained_at is None else traffic.trained_at
         return {
             "round": server_round,

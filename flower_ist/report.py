@@ -94,15 +94,15 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
         "rounds",
         "wire MB\ndown",
         "wire MB\nup",
-        "kB/client\nper round",
-        "input\nsaved",
-        "best\naccuracy",
-        "final\naccuracy",
+        "kB / client\nand round",
+        "input\nsaved %",
+        "best\nacc. %",
+        "last\nacc. %",
     )
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for run in summaries:
-        saved = "-" if run.input_saved is None else f"{100 * run.input_saved:.1f} %"
+        saved = "-" if run.input_saved is None else f"{100 * run.input_saved:.1f}"
         table.add_row(
             run.name,
             str(run.rounds),
@@ -110,8 +110,8 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
             f"{run.wire_bytes_up / _MB:.2f}",
             f"{run.bytes_per_client_round / 1e3:.1f}",
             saved,
-            f"{100 * run.best_accuracy:.2f} %",
-            f"{100 * run.final_accuracy:.2f} %",
+            f"{100 * run.best_accuracy:.2f}",
+            f"{100 * run.final_accuracy:.2f}",
         )
     return table
 
@@ -161,6 +161,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
         label = f"{folder.name}: best {max(accuracy, default=0):.1f} %"
         axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("accuracy on the server's shard (%)")
     axes.grid(visible=True, which="both", alpha=0.25)

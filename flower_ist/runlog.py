@@ -31,7 +31,7 @@ class RunLog:
         self.path = folder / RUN_LOG
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("x", encoding="utf-8")
+            self.path.touch(exist_ok=False)
         except FileExistsError:
             raise RunLogError(
                 f"{folder} holds a run already: choose another output folder."
@@ -40,14 +40,11 @@ class RunLog:
             raise RunLogError(f"The run log cannot be written: {err}.") from err
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one round."""
-        self._file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write one round. The file is open only meanwhile: nothing is left to close."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_run(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.tokens import META_FILE, ShardError, ShardMeta, TokenShard, array_sha256
+from flower_ist.token_meta import ShardError, ShardMeta
+from flower_ist.tokens import META_FILE, TokenShard, array_sha256
 
 
 def quantise_rows(

@@ -19,163 +19,40 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = "flower-ist-tokens"
-VERSION = 1
-TOKEN_DTYPES = ("float16", "float32", "int8")
+from flower_ist.token_meta import Encoder, Mask, ShardError, ShardMeta
+
 META_FILE = "meta.json"
 _CHUNK_BYTES = 1 << 22
-_PLAIN_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": (str, "text"),
-}
-T = TypeVar("T")
+
+__all__ = [
+    "META_FILE",
+    "Encoder",
+    "Mask",
+    "ShardError",
+    "ShardMeta",
+    "TokenShard",
+    "array_sha256",
+    "client_folder",
+    "open_shard",
+    "test_folder",
+]
 
 
-class ShardError(ValueError):
-    """A token shard is missing, damaged, of another version, or cannot be written."""
+def client_folder(folder: Path, client: int) -> Path:
+    """Return where the shard of a client, numbered from 0, lies in a data folder."""
+    return folder / f"client-{client}"
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """The frozen network that made the tokens.
-
-    ``weights_sha256`` is the hash of the weights' file, so that two clients can see whether their
-    tokens live in the same space. ``image_size`` and ``patch_size`` are in pixels.
-    """
-
-    name: str
-    weights_sha256: str
-    image_size: int
-    patch_size: int
-    pool: str = "cls"
-    normalisation: str = "imagenet"
-
-
-@dataclass(frozen=True)
-class Mask:
-    """How patches were dropped. ``kept`` of ``patches`` patches per image were encoded."""
-
-    kind: str
-    ratio: float
-    seed: int
-    patches: int
-    kept: int
-
-
-@dataclass(frozen=True)
-class ShardMeta:
-    """What a shard holds and where it comes from.
-
-    The three ``*_bytes`` fields are totals over the shard's images, in bytes:
-    ``image_bytes`` is height x width x channels at the native size, ``image_file_bytes`` is what
-    the images take as stored files, ``masked_image_bytes`` is the kept patches only at the native
-    size plus the mask (0 where the mask follows from seed and image id).
-    """
-
-    num_examples: int
-    dim: int
-    class_names: tuple[str, ...]
-    encoder: Encoder
-    mask: Mask
-    image_bytes: int
-    image_file_bytes: int
-    masked_image_bytes: int
-    token_dtype: str = "float16"
-    client: str = ""
-    split: str = "train"
-    source: str = ""
-    sha256: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes C."""
-        return len(self.class_names)
-
-    def layout(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """Name, dtype and shape of each array that this shard must hold."""
-        n = self.num_examples
-        arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
-            "tokens": (np.dtype(self.token_dtype), (n, self.dim)),
-            "labels": (np.dtype(np.int32), (n,)),
-            "image_ids": (np.dtype(np.int64), (n,)),
-        }
-        if self.token_dtype == "int8":
-            arrays["scales"] = (np.dtype(np.float32), (n,))
-        return arrays
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of ``meta.json``."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: object, where: str) -> ShardMeta:
-        """Parse and check the content of ``meta.json``; ``where`` names it in errors.
-
-        Raises:
-            ShardError: an entry is missing, unknown, of another type or impossible.
-        """
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ShardError(
-                f"{where} is not a token shard's meta data: its format is not {FORMAT!r}."
-            )
-        if content.get("version") != VERSION:
-            raise ShardError(
-                f"{where} has format version {content.get('version')!r}, but this release reads "
-                f"version {VERSION}: encode the shard again or use the release that wrote it."
-            )
-        entries = {k: v for k, v in content.items() if k not in ("format", "version", "data")}
-        try:
-            for name, kind in (("encoder", Encoder), ("mask", Mask)):
-                if name in entries:
-                    entries[name] = _build(kind, entries[name], name)
-            if isinstance(entries.get("class_names"), list):
-                entries["class_names"] = tuple(entries["class_names"])
-            meta = _build(cls, entries, "the meta data")
-            meta.check()
-        except (TypeError, ValueError) as err:
-            raise ShardError(f"{where} is incomplete or edited: {err}.") from err
-        return meta
-
-    def check(self) -> None:
-        """Raise TypeError or ValueError where an entry is of a wrong type or out of range."""
-        encoder, mask, names = self.encoder, self.mask, self.class_names
-        if not isinstance(encoder, Encoder) or not isinstance(mask, Mask):
-            raise TypeError("encoder and mask must be objects")
-        for owner, record in (("", self), ("encoder.", encoder), ("mask.", mask)):
-            _check_types(record, owner)
-        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-            raise TypeError("class_names must be a list of texts")
-        if not isinstance(self.sha256, Mapping):
-            raise TypeError("sha256 must be an object of array names and hashes")
-        least = {
-            "num_examples": (self.num_examples, 1),
-            "dim": (self.dim, 1),
-            "the number of classes": (self.num_classes, 1),
-            "image_bytes": (self.image_bytes, 0),
-            "image_file_bytes": (self.image_file_bytes, 0),
-            "masked_image_bytes": (self.masked_image_bytes, 0),
-            "encoder.image_size": (encoder.image_size, 1),
-            "encoder.patch_size": (encoder.patch_size, 1),
-            "mask.seed": (mask.seed, 0),
-            "mask.kept": (mask.kept, 1),
-        }
-        for name, (value, bound) in least.items():
-            if value < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {value}")
-        if not 0 <= mask.ratio < 1:
-            raise ValueError(f"mask.ratio must be at least 0 and below 1, not {mask.ratio}")
-        if mask.kept > mask.patches:
-            raise ValueError(f"mask.kept is {mask.kept} of only {mask.patches} patches")
-        if self.token_dtype not in TOKEN_DTYPES:
-            raise ValueError(f"token_dtype must be one of {TOKEN_DTYPES}, not {self.token_dtype!r}")
+def test_folder(folder: Path) -> Path:
+    """Return where the server's test shard lies in a data folder."""
+    return folder / "test"
 
 
 @dataclass(frozen=True)
@@ -266,28 +143,6 @@ def _chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     flat = array.reshape(-1)
     step = max(1, _CHUNK_BYTES // array.itemsize)
     return (flat[start : start + step] for start in range(0, len(flat), step))
-
-
-def _build(kind: type[T], content: object, name: str) -> T:
-    if not isinstance(content, dict):
-        raise TypeError(f"{name} must be an object")
-    known = fields(kind)  # type: ignore[arg-type]
-    needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
-    if missing := sorted(needed - content.keys()):
-        raise ValueError(f"{name} lacks {', '.join(missing)}")
-    if unknown := sorted(content.keys() - {f.name for f in known}):
-        raise ValueError(f"{name} has unknown entries: {', '.join(unknown)}")
-    return kind(**content)
-
-
-def _check_types(record: Any, owner: str) -> None:
-    for f in fields(record):
-        value = getattr(record, f.name)
-        if f.type in _PLAIN_TYPES:
-            kind, words = _PLAIN_TYPES[f.type]
-            # bool is an int to Python, but true is no size.
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise TypeError(f"{owner}{f.name} must be {words}, not {value!r}")
 
 
 def _read_json(path: Path) -> Any:

@@ -21,7 +21,7 @@ from flower_ist.model import initial_weights, mlp_shapes
 from flower_ist.recorder import RoundRecorder
 from flower_ist.runlog import RunLog
 from flower_ist.strategy import ISTStrategy
-from flower_ist.tokens import TokenShard, open_shard
+from flower_ist.tokens import TokenShard, open_shard, test_folder
 from server_app.output import output_folder, write_model, write_settings
 from server_app.settings import Settings, SettingsError
 
@@ -33,7 +33,8 @@ _log = logging.getLogger("flwr")
 def main(grid: Grid, context: Context) -> None:
     """Run one federation from settings to model. Whatever is wrong is raised before training."""
     settings = Settings.from_run_config(context.run_config)
-    shard = open_shard(Path(settings.data_dir) / "test") if settings.data_dir else test_shard()
+    data = settings.data_dir
+    shard = open_shard(test_folder(Path(data))) if data else test_shard()
     dims = [
         shard.meta.dim,
         *[settings.hidden_width] * settings.hidden_layers,
@@ -72,7 +73,6 @@ def main(grid: Grid, context: Context) -> None:
         ),
         evaluate_fn=RoundRecorder(meter, run_log, strategy, evaluate, settings.to_run_config()),
     )
-    run_log.close()
     about = {
         "format": "flower-ist-mlp",
         "dims": dims,

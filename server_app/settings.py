@@ -131,10 +131,12 @@ class Settings:
                 f"{self.hidden_width} neurons: use fewer slices or a wider layer."
             )
         shares = self.slice_shares()
-        if shares is not None and (len(shares) != self.num_slices or min(shares) <= 0):
+        if shares is not None and (
+            len(shares) != self.num_slices or not all(0 < share < float("inf") for share in shares)
+        ):
             raise SettingsError(
-                f"'shares' must be {self.num_slices} positive numbers, one per slice, as "
-                f"'num-slices' says, not {self.shares!r}."
+                f"'shares' is {self.shares!r}, but must be one positive number for each of the "
+                f"slices, and 'num-slices' is {self.num_slices}."
             )
         for key, folder in (("data-dir", self.data_dir), ("output-dir", self.output_dir)):
             if folder and not Path(folder).is_absolute():

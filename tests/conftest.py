@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flower_ist._flwr import TaskIdentity
+from flower_ist.token_meta import Encoder, Mask, ShardMeta
 from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import Encoder, Mask, ShardMeta
 
 # The nets of the tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)

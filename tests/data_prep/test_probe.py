@@ -4,7 +4,8 @@ import pytest
 from data_prep import PrepError
 from data_prep.images import ImageSet
 from data_prep.probe import linear_probe, pixel_features, token_features
-from flower_ist.tokens import Encoder, Mask, ShardMeta, TokenShard
+from flower_ist.token_meta import Encoder, Mask, ShardMeta
+from flower_ist.tokens import TokenShard
 
 
 def blobs(count, noise, seed):

@@ -1,0 +1,98 @@
+"""The demo itself: real ``flwr run`` simulations of IST and FedAvg, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from client_app.app import app as client_app
+from flower_ist.cli import app as cli
+from flower_ist.demo import find_app
+from flower_ist.inprocess import run_in_process
+from flower_ist.launch import LaunchError, LocalFlower
+from flower_ist.report import summarise
+from flower_ist.runlog import read_run
+from server_app.app import app as server_app
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run ``flower-ist demo`` once and return the folder of its runs."""
+    out = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(cli, ["demo", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    (folder,) = out.iterdir()
+    return folder
+
+
+def test_ist_comes_within_a_point_of_fedavg_at_a_fifth_of_its_bytes(demo: Path) -> None:
+    ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
+    assert ist.best_accuracy >= fedavg.best_accuracy - 0.01
+    ist_bytes = ist.wire_bytes_down + ist.wire_bytes_up
+    assert ist_bytes <= (fedavg.wire_bytes_down + fedavg.wire_bytes_up) / 5
+
+
+def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -> None:
+    """d=384, H=1024, C=10, K=4: a slice has 166,922 of 1,454,090 weights, 11.48 %.
+
+    256*384 + 256 + 256*256 + 256 + 10*256 + 10, and
+    1024*384 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
+    """
+    ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
+    share = 166_922 / 1_454_090
+    assert ist.bytes_per_client_round <= 1.005 * share * fedavg.bytes_per_client_round
+    for line in read_run(demo / "ist")[1:]:
+        assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 166_922
+        assert line["wire_bytes_down"] <= 1.005 * line["payload_bytes_down"]
+        assert line["wire_bytes_up"] <= 1.005 * line["payload_bytes_up"]
+
+
+def test_input_bytes_are_those_of_half_the_patches(demo: Path) -> None:
+    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 392 B of it kept, 388 B a token."""
+    for line in read_run(demo / "ist")[1:]:
+        assert line["examples"] == 4 * 160 * 64
+        assert line["image_bytes"] == 784 * line["examples"]
+        assert line["masked_image_bytes"] == 392 * line["examples"]
+        assert line["token_bytes"] == 388 * line["examples"]
+
+
+def test_in_process_logs_the_same_bytes(
+    demo: Path, default_run_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every byte field of every round, per client and per message type, is the same."""
+    config = {
+        **default_run_config,
+        "min-train-nodes": 4,
+        "min-available-nodes": 4,
+        "output-dir": str(tmp_path / "run"),
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    run_in_process(server_app, client_app, 4, config)
+    torch.set_num_threads(threads)
+    for ours, theirs in zip(read_run(tmp_path / "run"), read_run(demo / "ist"), strict=True):
+        for field in ours:
+            if "bytes" in field or field in ("clients", "message_types", "coverage"):
+                assert ours[field] == theirs[field], (field, ours["round"])
+
+
+def test_the_plot_and_the_models_are_there(demo: Path) -> None:
+    assert (demo / "accuracy-by-bytes.png").stat().st_size > 10_000
+    for run in ("ist", "fedavg"):
+        assert (demo / run / "model.safetensors").stat().st_size > 4 * 1_454_090
+        assert json.loads((demo / run / "settings.json").read_text())["strategy"] == run
+
+
+def test_a_failed_run_is_an_error(tmp_path: Path) -> None:
+    """Flower's own command exits 0 here; ours says what was wrong."""
+    with LocalFlower() as flower:
+        run_id = flower.submit(find_app(), {"strategy": "nonsense"}, 2)
+        with pytest.raises(LaunchError, match="'strategy' is 'nonsense'"):
+            flower.wait(run_id, 120)

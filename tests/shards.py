@@ -1,0 +1,55 @@
+"""A shard of three tokens, and ways to spoil it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flower_ist.token_meta import Encoder, Mask, ShardMeta
+from flower_ist.token_writer import ShardWriter
+from flower_ist.tokens import array_sha256
+
+TOKENS = np.array([[127.0, -63.5, 0.0], [0.5, 0.25, -1.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+LABELS = np.array([0, 1, 1])
+IDS = np.array([7, 5, 2**40])
+
+
+def make_meta(**changes: Any) -> ShardMeta:
+    meta = ShardMeta(
+        num_examples=3,
+        dim=3,
+        class_names=("cat", "dog"),
+        encoder=Encoder(name="vit", weights_sha256="00", image_size=28, patch_size=14),
+        mask=Mask(kind="random", ratio=0.5, seed=3, patches=4, kept=2),
+        image_bytes=3 * 784,
+        image_file_bytes=3 * 784,
+        masked_image_bytes=3 * 392,
+        client="client-0",
+    )
+    return replace(meta, **changes)
+
+
+def write_small(folder: Path, token_dtype: str = "int8") -> Path:
+    """Write the three tokens as ``folder/shard``."""
+    with ShardWriter(folder / "shard", make_meta(token_dtype=token_dtype)) as writer:
+        writer.append(TOKENS[:2], LABELS[:2], IDS[:2])
+        writer.append(TOKENS[2:], LABELS[2:], IDS[2:])
+    return folder / "shard"
+
+
+def edit_meta(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    file = folder / "meta.json"
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+
+def replace_array(folder: Path, name: str, array: np.ndarray) -> None:
+    """Write another array with a matching hash: only its content can give it away."""
+    np.save(folder / f"{name}.npy", array)
+    edit_meta(folder, lambda meta: meta["sha256"].update({name: array_sha256(array)}))

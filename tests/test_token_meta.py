@@ -1,0 +1,71 @@
+"""A shard's meta data: what is refused when they are read and when they are written."""
+
+from dataclasses import replace
+
+import pytest
+from shards import edit_meta, make_meta, write_small
+
+from flower_ist.token_writer import ShardWriter
+from flower_ist.tokens import ShardError, open_shard
+
+
+@pytest.fixture
+def int8_folder(tmp_path):
+    return write_small(tmp_path)
+
+
+META_EDITS = [
+    (lambda m: m.update(format="other"), "its format is not 'flower-ist-tokens'"),
+    (lambda m: m.update(version=2), "format version 2, but this release reads version 1"),
+    (lambda m: m.pop("dim"), "the meta data lacks dim"),
+    (lambda m: m.update(extra=1), "the meta data has unknown entries: extra"),
+    (lambda m: m.update(num_examples="3"), "num_examples must be a whole number, not '3'"),
+    (lambda m: m.update(num_examples=True), "num_examples must be a whole number, not True"),
+    (lambda m: m.update(num_examples=0), "num_examples must be at least 1, not 0"),
+    (lambda m: m.update(num_examples=10**18), "but the shard's meta data say"),
+    (lambda m: m.update(dim=10**400), "but the shard's meta data say"),
+    (lambda m: m.update(image_bytes=-1), "image_bytes must be at least 0, not -1"),
+    (lambda m: m.update(image_bytes=1.5), "image_bytes must be a whole number, not 1.5"),
+    (lambda m: m.update(client=None), "client must be text, not None"),
+    (lambda m: m.update(class_names="cat"), "class_names must be a list of texts"),
+    (lambda m: m.update(class_names=["cat", 2]), "class_names must be a list of texts"),
+    (lambda m: m.update(class_names=[]), "the number of classes must be at least 1, not 0"),
+    (lambda m: m.update(sha256=None), "sha256 must be an object"),
+    (lambda m: m.update(token_dtype="bfloat16"), "token_dtype must be one of"),
+    (lambda m: m.update(encoder=[]), "encoder must be an object"),
+    (lambda m: m["encoder"].pop("name"), "encoder lacks name"),
+    (lambda m: m["encoder"].update(name=1), "encoder.name must be text, not 1"),
+    (lambda m: m["encoder"].update(image_size=28.0), "encoder.image_size must be a whole number"),
+    (lambda m: m["encoder"].update(patch_size=0), "encoder.patch_size must be at least 1"),
+    (lambda m: m.update(mask=None), "mask must be an object"),
+    (lambda m: m["mask"].update(note=1), "mask has unknown entries: note"),
+    (lambda m: m["mask"].update(ratio="0.5"), "mask.ratio must be a number, not '0.5'"),
+    (lambda m: m["mask"].update(ratio=1), "mask.ratio must be at least 0 and below 1, not 1"),
+    (lambda m: m["mask"].update(ratio=float("nan")), "mask.ratio must be at least 0"),
+    (lambda m: m["mask"].update(kept=5), "mask.kept is 5 of only 4 patches"),
+    (lambda m: m["mask"].update(seed=-1), "mask.seed must be at least 0, not -1"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), META_EDITS, ids=[m for _, m in META_EDITS])
+def test_edited_meta_data_are_refused(int8_folder, edit, message):
+    edit_meta(int8_folder, edit)
+    with pytest.raises(ShardError, match=message) as caught:
+        open_shard(int8_folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}", "\ud800"]
+)
+def test_meta_data_that_are_no_object_are_refused(int8_folder, text):
+    (int8_folder / "meta.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ShardError, match=r"cannot be read|is not a token shard's meta data"):
+        open_shard(int8_folder)
+
+
+def test_meta_data_made_in_python_are_checked_when_written(tmp_path):
+    with pytest.raises(ShardError, match=r"cannot be written: mask\.kept is 9 of only 4 patches"):
+        ShardWriter(tmp_path / "shard", make_meta(mask=replace(make_meta().mask, kept=9)))
+    with pytest.raises(ShardError, match="cannot be written: encoder and mask must be objects"):
+        ShardWriter(tmp_path / "shard", make_meta(mask={}))
