@@ -59,10 +59,12 @@ def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: 
     weights as far as it would without the cut (docs/method.md).
     """
     model.train()
-    rate = settings.learning_rate
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        by_scale.setdefault(settings.lr_scales.get(name, 1.0), []).append(weight)
     groups = [
-        {"params": [weight], "lr": rate * settings.lr_scales.get(name, 1.0)}
-        for name, weight in model.named_parameters()
+        {"params": weights, "lr": settings.learning_rate * scale}
+        for scale, weights in by_scale.items()
     ]
     optimizer = torch.optim.Adam(groups, fused=True)
     total = torch.zeros(())

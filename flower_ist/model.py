@@ -25,19 +25,18 @@ class MLP(nn.Module):
 
     def __init__(self, dims: Sequence[int], device: str = "cpu") -> None:
         super().__init__()
-        self.num_layers = len(dims) - 1
-        for layer in range(self.num_layers):
+        for layer in range(len(dims) - 1):
             linear = nn.Linear(dims[layer], dims[layer + 1], device=device)
             self.add_module(f"fc{layer + 1}", linear)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return logits (B, C) for tokens (B, D)."""
+        *hidden_layers, output_layer = self.children()
         hidden = tokens
-        for layer in range(1, self.num_layers + 1):
-            hidden = self.get_submodule(f"fc{layer}")(hidden)
-            if layer < self.num_layers:
-                hidden = torch.relu(hidden)
-        return hidden
+        for layer in hidden_layers:
+            hidden = torch.relu(layer(hidden))
+        logits: torch.Tensor = output_layer(hidden)
+        return logits
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MLP:

@@ -33,9 +33,8 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.touch(exist_ok=False)
         except FileExistsError:
-            raise RunLogError(
-                f"{folder} holds a run already: choose another output folder."
-            ) from None
+            state = "holds a run already" if folder.is_dir() else "is not a folder"
+            raise RunLogError(f"{folder} {state}: choose another output folder.") from None
         except OSError as err:
             raise RunLogError(f"The run log cannot be written: {err}.") from err
 

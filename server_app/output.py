@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -47,6 +48,8 @@ def write_model(
     header = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
     }
-    save_file(dict(weights), temporary, metadata=header)
+    # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
+    ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
+    save_file(ordered, temporary, metadata=header)
     os.replace(temporary, folder / MODEL_FILE)
     return folder / MODEL_FILE

@@ -44,7 +44,7 @@ def test_a_model_has_weights_of_its_own_that_can_be_trained():
     weights = {name: array.copy() for name, array in BY_HAND.items()}
     for array in weights.values():
         array.flags.writeable = False
-    model = MLP.from_arrays({name: array.copy() for name, array in weights.items()})
+    model = MLP.from_arrays(weights)
     assert all(weight.requires_grad for weight in model.parameters())
     with torch.no_grad():
         model.get_parameter("fc1.bias").add_(1)
@@ -68,7 +68,7 @@ def test_a_model_has_weights_of_its_own_that_can_be_trained():
     ],
 )
 def test_shapes_that_are_no_mlp_are_refused(shapes):
-    with pytest.raises(ValueError, match="are not the layers fc1, fc2, ... of a multilayer"):
+    with pytest.raises(ValueError, match="are not the layers fc1, fc2"):
         mlp_dims(shapes)
     with pytest.raises(ValueError, match="are not the layers"):
         MLP.from_arrays({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})

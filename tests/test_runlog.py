@@ -88,3 +88,5 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunLogError, match="The run log cannot be written"):
         RunLog(tmp_path / "file" / "run")
+    with pytest.raises(RunLogError, match="file is not a folder: choose another output folder"):
+        RunLog(tmp_path / "file")

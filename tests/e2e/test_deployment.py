@@ -36,8 +36,8 @@ def test_two_supernodes_with_their_own_shards(blobs: Path, tmp_path: Path) -> No
     assert [line["clients_replied"] for line in rounds] == [0, 2, 2]
     assert set(rounds[1]["clients"]) == {"client-0", "client-1"}
 
-    # Flower's own counter in the SuperLink is the check of ours. It also counts what Flower asks and
-    # answers around the messages.
+    # Flower's own counter in the SuperLink is the check of ours. It also counts what is asked and
+    # answered around the messages.
     ours_down = sum(line["wire_bytes_down"] for line in rounds)
     ours_up = sum(line["wire_bytes_up"] for line in rounds)
     assert ours_down == pytest.approx(traffic["outbound-bytes"], rel=0.001)

@@ -1,0 +1,72 @@
+"""Which shard a client trains on: on a device, in simulation, and without any data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, RecordDict
+from shards import write_small
+
+from client_app.data import open_client_shard
+from flower_ist.demo_tokens import train_shard
+from flower_ist.tokens import ShardError, TokenShard
+
+
+def opened(node_config: dict[str, Any], run_config: dict[str, Any] | None = None) -> TokenShard:
+    return open_client_shard(Context(1, 2, node_config, RecordDict(), run_config or {}))
+
+
+def partition(number: int, of: int) -> dict[str, Any]:
+    return {"partition-id": number, "num-partitions": of}
+
+
+def test_a_device_opens_the_shard_of_its_node_config(blobs):
+    node_config = {"data-path": str(blobs / "client-3"), **partition(1, 8)}
+    assert opened(node_config, {"data-dir": "/nowhere"}).meta.client == "client-3"
+
+
+def test_in_simulation_the_partition_picks_a_shard_of_the_data_folder(blobs):
+    shard = opened(partition(5, 8), {"data-dir": str(blobs)})
+    assert (shard.meta.client, len(shard)) == ("client-5", 65)
+
+
+@pytest.mark.parametrize("run_config", [{}, {"data-dir": ""}])
+def test_without_a_folder_the_partition_gets_its_share_of_the_demo_tokens(run_config):
+    shard = opened(partition(1, 4), run_config)
+    assert (shard.meta.client, len(shard)) == ("demo-1", 1000)
+    assert (shard.image_ids == train_shard(1, 4).image_ids).all()
+
+
+def test_a_device_without_data_is_told_how_to_name_them():
+    with pytest.raises(ShardError, match=r"names no data: .*--node-config .*data-path='/path"):
+        opened({}, {"data-dir": "/somewhere"})
+
+
+@pytest.mark.parametrize(
+    ("node_config", "run_config"),
+    [
+        ({"data-path": "/no/such/shard"}, {}),
+        ({"data-path": 5}, {}),
+        (partition(0, 2), {"data-dir": "/no/such/folder"}),
+    ],
+)
+def test_a_missing_shard_is_a_sentence(node_config, run_config):
+    with pytest.raises(ShardError, match=r"^There is no token shard at /.*: check the path\.$"):
+        opened(node_config, run_config)
+
+
+def test_more_clients_than_shards_is_a_sentence(blobs):
+    with pytest.raises(ShardError, match=r"There is no token shard at .*client-8"):
+        opened(partition(8, 9), {"data-dir": str(blobs)})
+    with pytest.raises(ShardError, match="serve 1 to 400 clients, not 401"):
+        opened(partition(0, 401))
+
+
+def test_a_shard_is_opened_once_and_a_failure_is_not_remembered(tmp_path: Path):
+    node_config = {"data-path": str(tmp_path / "shard")}
+    with pytest.raises(ShardError, match="There is no token shard"):
+        opened(node_config)
+    write_small(tmp_path)
+    assert opened(node_config) is opened(node_config)

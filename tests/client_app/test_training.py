@@ -1,0 +1,208 @@
+"""Local training: which batches, how many steps, how far a step goes, and settings of no use."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from shards import make_meta
+
+from client_app import training
+from client_app.training import LocalSettings, batch_order, train
+from flower_ist.model import MLP, initial_weights
+from flower_ist.tokens import TokenShard
+
+CONFIG = {
+    "server-round": 2,
+    "local-steps": 3,
+    "batch-size": 4,
+    "learning-rate": 0.01,
+    "seed": 7,
+}
+
+
+def settings(**changes: Any) -> LocalSettings:
+    values = {**CONFIG, **{key.replace("_", "-"): value for key, value in changes.items()}}
+    return LocalSettings.from_config(ConfigRecord(values))
+
+
+class NotingShard(TokenShard):
+    """A shard that notes which rows are read; row i holds (i, 1), labels are 0 and 1 in turn."""
+
+    def batch(
+        self, rows: NDArray[np.intp] | slice
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        assert not isinstance(rows, slice)
+        reads.append(rows)
+        return super().batch(rows)
+
+
+reads: list[NDArray[np.intp]] = []
+
+
+def shard_of(count: int, first_label: int = 0) -> TokenShard:
+    reads.clear()
+    rows = np.arange(count)
+    return NotingShard(
+        meta=make_meta(num_examples=count, dim=2, token_dtype="float32"),
+        tokens=np.stack([rows, np.ones(count)], axis=1).astype(np.float32),
+        labels=((rows + first_label) % 2).astype(np.int32),
+        image_ids=rows,
+    )
+
+
+def net(*dims: int) -> MLP:
+    return MLP.from_arrays(initial_weights(dims, seed=0))
+
+
+@given(
+    count=st.integers(1, 30),
+    steps=st.integers(0, 12),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_batches_are_whole_epochs_one_after_the_other(count, steps, size, seed):
+    rows = batch_order(count, settings(local_steps=steps, batch_size=size, seed=seed), "a")
+    assert len(rows) == steps * size
+    for start in range(0, len(rows), count):
+        epoch = rows[start : start + count].tolist()
+        assert len(set(epoch)) == len(epoch)
+        assert all(0 <= row < count for row in epoch)
+        if len(epoch) == count:
+            assert sorted(epoch) == list(range(count))
+
+
+def test_the_order_follows_from_seed_round_and_client_only():
+    def order(client: str = "a", **changes: Any) -> list[int]:
+        return batch_order(50, settings(**{"local_steps": 10, **changes}), client).tolist()
+
+    assert order() == order() == order(learning_rate=0.5, lr_scales='{"a": 2.0}')
+    # The same rows, cut into other batches.
+    assert order() == batch_order(50, settings(local_steps=8, batch_size=5), "a").tolist()
+    others = [order("b"), order(seed=8), order(server_round=3)]
+    assert all(other != order() for other in others)
+    assert order(local_steps=5) == order()[:20]
+
+
+def test_every_epoch_has_a_new_order():
+    rows = batch_order(20, settings(local_steps=10, batch_size=4), "a")
+    assert rows[:20].tolist() != rows[20:].tolist()
+
+
+@pytest.mark.parametrize("dims", [(2, 2), (2, 9, 2), (2, 4, 4, 2)])
+def test_any_net_sees_the_same_batches(dims):
+    """Whole model or slice, deep or flat: what is read is the order above."""
+    chosen = settings(local_steps=40)
+    train(net(*dims), shard_of(11), chosen, "a")
+    assert np.concatenate(reads).tolist() == batch_order(11, chosen, "a").tolist()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 33])
+def test_steps_are_counted_exactly(steps, monkeypatch):
+    """Rows are read for 16 batches at once: one step more or less would show around 16."""
+    stepped, sizes = [], []
+
+    class CountingAdam(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            stepped.append(1)
+            return super().step(closure)
+
+    monkeypatch.setattr(training.torch.optim, "Adam", CountingAdam)
+    model = net(2, 3, 2)
+    model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    train(model, shard_of(10), settings(local_steps=steps), "a")
+    assert len(stepped) == steps
+    assert sizes == [4] * steps
+    assert sum(len(rows) for rows in reads) == 4 * steps
+
+
+def zeros(*shapes: tuple[int, ...]) -> MLP:
+    names = ("fc1.weight", "fc1.bias")
+    return MLP.from_arrays(
+        {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
+    )
+
+
+def test_a_scale_multiplies_the_step_of_its_tensor_alone():
+    """From zero weights softmax gives 1/2 each, so with label 0 and x = (0, 1) the gradients are
+    -1/2 and 1/2 for the bias and the second column, 0 for the first. Adam's first step is the
+    learning rate against the gradient's sign, whatever its size: 0.01, and 4 x 0.01 with scale 4.
+    """
+    model = zeros((2, 2), (2,))
+    scales = json.dumps({"fc1.weight": 4.0})
+    train(model, shard_of(1), settings(local_steps=1, batch_size=1, lr_scales=scales), "a")
+    found = model.to_arrays()
+    np.testing.assert_allclose(found["fc1.weight"], [[0, 0.04], [0, -0.04]], rtol=1e-6)
+    np.testing.assert_allclose(found["fc1.bias"], [0.01, -0.01], rtol=1e-6)
+
+
+def test_adam_starts_afresh_every_round():
+    """The second round has the other label: a fresh first step goes all the way back to zero.
+
+    With the first round's moments it would be 0.053 of that.
+    """
+    model = zeros((2, 2), (2,))
+    chosen = settings(local_steps=1, batch_size=1)
+    for label, bias in ((0, 0.01), (1, 0.0)):
+        train(model, shard_of(1, first_label=label), chosen, "a")
+        np.testing.assert_allclose(model.to_arrays()["fc1.bias"], [bias, -bias], atol=1e-8)
+
+
+def test_loss_is_the_mean_over_the_steps():
+    """With a learning rate of 0 every step's loss is log 2, and no weight moves."""
+    model = zeros((2, 2), (2,))
+    loss = train(model, shard_of(9), settings(local_steps=5, learning_rate=0), "a")
+    assert loss == pytest.approx(math.log(2))
+    assert not any(array.any() for array in model.to_arrays().values())
+    assert train(model, shard_of(9), settings(local_steps=0), "a") == 0.0
+
+
+def test_training_lowers_the_loss():
+    model = net(2, 16, 2)
+    first = train(model, shard_of(2), settings(local_steps=50, learning_rate=0.05), "a")
+    second = train(model, shard_of(2), settings(local_steps=50, learning_rate=0.05), "a")
+    assert second < first / 2
+
+
+def test_settings_are_read_from_the_message():
+    assert settings(lr_scales='{"fc3.weight": 2}') == LocalSettings(
+        server_round=2,
+        local_steps=3,
+        batch_size=4,
+        learning_rate=0.01,
+        seed=7,
+        lr_scales={"fc3.weight": 2.0},
+    )
+    assert settings().lr_scales == {}
+
+
+@pytest.mark.parametrize("key", list(CONFIG))
+@pytest.mark.parametrize("value", [None, "5", -1, True, math.nan, math.inf, [1]])
+def test_settings_of_no_use_are_refused_by_name(key, value):
+    config = {**CONFIG, key: value}
+    if value is None:
+        del config[key]
+    with pytest.raises(ValueError, match=f"^The server sent '{key}' as .* is needed.$"):
+        LocalSettings.from_config(ConfigRecord(config))
+
+
+@pytest.mark.parametrize(("key", "value"), [("local-steps", 1.5), ("seed", 0.0), ("batch-size", 0)])
+def test_whole_numbers_are_not_rounded(key, value):
+    with pytest.raises(ValueError, match=f"'{key}' as {value}: a whole number of at least"):
+        LocalSettings.from_config(ConfigRecord({**CONFIG, key: value}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "2", "null", '{"a": -1}', '{"a": NaN}', '{"a": "2"}', '{"a": null}']
+)
+def test_scales_of_no_use_are_refused(text):
+    with pytest.raises(ValueError, match=r"^The server sent .*lr-scales.* is needed\.$"):
+        settings(lr_scales=text)

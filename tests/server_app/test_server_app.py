@@ -1,0 +1,127 @@
+"""The ServerApp: clients and folders it refuses, with one sentence and before any training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from shards import edit_meta, replace_array
+
+from client_app.app import app as client_app
+from flower_ist.clients import TooFewClientsError
+from flower_ist.inprocess import run_in_process
+from flower_ist.runlog import RunLogError, read_run
+from flower_ist.tokens import ShardError
+from server_app.app import app as server_app
+from server_app.settings import SettingsError
+
+MakeConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def spoilt(blobs: Path, tmp_path: Path) -> Path:
+    """A data folder of two clients and a test shard that a test may spoil."""
+    for name in ("client-0", "client-1", "test"):
+        shutil.copytree(blobs / name, tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+def refusal(config: dict[str, Any], error: type[Exception] = SettingsError) -> str:
+    """Return the sentence with which a run of two clients ends before it has begun."""
+    with pytest.raises(error) as caught:
+        run_in_process(server_app, client_app, 2, config)
+    assert not Path(config["output-dir"]).exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def other_width(folder: Path) -> None:
+    count = json.loads((folder / "meta.json").read_text())["num_examples"]
+    replace_array(folder, "tokens", np.zeros((count, 5), np.float16))
+    edit_meta(folder, lambda meta: meta.update(dim=5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (other_width, "token-dim 5, but the server's shard has 12"),
+        (
+            lambda f: edit_meta(f, lambda m: m.update(class_names=["circle", "star", "square"])),
+            "class-names ['circle', 'star', 'square'], but the server's shard has",
+        ),
+        (
+            lambda f: edit_meta(f, lambda m: m["encoder"].update(weights_sha256="ab")),
+            "encoder-sha256 'ab', but the server's shard has '0000",
+        ),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, strategy, spoil, text):
+    spoil(spoilt / "client-1")
+    message = refusal(blob_config(data_dir=str(spoilt), strategy=strategy))
+    assert message.startswith(f"client-1 holds tokens with {text}")
+    assert message.endswith("encode both with the same encoder and classes.")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda f: (f / "tokens.npy").write_bytes(b"\x93NUMPY"), "tokens.npy is truncated"),
+        (lambda f: (f / "labels.npy").unlink(), "labels.npy is missing"),
+        (lambda f: edit_meta(f, lambda m: m.update(version=9)), "has format version 9"),
+        (shutil.rmtree, "There is no token shard at"),
+    ],
+)
+def test_a_client_with_a_corrupt_shard_is_refused(spoilt, blob_config: MakeConfig, spoil, text):
+    spoil(spoilt / "client-1")
+    message = refusal(blob_config(data_dir=str(spoilt)))
+    assert " is not ready: " in message
+    assert "ShardError: " in message
+    assert text in message
+
+
+def test_a_corrupt_test_shard_is_refused(spoilt, blob_config: MakeConfig):
+    (spoilt / "test" / "labels.npy").unlink()
+    assert "labels.npy is missing" in refusal(blob_config(data_dir=str(spoilt)), ShardError)
+
+
+def test_settings_are_checked_first(blob_config: MakeConfig):
+    assert "'strategy' is 'nonsense'" in refusal(blob_config(strategy="nonsense"))
+
+
+def test_too_few_clients_are_refused(blob_config: MakeConfig):
+    message = refusal(blob_config(min_available_nodes=3), TooFewClientsError)
+    assert message.startswith("3 SuperNodes are needed, 2 are connected after 0 s: start more")
+
+
+def test_a_folder_with_a_run_is_kept(blob_config: MakeConfig):
+    config = blob_config(num_rounds=1, local_steps=1)
+    run_in_process(server_app, client_app, 2, config)
+    before = {path: path.read_bytes() for path in Path(config["output-dir"]).iterdir()}
+    with pytest.raises(RunLogError, match="holds a run already: choose another output folder"):
+        run_in_process(server_app, client_app, 2, config)
+    assert {path: path.read_bytes() for path in Path(config["output-dir"]).iterdir()} == before
+
+
+def test_what_a_run_leaves_behind(blob_config: MakeConfig):
+    """12 inputs, two hidden layers of 30, 3 classes."""
+    config = blob_config(num_rounds=1, local_steps=1)
+    run_in_process(server_app, client_app, 2, config)
+    folder = Path(config["output-dir"])
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"settings.json", "run.jsonl", "model.safetensors"}
+    assert json.loads((folder / "settings.json").read_text()) == config
+    assert read_run(folder)[0]["settings"] == config
+    with safe_open(folder / "model.safetensors", framework="numpy") as model:
+        about = model.metadata()
+        assert model.get_tensor("fc2.weight").shape == (30, 30)
+    assert json.loads(about["dims"]) == [12, 30, 30, 3]
+    assert json.loads(about["class_names"]) == ["circle", "square", "star"]
+    assert (about["encoder"], about["format"]) == ("blobs", "flower-ist-mlp")
+    assert json.loads(about["settings"]) == config

@@ -1,0 +1,115 @@
+"""The run's settings: the same keys as pyproject.toml, and every wrong one refused by name."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from server_app.settings import Settings, SettingsError
+
+
+def test_keys_are_exactly_those_of_pyproject(default_run_config):
+    assert [field.name.replace("_", "-") for field in fields(Settings)] == list(default_run_config)
+
+
+def test_every_setting_is_described():
+    text = inspect.getdoc(Settings) or ""
+    assert re.findall(r"^ {4}(\w+): ", text, re.MULTILINE) == [f.name for f in fields(Settings)]
+
+
+def test_the_defaults_are_settings_and_come_back(default_run_config):
+    settings = Settings.from_run_config(default_run_config)
+    assert settings.to_run_config() == default_run_config
+    assert settings.slice_shares() is None
+
+
+def test_whole_numbers_do_for_decimal_ones(default_run_config):
+    settings = Settings.from_run_config({**default_run_config, "node-timeout": 5})
+    assert settings.node_timeout == 5.0
+    assert isinstance(settings.node_timeout, float)
+
+
+def test_shares_are_numbers_one_per_slice(default_run_config):
+    config = {**default_run_config, "num-slices": 3, "shares": "0.5, 0.25,1"}
+    assert Settings.from_run_config(config).slice_shares() == [0.5, 0.25, 1.0]
+
+
+def wrong_types() -> list[tuple[str, object]]:
+    """Pair each key with a value of each type that it must not have."""
+    wrong = {
+        "int": [True, "4", 1.0, None, [1]],
+        "float": [True, "0.5", None, [0.5]],
+        "bool": [1, 0, "true", None],
+        "str": [1, True, None, ["ist"]],
+    }
+    return [(f.name.replace("_", "-"), v) for f in fields(Settings) for v in wrong[str(f.type)]]
+
+
+@pytest.mark.parametrize(("key", "value"), wrong_types())
+def test_values_of_another_type_are_refused(default_run_config, key, value):
+    with pytest.raises(SettingsError, match=rf"^'{key}' is .*, but must be [a-z ]+\.$"):
+        Settings.from_run_config({**default_run_config, key: value})
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(Settings)])
+def test_missing_keys_are_named(default_run_config, field):
+    key = field.replace("_", "-")
+    config = {k: v for k, v in default_run_config.items() if k != key}
+    with pytest.raises(SettingsError, match=f"lacks '{key}': see pyproject.toml"):
+        Settings.from_run_config(config)
+
+
+REFUSED = [
+    ({"strategy": "fedprox"}, "'strategy' is 'fedprox', but must be one of: ist, fedavg"),
+    ({"num-rounds": 0}, "'num-rounds' is 0, but must be at least 1"),
+    ({"num-rounds": -3}, "'num-rounds' is -3"),
+    ({"num-slices": -1}, "'num-slices' is -1, but must be at least 0"),
+    ({"num-slices": 1025}, "'num-slices' is 1025, but 'hidden-width' has only 1024 neurons"),
+    ({"num-slices": 9, "hidden-width": 8}, "'num-slices' is 9.*only 8 neurons"),
+    ({"hidden-width": 0}, "'hidden-width' is 0"),
+    ({"hidden-layers": 0}, "'hidden-layers' is 0"),
+    ({"local-steps": 0}, "'local-steps' is 0"),
+    ({"batch-size": 0}, "'batch-size' is 0"),
+    ({"learning-rate": 0.0}, "'learning-rate' is 0.0, but must be above 0"),
+    ({"learning-rate": -0.1}, "'learning-rate' is -0.1"),
+    ({"learning-rate": math.nan}, "'learning-rate' is nan"),
+    ({"learning-rate": math.inf}, "'learning-rate' is inf"),
+    ({"seed": -1}, "'seed' is -1, but must be at least 0"),
+    ({"fraction-train": 0.0}, "'fraction-train' is 0.0, but must be above 0 and at most 1"),
+    ({"fraction-train": 1.01}, "'fraction-train' is 1.01"),
+    ({"fraction-train": math.nan}, "'fraction-train' is nan"),
+    ({"min-train-nodes": 0}, "'min-train-nodes' is 0"),
+    ({"min-available-nodes": 0}, "'min-available-nodes' is 0"),
+    ({"node-timeout": -0.1}, "'node-timeout' is -0.1"),
+    ({"node-timeout": math.nan}, "'node-timeout' is nan"),
+    ({"round-timeout": 0.0}, "'round-timeout' is 0.0"),
+    ({"shares": "1,1"}, "'shares' is '1,1'.*'num-slices' is 0"),
+    ({"shares": "1,1", "num-slices": 3}, "'shares' is '1,1'.*'num-slices' is 3"),
+    ({"shares": "1,0", "num-slices": 2}, "'shares' is '1,0'.*one positive number for each"),
+    ({"shares": "1,-1", "num-slices": 2}, "'shares' is '1,-1'"),
+    ({"shares": "nan,1", "num-slices": 2}, "'shares' is 'nan,1'"),
+    ({"shares": "1,inf", "num-slices": 2}, "'shares' is '1,inf'"),
+    ({"shares": "1;1", "num-slices": 2}, "'shares' must be numbers with commas between them"),
+    ({"shares": "1,,1", "num-slices": 3}, "'shares' must be numbers with commas between them"),
+    ({"data-dir": "shards"}, "'data-dir' is 'shards', but must be an absolute path"),
+    ({"output-dir": "./run"}, "'output-dir' is './run', but must be an absolute path"),
+    ({"output-dir": "~/run"}, "'output-dir' is '~/run', but must be an absolute path"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_settings_of_no_use_are_refused_by_name(default_run_config, changes, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        Settings.from_run_config({**default_run_config, **changes})
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_absolute_paths_are_fine(default_run_config, tmp_path: Path):
+    config = {**default_run_config, "data-dir": str(tmp_path), "output-dir": str(tmp_path / "new")}
+    assert Settings.from_run_config(config).output_dir == str(tmp_path / "new")

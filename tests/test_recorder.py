@@ -1,0 +1,194 @@
+"""The recorder: one whole line a round, for any strategy, also of a round that failed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg, Strategy
+from tiny import WEIGHTS, NotingGrid, model, tiny_app
+
+from flower_ist.axes import Axes
+from flower_ist.clients import Roster
+from flower_ist.meter import MeteredGrid
+from flower_ist.recorder import RoundRecorder, full_model_bytes
+from flower_ist.runlog import RUN_LOG, RunLog, read_run
+from flower_ist.strategy import ISTStrategy, TrainingFailedError
+from flower_ist.wire import wire_bytes
+
+NUMBER = (int, float)
+FIELDS = {
+    "round": int,
+    "strategy": str,
+    "seed": int,
+    "accuracy": NUMBER,
+    "loss": NUMBER,
+    "wire_bytes_down": int,
+    "wire_bytes_up": int,
+    "payload_bytes_down": int,
+    "payload_bytes_up": int,
+    "messages_down": int,
+    "messages_up": int,
+    "full_model_bytes": int,
+    "image_bytes": int,
+    "image_file_bytes": int,
+    "masked_image_bytes": int,
+    "token_bytes": int,
+    "examples": int,
+    "local_steps": int,
+    "clients_selected": int,
+    "clients_replied": int,
+    "clients_failed": int,
+    "failures": dict,
+    "coverage": NUMBER,
+    "seconds": dict,
+    "clients": dict,
+    "message_types": dict,
+    "settings": dict,
+}
+SETTINGS = {"strategy": "mine", "seed": 4, "batch-size": 8}
+
+
+def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    return MetricRecord({"accuracy": server_round / 10, "loss": 2.5})
+
+
+def make(name: str, roster: Roster) -> Strategy:
+    options: dict[str, Any] = {"min_available_nodes": 1, "min_train_nodes": 1}
+    if name == "fedavg":
+        return FedAvg(fraction_evaluate=0.0, **options)
+    shapes = {name: weight.shape for name, weight in WEIGHTS.items()}
+    axes = Axes.declare(shapes, {"w": ("h", None), "b": ("h",)})
+    return ISTStrategy(axes, packed=False, roster=roster, num_slices=2, **options)
+
+
+def federate(folder: Path, grid: NotingGrid, name: str = "fedavg", **options: Any) -> list[Any]:
+    """Run two rounds among clients that were asked before; return the log's lines."""
+    meter, roster = MeteredGrid(grid), Roster()
+    roster.meet(meter, meter.get_node_ids())
+    strategy = make(name, roster)
+    arguments = {"evaluate": evaluate, "settings": SETTINGS, **options}
+    recorder = RoundRecorder(meter, RunLog(folder), strategy, **arguments)
+    strategy.start(
+        grid=meter, initial_arrays=model(), num_rounds=2, timeout=1, evaluate_fn=recorder
+    )
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_every_field_is_in_every_line_and_of_its_type(tmp_path, name):
+    rounds = federate(tmp_path, NotingGrid(tiny_app(), 2), name)
+    assert [line["round"] for line in rounds] == [0, 1, 2]
+    for line in rounds:
+        assert line.keys() == FIELDS.keys()
+        for field, kind in FIELDS.items():
+            assert isinstance(line[field], kind), field
+            assert not isinstance(line[field], bool), field
+        assert set(line["seconds"]) == {"select", "train", "merge", "evaluate"}
+        assert all(seconds >= 0 for seconds in line["seconds"].values())
+        assert (line["strategy"], line["seed"], line["settings"]) == ("mine", 4, SETTINGS)
+        assert (line["accuracy"], line["loss"]) == (line["round"] / 10, 2.5)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_parts_add_up_to_the_totals(tmp_path, name):
+    for line in federate(tmp_path, NotingGrid(tiny_app(), 3), name):
+        for part in ("clients", "message_types"):
+            for field in next(iter(line[part].values())):
+                assert sum(counts[field] for counts in line[part].values()) == line[field]
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_figures_of_a_round_by_hand(tmp_path, name):
+    """FedAvg sends 8 float32 numbers to each of 2 clients, IST half of them to each."""
+    query, first, _ = federate(tmp_path, NotingGrid(tiny_app(), 2), name)
+    payload = {"fedavg": 2 * 32, "ist": 32}[name]
+    assert (first["payload_bytes_down"], first["payload_bytes_up"]) == (payload, payload)
+    assert set(first["clients"]) == {"client-0", "client-1"}
+    assert set(first["message_types"]) == {"train"}
+    assert (first["clients_selected"], first["clients_replied"], first["clients_failed"]) == (
+        2,
+    ) * 2 + (0,)
+    assert (first["coverage"], first["examples"], first["image_bytes"]) == (1.0, 40, 4000)
+    assert set(query["message_types"]) == {"query"}
+    assert (query["clients_selected"], query["coverage"], query["payload_bytes_down"]) == (0, 0, 0)
+
+
+def test_bytes_of_the_whole_model_are_those_of_a_real_message(tmp_path):
+    content = RecordDict({"arrays": model(), "config": ConfigRecord({"server-round": 1})})
+    expected = wire_bytes(Message(content, dst_node_id=5, message_type="train"))
+    assert full_model_bytes(model()) == expected
+    rounds = federate(tmp_path, NotingGrid(tiny_app(), 2))
+    assert {line["full_model_bytes"] for line in rounds} == {expected}
+    # Flower's FedAvg adds nothing to its train messages but the round.
+    assert rounds[1]["wire_bytes_down"] == 2 * expected
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_failures_have_a_name_and_a_reason(tmp_path, name):
+    """Client 0 raises, client 1 is not heard of, client 2 trains one of two slices."""
+    app = tiny_app(fails=lambda k: k == 0)
+    grid = NotingGrid(app, 3, lose=lambda kind, k: (kind, k) == ("train", 1))
+    _, line, _ = federate(tmp_path, grid, name)
+    prefix = {"fedavg": "", "ist": "the client failed: "}[name]
+    assert line["failures"] == {
+        "client-0": f"{prefix}RuntimeError: client 0 is broken",
+        "client-1": "no reply came in time",
+    }
+    counts = (line["clients_selected"], line["clients_replied"], line["clients_failed"])
+    assert counts == (3, 1, 2)
+    assert line["coverage"] == {"fedavg": 1.0, "ist": 0.5}[name]
+
+
+def test_a_round_that_nobody_answered_is_an_error_and_on_the_disk(tmp_path):
+    """Flower's FedAvg would go on with the old weights and say nothing."""
+    seen = []
+
+    def stop_at(line: dict[str, Any]) -> None:
+        seen.append((line["round"], len((tmp_path / RUN_LOG).read_text().splitlines())))
+
+    app = tiny_app(fails=lambda _: True)
+    with pytest.raises(TrainingFailedError, match=r"Round 1: none of 2 clients .*client 1 is bro"):
+        federate(tmp_path, NotingGrid(app, 2), on_round=stop_at)
+    assert seen == [(0, 1), (1, 2)]
+    last = read_run(tmp_path)[-1]
+    assert (last["round"], last["clients_failed"], last["coverage"]) == (1, 2, 0.0)
+    assert last["wire_bytes_down"] > 0
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        None,
+        MetricRecord(),
+        MetricRecord({"accuracy": math.nan, "loss": math.inf}),
+        MetricRecord({"accuracy": [0.5], "loss": [1.0, 2.0]}),
+    ],
+)
+def test_an_evaluation_without_a_number_is_null(tmp_path, metrics):
+    rounds = federate(tmp_path, NotingGrid(tiny_app(), 2), evaluate=lambda *_: metrics)
+    assert {(line["accuracy"], line["loss"]) for line in rounds} == {(None, None)}
+
+
+def test_settings_may_be_empty(tmp_path):
+    rounds = federate(tmp_path, NotingGrid(tiny_app(), 2), settings={})
+    assert (rounds[0]["strategy"], rounds[0]["seed"]) == ("FedAvg", None)
+
+
+def test_the_recorder_hands_the_evaluation_back(tmp_path):
+    meter = MeteredGrid(NotingGrid(tiny_app(), 1))
+    strategy = make("fedavg", Roster())
+    recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
+    assert recorder(0, model()) == evaluate(0, model())
+
+
+def test_lines_are_plain_json_whatever_numpy_types_come_in(tmp_path):
+    settings = {**SETTINGS, "learning-rate": np.float64(0.5)}
+    federate(tmp_path, NotingGrid(tiny_app(), 2), settings=settings)
+    for text in (tmp_path / RUN_LOG).read_text().splitlines():
+        assert json.loads(text, parse_constant=pytest.fail)["settings"]["learning-rate"] == 0.5
