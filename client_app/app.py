@@ -60,8 +60,11 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query()
 def tell_facts(message: Message, context: Context) -> Message:
-    """Tell the server what this client is called and what its tokens are."""
-    shard = open_client_shard(context)
+    """Tell the server what this client is called and what its tokens are.
+
+    The shard is verified here, before any training: a damaged one is refused with a sentence.
+    """
+    shard = open_client_shard(context, verify=True)
     facts = ConfigRecord(
         {
             CLIENT_NAME_KEY: shard.meta.client,

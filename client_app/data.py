@@ -11,8 +11,10 @@ from flower_ist.demo_tokens import train_shard
 from flower_ist.tokens import ShardError, TokenShard, client_folder, open_shard
 
 
-def open_client_shard(context: Context) -> TokenShard:
+def open_client_shard(context: Context, *, verify: bool = False) -> TokenShard:
     """Open the shard of the client that runs in this context.
+
+    ``verify`` reads all of it once and checks its hashes and values.
 
     * On a device ``data-path`` in the node config names the shard.
     * In simulation ``data-dir`` in the run config names a folder of shards, and the client's
@@ -24,7 +26,7 @@ def open_client_shard(context: Context) -> TokenShard:
     """
     path = context.node_config.get("data-path")
     if path is not None:
-        return _open(Path(str(path)))
+        return _open(Path(str(path)), verify)
     partition = context.node_config.get("partition-id")
     if partition is None:
         raise ShardError(
@@ -32,14 +34,14 @@ def open_client_shard(context: Context) -> TokenShard:
         )
     folder = str(context.run_config.get("data-dir", ""))
     if folder:
-        return _open(client_folder(Path(folder), int(partition)))
+        return _open(client_folder(Path(folder), int(partition)), verify)
     return _demo(int(partition), int(context.node_config["num-partitions"]))
 
 
-# A process serves many messages of a few clients: each shard is opened and checked once.
+# A process serves many messages of a few clients: each shard is opened once.
 @lru_cache(maxsize=256)
-def _open(path: Path) -> TokenShard:
-    return open_shard(path)
+def _open(path: Path, verify: bool) -> TokenShard:
+    return open_shard(path, verify=verify)
 
 
 @lru_cache(maxsize=256)

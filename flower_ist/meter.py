@@ -20,7 +20,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from flower_ist.clients import client_name, last_line
+from flower_ist.clients import last_line
 from flower_ist.metrics import finite
 from flower_ist.wire import payload_bytes, wire_bytes
 
@@ -58,12 +58,12 @@ class RoundTraffic:
 
     Attributes:
         total: sums over all messages.
-        by_client: client name -> its messages.
+        by_node: node id -> its messages.
         by_type: message type (train, evaluate, query) -> its messages.
         inputs: sums of what the clients said they read, by run log field.
         local_steps: most local steps that a client reported.
-        selected: clients that got a train message; replied: those that answered without an error.
-        failures: client name -> why its train message failed.
+        selected: nodes that got a train message; replied: those that answered without an error.
+        failures: node id -> the error that it answered.
         train_seconds: from sending train messages to having the replies.
         evaluate_seconds: the same for evaluate messages.
         trained_at: clock at which the last train replies were there.
@@ -71,32 +71,31 @@ class RoundTraffic:
     """
 
     total: Traffic = field(default_factory=Traffic)
-    by_client: dict[str, Traffic] = field(default_factory=dict)
+    by_node: dict[int, Traffic] = field(default_factory=dict)
     by_type: dict[str, Traffic] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(INPUT_METRICS.values(), 0))
     local_steps: int = 0
-    selected: set[str] = field(default_factory=set)
-    replied: set[str] = field(default_factory=set)
-    failures: dict[str, str] = field(default_factory=dict)
+    selected: set[int] = field(default_factory=set)
+    replied: set[int] = field(default_factory=set)
+    failures: dict[int, str] = field(default_factory=dict)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     sent_at: float | None = None
     trained_at: float | None = None
 
-    def count(self, client: str, message_type: str, traffic: Traffic) -> None:
+    def count(self, node_id: int, message_type: str, traffic: Traffic) -> None:
         """Add one message to the sums."""
         self.total.add(traffic)
-        self.by_client.setdefault(client, Traffic()).add(traffic)
+        self.by_node.setdefault(node_id, Traffic()).add(traffic)
         self.by_type.setdefault(message_type, Traffic()).add(traffic)
 
 
 class MeteredGrid(Grid):
-    """Pass everything on to another Grid and count it by round, client, direction and type."""
+    """Pass everything on to another Grid and count it by round, node, direction and type."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self.started = time.monotonic()
-        self._names: dict[int, str] = {}
         self._round = 0
         self.rounds: dict[int, RoundTraffic] = {}
 
@@ -177,26 +176,22 @@ class MeteredGrid(Grid):
             if key not in shared:
                 shared[key] = (wire_bytes(message), payload_bytes(message))
             wire, payload = shared[key]
-            client = self._name(message.metadata.dst_node_id)
+            node_id = message.metadata.dst_node_id
             traffic = self.traffic(self._round)
             traffic.count(
-                client,
+                node_id,
                 message.metadata.message_type,
                 Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
             )
             if _is_train(message):
-                traffic.selected.add(client)
+                traffic.selected.add(node_id)
 
     def _count_up(self, replies: list[Message]) -> None:
         traffic = self.traffic(self._round)
         for reply in replies:
             node_id = reply.metadata.src_node_id
-            name = client_name(reply)
-            if name is not None and name not in self._names.values():
-                self._rename(node_id, name)
-            client = self._name(node_id)
             traffic.count(
-                client,
+                node_id,
                 reply.metadata.message_type,
                 Traffic(
                     wire_bytes_up=wire_bytes(reply),
@@ -206,20 +201,10 @@ class MeteredGrid(Grid):
             )
             if _is_train(reply):
                 if reply.has_error():
-                    traffic.failures[client] = last_line(reply.error.reason)
+                    traffic.failures[node_id] = last_line(reply.error.reason)
                 else:
-                    traffic.replied.add(client)
+                    traffic.replied.add(node_id)
                     _add_inputs(traffic, reply.content)
-
-    def _name(self, node_id: int) -> str:
-        return self._names.get(node_id, f"node-{node_id}")
-
-    def _rename(self, node_id: int, name: str) -> None:
-        """Give a node its client's name, in the current round's counts too."""
-        by_client = self.traffic(self._round).by_client
-        if (counted := by_client.pop(self._name(node_id), None)) is not None:
-            by_client[name] = counted
-        self._names[node_id] = name
 
 
 def _category(message: Message) -> str:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from flower_ist.clients import Roster
 from flower_ist.meter import MeteredGrid
 from flower_ist.metrics import finite
 from flower_ist.runlog import RunLog
 from flower_ist.strategy import ISTStrategy, TrainingFailedError
 from flower_ist.wire import wire_bytes
 
+_T = TypeVar("_T")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -35,7 +38,10 @@ class RoundRecorder:
         strategy: the strategy that runs; coverage and refusals are asked of an ISTStrategy.
         evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
-        on_round: called with each line after it is written, for progress.
+        roster: names of the clients; an ISTStrategy's own if None.
+
+    As a context manager around ``strategy.start`` it also writes down a round that an exception cut
+    short, with accuracy and loss null.
 
     Raises:
         TrainingFailedError: clients were asked to train and none answered, which Flower's own
@@ -49,14 +55,15 @@ class RoundRecorder:
         strategy: Strategy,
         evaluate: EvaluateFn,
         settings: Mapping[str, Any],
-        on_round: Callable[[Mapping[str, Any]], None] | None = None,
+        roster: Roster | None = None,
     ) -> None:
         self.meter = meter
         self.log = log
         self.strategy = strategy
         self.evaluate = evaluate
         self.settings = dict(settings)
-        self.on_round = on_round
+        self.roster = roster or (strategy.roster if isinstance(strategy, ISTStrategy) else Roster())
+        self._next_round = 0
         self._full_model_bytes: int | None = None
         self._round_began = meter.started
 
@@ -68,16 +75,31 @@ class RoundRecorder:
         metrics = self.evaluate(server_round, arrays)
         line = self._line(server_round, metrics or MetricRecord(), start, time.monotonic())
         self.log.append(line)
-        if self.on_round is not None:
-            self.on_round(line)
-        if line["clients_selected"] and not line["clients_replied"]:
-            raise TrainingFailedError(
-                f"Round {server_round}: none of {line['clients_selected']} clients answered. "
-                + "; ".join(f"{name}: {reason}" for name, reason in line["failures"].items())
-            )
-        self.meter.begin_round(server_round + 1)
+        self._next_round = server_round + 1
+        self.meter.begin_round(self._next_round)
         self._round_began = time.monotonic()
+        if line["clients_selected"] and not line["clients_replied"]:
+            reasons = "; ".join(f"{name}: {why}" for name, why in line["failures"].items())
+            raise TrainingFailedError(
+                f"Round {server_round}: none of {line['clients_selected']} clients brought "
+                f"anything. {reasons}."
+            )
         return metrics
+
+    def __enter__(self) -> Self:
+        """Watch over the rounds to come."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write down the round that an exception cut short, if anything was sent in it."""
+        if kind is not None and self.meter.traffic(self._next_round).total.messages_down:
+            now = time.monotonic()
+            self.log.append(self._line(self._next_round, MetricRecord(), now, now))
 
     def _line(
         self, server_round: int, metrics: MetricRecord, start: float, end: float
@@ -87,9 +109,9 @@ class RoundRecorder:
         coverage = 1.0 if traffic.replied else 0.0
         if isinstance(self.strategy, ISTStrategy) and traffic.selected:
             coverage = self.strategy.last_round.coverage
-            failures = dict(self.strategy.last_round.refused)
-        for client in traffic.selected - traffic.replied - failures.keys():
-            failures[client] = "no reply came in time"
+            failures |= self.strategy.last_round.refused
+        for node_id in traffic.selected - traffic.replied - failures.keys():
+            failures[node_id] = "no reply came in time"
         sent = start if traffic.sent_at is None else traffic.sent_at
         trained = start if traffic.trained_at is None else traffic.trained_at
         return {
@@ -103,9 +125,9 @@ class RoundRecorder:
             **traffic.inputs,
             "local_steps": traffic.local_steps,
             "clients_selected": len(traffic.selected),
-            "clients_replied": len(traffic.replied),
-            "clients_failed": len(failures),
-            "failures": failures,
+            "clients_replied": len(traffic.selected - failures.keys()),
+            "clients_failed": len(traffic.selected & failures.keys()),
+            "failures": self._named(failures),
             "coverage": coverage,
             "seconds": {
                 "select": max(0.0, sent - self._round_began),
@@ -113,10 +135,15 @@ class RoundRecorder:
                 "merge": max(0.0, start - trained - traffic.evaluate_seconds),
                 "evaluate": end - start + traffic.evaluate_seconds,
             },
-            "clients": {name: asdict(t) for name, t in sorted(traffic.by_client.items())},
+            "clients": self._named({n: asdict(t) for n, t in traffic.by_node.items()}),
             "message_types": {name: asdict(t) for name, t in sorted(traffic.by_type.items())},
             "settings": self.settings,
         }
+
+    def _named(self, by_node: Mapping[int, _T]) -> dict[str, _T]:
+        """Return the same by client name, in the names' order."""
+        names = sorted((self.roster.name(node_id), node_id) for node_id in by_node)
+        return {name: by_node[node_id] for name, node_id in names}
 
 
 def full_model_bytes(arrays: ArrayRecord) -> int:

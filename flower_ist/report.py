@@ -14,7 +14,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from flower_ist.runlog import read_run
+from flower_ist.runlog import RunLogError, read_run
 
 _MB = 1e6
 
@@ -32,9 +32,9 @@ class RunSummary:
         bytes_per_client_round: train messages, both directions, per client asked.
         input_saved: 1 - kept patches / native images, in bytes; None if unknown.
         token_share: stored tokens / native images, in bytes; None if unknown.
-        best_accuracy: on the server's shard, and after how many bytes it was there.
-        best_after_bytes: wire bytes, both directions, up to the end of that round.
-        final_accuracy: after the last round.
+        best_accuracy: on the server's shard; None if no round was evaluated.
+        best_after_bytes: wire bytes, both directions, up to the end of the best round.
+        final_accuracy: of the last round that was evaluated.
         failed: client-rounds that brought nothing.
     """
 
@@ -46,27 +46,38 @@ class RunSummary:
     bytes_per_client_round: float
     input_saved: float | None
     token_share: float | None
-    best_accuracy: float
-    best_after_bytes: int
-    final_accuracy: float
+    best_accuracy: float | None
+    best_after_bytes: int | None
+    final_accuracy: float | None
     failed: int
 
 
-def summarise(folder: Path) -> RunSummary:
-    """Read a run's log and sum it up.
+def summarise(run: Path) -> RunSummary:
+    """Read the log of a run's folder, or the log itself, and sum it up.
 
     Raises:
         RunLogError: there is no log, or it is damaged.
     """
-    rounds = read_run(folder)
-    accuracies = [line["accuracy"] or 0.0 for line in rounds]
-    best = max(range(len(rounds)), key=lambda i: accuracies[i])
+    rounds = read_run(run)
+    try:
+        return _summarise(_name(run), rounds)
+    except (KeyError, TypeError) as err:
+        raise RunLogError(f"{run} is not a run log of this release: {err} is missing.") from err
+
+
+def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
+    evaluated = [
+        (line["accuracy"], total)
+        for line, total in zip(rounds, cumulative_bytes(rounds), strict=True)
+        if line["accuracy"] is not None
+    ]
+    best = max(evaluated, key=lambda pair: pair[0], default=(None, None))
     asked = sum(line["clients_selected"] for line in rounds)
     train = [line["message_types"].get("train", {}) for line in rounds]
     train_bytes = sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
     image_bytes = _total(rounds, "image_bytes")
     return RunSummary(
-        name=folder.name,
+        name=name,
         strategy=rounds[0]["strategy"],
         rounds=rounds[-1]["round"],
         wire_bytes_down=_total(rounds, "wire_bytes_down"),
@@ -74,9 +85,9 @@ def summarise(folder: Path) -> RunSummary:
         bytes_per_client_round=train_bytes / asked if asked else 0.0,
         input_saved=1 - _total(rounds, "masked_image_bytes") / image_bytes if image_bytes else None,
         token_share=_total(rounds, "token_bytes") / image_bytes if image_bytes else None,
-        best_accuracy=accuracies[best],
-        best_after_bytes=cumulative_bytes(rounds)[best],
-        final_accuracy=accuracies[-1],
+        best_accuracy=best[0],
+        best_after_bytes=best[1],
+        final_accuracy=evaluated[-1][0] if evaluated else None,
         failed=_total(rounds, "clients_failed"),
     )
 
@@ -102,16 +113,15 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for run in summaries:
-        saved = "-" if run.input_saved is None else f"{100 * run.input_saved:.1f}"
         table.add_row(
             run.name,
             str(run.rounds),
             f"{run.wire_bytes_down / _MB:.2f}",
             f"{run.wire_bytes_up / _MB:.2f}",
             f"{run.bytes_per_client_round / 1e3:.1f}",
-            saved,
-            f"{100 * run.best_accuracy:.2f}",
-            f"{100 * run.final_accuracy:.2f}",
+            _percent(run.input_saved, 1),
+            _percent(run.best_accuracy, 2),
+            _percent(run.final_accuracy, 2),
         )
     return table
 
@@ -120,7 +130,7 @@ def compare(run: RunSummary, baseline: RunSummary) -> str:
     """Return one sentence that sets a run's best accuracy and bytes against a baseline's."""
     ours = run.wire_bytes_down + run.wire_bytes_up
     theirs = baseline.wire_bytes_down + baseline.wire_bytes_up
-    points = 100 * (run.best_accuracy - baseline.best_accuracy)
+    points = 100 * ((run.best_accuracy or 0.0) - (baseline.best_accuracy or 0.0))
     return (
         f"{run.name} is {points:+.2f} points from {baseline.name}'s best accuracy with "
         f"{100 * ours / theirs:.1f} % of its bytes."
@@ -154,11 +164,15 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for folder in folders:
-        rounds = [line for line in read_run(folder) if line["accuracy"] is not None]
+        rounds = read_run(folder)
         # Round 0 has sent no weights yet, and a logarithmic axis has no place for it.
-        megabytes = [total / _MB for total in cumulative_bytes(rounds)][1:]
-        accuracy = [100 * line["accuracy"] for line in rounds][1:]
-        label = f"{folder.name}: best {max(accuracy, default=0):.1f} %"
+        points = [
+            (total / _MB, 100 * line["accuracy"])
+            for total, line in zip(cumulative_bytes(rounds), rounds, strict=True)
+            if line["round"] > 0 and line["accuracy"] is not None
+        ]
+        megabytes, accuracy = zip(*points, strict=True) if points else ((), ())
+        label = f"{_name(folder)}: best {max(accuracy, default=0):.1f} %"
         axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -170,6 +184,15 @@ def plot(folders: Sequence[Path], file: Path) -> None:
         figure.savefig(file, dpi=150)
     except (ValueError, OSError) as err:
         raise ValueError(f"The plot cannot be written to {file}: {err}.") from err
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def _name(run: Path) -> str:
+    """Return the name of a run's folder, also for the file in it."""
+    return (run if run.is_dir() else run.parent).absolute().name
 
 
 def _total(rounds: Sequence[dict[str, Any]], field: str) -> int:

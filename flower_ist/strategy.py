@@ -63,11 +63,11 @@ class RoundReport:
 
     Attributes:
         coverage: share of the model's weights that some client trained, 0 to 1.
-        refused: client name -> why its reply was not used.
+        refused: node id -> why nothing of its reply was used.
     """
 
     coverage: float = 0.0
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 class ISTStrategy(FedAvg):
@@ -206,14 +206,15 @@ class ISTStrategy(FedAvg):
                 }
                 tensors, weight = judge_reply(reply, layout, self.weighted_by_key)
             except BadReply as refusal:
-                report.refused[self.roster.name(node_id)] = str(refusal)
+                report.refused[node_id] = str(refusal)
                 continue
             returned.append(Returned(indices, tensors, weight))
             contents.append(reply.content)
         for node_id in unanswered:
-            report.refused[self.roster.name(node_id)] = "no reply came in time"
+            report.refused[node_id] = "no reply came in time"
         self.last_round = report
-        for name, reason in report.refused.items():
+        for node_id, reason in report.refused.items():
+            name = self.roster.name(node_id)
             _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
         self._stop_if_too_few(server_round, len(returned), report)
 
@@ -274,7 +275,7 @@ class ISTStrategy(FedAvg):
     def _stop_if_too_few(self, server_round: int, good: int, report: RoundReport) -> None:
         if good >= max(self.min_train_nodes, 1):
             return
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.refused.items())
+        reasons = "; ".join(f"{self.roster.name(n)}: {why}" for n, why in report.refused.items())
         hint = ""
         if any(PACKED_STYPE in reason for reason in report.refused.values()):
             hint = " Give the ClientApp mods=[packed_mod], or use ISTStrategy(packed=False)."

@@ -58,28 +58,31 @@ def main(grid: Grid, context: Context) -> None:
         return MetricRecord({"accuracy": accuracy, "loss": loss})
 
     weights = initial_weights(dims, settings.seed)
-    result = strategy.start(
-        grid=meter,
-        initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
-        num_rounds=settings.num_rounds,
-        timeout=settings.round_timeout,
-        train_config=ConfigRecord(
-            {
-                "local-steps": settings.local_steps,
-                "batch-size": settings.batch_size,
-                "learning-rate": settings.learning_rate,
-                "seed": settings.seed,
-            }
-        ),
-        evaluate_fn=RoundRecorder(meter, run_log, strategy, evaluate, settings.to_run_config()),
+    settings_of_rounds = ConfigRecord(
+        {
+            "local-steps": settings.local_steps,
+            "batch-size": settings.batch_size,
+            "learning-rate": settings.learning_rate,
+            "seed": settings.seed,
+        }
     )
+    run = settings.to_run_config()
+    with RoundRecorder(meter, run_log, strategy, evaluate, run, roster) as recorder:
+        result = strategy.start(
+            grid=meter,
+            initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
+            num_rounds=settings.num_rounds,
+            timeout=settings.round_timeout,
+            train_config=settings_of_rounds,
+            evaluate_fn=recorder,
+        )
     about = {
         "format": "flower-ist-mlp",
         "dims": dims,
         "class_names": shard.meta.class_names,
         "encoder": shard.meta.encoder.name,
         "encoder_sha256": shard.meta.encoder.weights_sha256,
-        "settings": settings.to_run_config(),
+        "settings": run,
     }
     _log.info("Model written to %s", write_model(folder, _to_numpy(result.arrays), about))
 

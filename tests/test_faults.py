@@ -67,13 +67,14 @@ def federate(
 
     meter = MeteredGrid(lossy)
     weights = initial_weights(DIMS, seed=0)
-    strategy.start(
-        grid=meter,
-        initial_arrays=ArrayRecord({name: Array(w) for name, w in weights.items()}),
-        num_rounds=num_rounds,
-        train_config=TRAIN,
-        evaluate_fn=RoundRecorder(meter, RunLog(folder), strategy, evaluate, {"seed": 0}),
-    )
+    with RoundRecorder(meter, RunLog(folder), strategy, evaluate, {"seed": 0}) as recorder:
+        strategy.start(
+            grid=meter,
+            initial_arrays=ArrayRecord({name: Array(w) for name, w in weights.items()}),
+            num_rounds=num_rounds,
+            train_config=TRAIN,
+            evaluate_fn=recorder,
+        )
     return read_run(folder), models, strategy
 
 
@@ -111,7 +112,9 @@ def test_untouched_weights_keep_their_bits(blobs: Path, tmp_path: Path) -> None:
 def test_too_few_good_replies_end_the_run_with_the_reasons(blobs: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailedError, match=r"Round 3: 2 of 4 .* is 3\..*battery is empty"):
         federate(blobs, tmp_path, num_rounds=6, min_train_nodes=3)
-    assert [line["round"] for line in read_run(tmp_path)] == [0, 1, 2]
+    rounds = read_run(tmp_path)
+    assert [line["round"] for line in rounds] == [0, 1, 2, 3]
+    assert (rounds[3]["accuracy"], rounds[3]["clients_failed"]) == (None, 2)
 
 
 @pytest.mark.parametrize("num_slices", [1, 2, 3, 5, 8])

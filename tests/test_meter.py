@@ -55,8 +55,8 @@ def test_every_figure_is_that_of_the_very_messages():
         assert traffic.by_type == {
             kind: sums(n for n in notes if n[2] == kind) for kind in {n[2] for n in notes}
         }
-        assert traffic.by_client == {
-            f"client-{k}": sums(n for n in notes if n[3] == k) for k in range(3)
+        assert traffic.by_node == {
+            node: sums(n for n in notes if n[3] == k) for k, node in enumerate(grid.get_node_ids())
         }
     assert sorted(meter.traffic(0).by_type) == ["query"]
     assert sorted(meter.traffic(2).by_type) == ["evaluate", "train"]
@@ -74,7 +74,7 @@ def test_payload_by_hand():
 
 def test_parts_add_up_to_the_totals():
     for traffic in metered(NotingGrid(tiny_app(), 3)).rounds.values():
-        for parts in (traffic.by_client, traffic.by_type):
+        for parts in (traffic.by_node, traffic.by_type):
             for field, total in asdict(traffic.total).items():
                 assert sum(getattr(part, field) for part in parts.values()) == total
 
@@ -89,22 +89,6 @@ def test_fedavg_gives_the_same_weights_without_a_meter():
     for name, weight in WEIGHTS.items():
         assert with_meter[name].tobytes() == without[name].tobytes()
         np.testing.assert_allclose(with_meter[name], weight + 2.2, rtol=1e-6)
-
-
-def test_nodes_that_were_not_asked_are_named_after_their_ids():
-    grid = NotingGrid(tiny_app(), 2)
-    meter = MeteredGrid(grid)
-    federate(meter)
-    assert set(meter.traffic(1).by_client) == {f"node-{node}" for node in grid.get_node_ids()}
-
-
-def test_two_clients_of_one_name_are_counted_apart():
-    grid = NotingGrid(tiny_app(name=lambda _: "same"), 2)
-    meter = metered(grid)
-    for server_round in (0, 1, 2):
-        by_client = meter.traffic(server_round).by_client
-        assert len(by_client) == 2
-        assert "same" in by_client
 
 
 def test_inputs_are_summed_over_the_clients_that_trained():
@@ -146,9 +130,10 @@ def test_errors_and_silence_are_not_replies():
     app = tiny_app(fails=lambda k: k == 0)
     meter = metered(NotingGrid(app, 4, lose=lambda kind, k: (kind, k) == ("train", 2)))
     traffic = meter.traffic(1)
-    assert traffic.selected == {f"client-{k}" for k in range(4)}
-    assert traffic.replied == {"client-1", "client-3"}
-    assert traffic.failures == {"client-0": "RuntimeError: client 0 is broken"}
+    nodes = list(meter.get_node_ids())
+    assert traffic.selected == set(nodes)
+    assert traffic.replied == {nodes[1], nodes[3]}
+    assert traffic.failures == {nodes[0]: "RuntimeError: client 0 is broken"}
     train = traffic.by_type["train"]
     assert (train.messages_down, train.messages_up) == (4, 3)
     assert train.payload_bytes_up == 2 * 32

@@ -73,10 +73,10 @@ def federate(folder: Path, grid: NotingGrid, name: str = "fedavg", **options: An
     roster.meet(meter, meter.get_node_ids())
     strategy = make(name, roster)
     arguments = {"evaluate": evaluate, "settings": SETTINGS, **options}
-    recorder = RoundRecorder(meter, RunLog(folder), strategy, **arguments)
-    strategy.start(
-        grid=meter, initial_arrays=model(), num_rounds=2, timeout=1, evaluate_fn=recorder
-    )
+    with RoundRecorder(meter, RunLog(folder), strategy, roster=roster, **arguments) as recorder:
+        strategy.start(
+            grid=meter, initial_arrays=model(), num_rounds=2, timeout=1, evaluate_fn=recorder
+        )
     return read_run(folder)
 
 
@@ -145,20 +145,49 @@ def test_failures_have_a_name_and_a_reason(tmp_path, name):
     assert line["coverage"] == {"fedavg": 1.0, "ist": 0.5}[name]
 
 
-def test_a_round_that_nobody_answered_is_an_error_and_on_the_disk(tmp_path):
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_a_round_that_nobody_answered_is_an_error_and_on_the_disk(tmp_path, name):
     """Flower's FedAvg would go on with the old weights and say nothing."""
-    seen = []
-
-    def stop_at(line: dict[str, Any]) -> None:
-        seen.append((line["round"], len((tmp_path / RUN_LOG).read_text().splitlines())))
-
     app = tiny_app(fails=lambda _: True)
-    with pytest.raises(TrainingFailedError, match=r"Round 1: none of 2 clients .*client 1 is bro"):
-        federate(tmp_path, NotingGrid(app, 2), on_round=stop_at)
-    assert seen == [(0, 1), (1, 2)]
-    last = read_run(tmp_path)[-1]
-    assert (last["round"], last["clients_failed"], last["coverage"]) == (1, 2, 0.0)
+    with pytest.raises(TrainingFailedError, match=r"Round 1: .* of 2 .*client 1 is bro"):
+        federate(tmp_path, NotingGrid(app, 2), name)
+    first, last = read_run(tmp_path)
+    assert (first["round"], last["round"]) == (0, 1)
+    assert (last["clients_replied"], last["clients_failed"], last["coverage"]) == (0, 2, 0.0)
     assert last["wire_bytes_down"] > 0
+
+
+def test_clients_of_one_name_are_told_apart(tmp_path):
+    """One of them fails: the line has two clients and one failure."""
+    app = tiny_app(name=lambda _: "same", fails=lambda k: k == 1)
+    grid = NotingGrid(app, 2)
+    nodes = list(grid.get_node_ids())
+    _, line, _ = federate(tmp_path, grid, "ist")
+    assert set(line["clients"]) == {"same", f"same-{nodes[1]}"}
+    assert set(line["failures"]) == {f"same-{nodes[1]}"}
+    assert (line["clients_selected"], line["clients_replied"], line["clients_failed"]) == (2, 1, 1)
+
+
+def test_nodes_that_were_not_asked_are_named_after_their_ids(tmp_path):
+    grid = NotingGrid(tiny_app(), 2)
+    meter, strategy = MeteredGrid(grid), make("fedavg", Roster())
+    recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
+    strategy.start(grid=meter, initial_arrays=model(), num_rounds=1, evaluate_fn=recorder)
+    names = {f"node-{node}" for node in grid.get_node_ids()}
+    assert set(read_run(tmp_path)[1]["clients"]) == names
+
+
+def test_a_round_without_messages_is_not_written_when_something_breaks(tmp_path):
+    recorder = RoundRecorder(
+        MeteredGrid(NotingGrid(tiny_app(), 1)),
+        RunLog(tmp_path),
+        make("fedavg", Roster()),
+        evaluate,
+        SETTINGS,
+    )
+    with pytest.raises(RuntimeError, match="elsewhere"), recorder:
+        raise RuntimeError("elsewhere")
+    assert (tmp_path / RUN_LOG).read_text() == ""
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_run_without_training_and_accuracy(tmp_path):
     summary = summarise(write_run(tmp_path / "run", [{"round": 0, "accuracy": None, **EMPTY}]))
     assert (summary.rounds, summary.bytes_per_client_round) == (0, 0.0)
     assert (summary.input_saved, summary.token_share) == (None, None)
-    assert (summary.best_accuracy, summary.final_accuracy) == (0.0, 0.0)
+    assert (summary.best_accuracy, summary.final_accuracy) == (None, None)
 
 
 def test_of_equal_accuracies_the_cheaper_is_the_best(tmp_path):
