@@ -6,17 +6,23 @@ file is the one to mend.
 
 from flwr.app import Message, Metadata
 
+# Types in the signatures of Grid's abstract methods.
+from flwr.proto.node_pb2 import NodeInfo
+
 # What really goes over the network since Flower 1.22 is the deflated form of every nested object.
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
 
 # `Message(...)` reads the process' identity; outside a Flower process somebody has to set it.
 from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
+    "NodeInfo",
+    "Run",
     "TaskIdentity",
     "get_all_nested_objects",
     "inflate_object_from_contents",

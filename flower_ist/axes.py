@@ -32,14 +32,21 @@ class Axes:
         shapes: name of each tensor -> its shape in the whole model.
         labels: name of each tensor -> for each of its axes, the width's name or None.
         widths: name of each hidden width -> its number of neurons.
+        summed: name of each tensor -> the cut axes over which the layer sums its inputs.
     """
 
     shapes: Mapping[str, Shape]
     labels: Mapping[str, Labels]
     widths: Mapping[str, int]
+    summed: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def declare(cls, shapes: Mapping[str, Shape], labels: Mapping[str, Labels]) -> Axes:
+    def declare(
+        cls,
+        shapes: Mapping[str, Shape],
+        labels: Mapping[str, Labels],
+        summed: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Axes:
         """Declare by hand which axis belongs to which width.
 
         A width has as many neurons as its shortest axis. A longer axis must be a multiple of it and
@@ -50,6 +57,10 @@ class Axes:
         Args:
             shapes: all tensors of the model, in the model's order.
             labels: tensors that are cut; a tensor left out is shared by all slices.
+            summed: for tensors that are not laid out (out, in, ...): the cut axes over which the
+                layer sums, along which slices are scaled (docs/method.md). Otherwise every
+                labelled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
+                rows are looked up, or ``{"deconv.weight": (0,)}`` for an (in, out, ...) layout.
 
         Raises:
             AxesError: a label names no tensor, has the wrong number of axes, or does not divide.
@@ -79,7 +90,19 @@ class Axes:
                         f"An axis of {length} in {name!r} is not a multiple of width {label!r}, "
                         f"which has {widths[label]} neurons."
                     )
-        return cls(shapes=dict(shapes), labels=complete, widths=widths)
+        sums = {
+            name: tuple(axis for axis, label in enumerate(given) if axis and label is not None)
+            for name, given in complete.items()
+        }
+        for name, axes in (summed or {}).items():
+            if name not in shapes or any(
+                complete[name][axis : axis + 1] in ((), (None,)) for axis in axes
+            ):
+                raise AxesError(
+                    f"The summed axes {axes} of {name!r} are not cut axes of the model."
+                )
+            sums[name] = axes
+        return cls(shapes=dict(shapes), labels=complete, widths=widths, summed=sums)
 
     def block(self, name: str, axis: int) -> int:
         """Return how many consecutive entries of a labelled axis one neuron owns."""

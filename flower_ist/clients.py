@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecordValues, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+
+from flower_ist.gridwrapper import GridWrapper
 
 CLIENT_NAME_KEY = "client-name"
 FACTS_RECORD = "facts"
@@ -30,13 +32,14 @@ class TooFewClientsError(RuntimeError):
 class Client:
     """One client: its node id in this run, its stable name, and what it said of its data.
 
-    ``problem`` is why it could not answer, empty if it did.
+    ``problem`` is why it could not answer, empty if it did; ``silent`` that nothing came at all.
     """
 
     node_id: int
     name: str
     facts: Mapping[str, ConfigRecordValues] = field(default_factory=dict)
     problem: str = ""
+    silent: bool = False
 
 
 def client_name(reply: Message) -> str | None:
@@ -69,6 +72,10 @@ class Roster:
         """Return a node's client name, for logs."""
         return self._known[node_id].name if node_id in self._known else f"node-{node_id}"
 
+    def facts(self, node_id: int) -> Mapping[str, ConfigRecordValues]:
+        """Return what a node's client said of its data; nothing if it was not asked."""
+        return self._known[node_id].facts if node_id in self._known else {}
+
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         questions = [
             Message(
@@ -93,18 +100,58 @@ class Roster:
             if answer is not None and answer.has_content():
                 for config in answer.content.config_records.values():
                     facts.update(config)
-            self._known[node_id] = Client(node_id, name, facts, _problem(answer))
+            self._known[node_id] = Client(
+                node_id, name, facts, _problem(answer), silent=answer is None
+            )
+
+
+class AdmittingGrid(GridWrapper):
+    """A Grid that shows a strategy only the clients that a check lets in.
+
+    It works for any strategy, unchanged, and for clients that connect later. Who is left out is
+    logged once, with the reason.
+
+    Args:
+        grid: the grid to wrap.
+        roster: asks the clients for their facts.
+        check: returns why a client must be left out, or an empty text.
+    """
+
+    def __init__(self, grid: Grid, roster: Roster, check: Callable[[Client], str]) -> None:
+        super().__init__(grid)
+        self._roster = roster
+        self._check = check
+        self._told: set[int] = set()
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are let in."""
+        admitted = []
+        for client in self._roster.meet(self._grid, self._grid.get_node_ids()):
+            reason = self._check(client)
+            if not reason:
+                admitted.append(client.node_id)
+            elif client.node_id not in self._told:
+                self._told.add(client.node_id)
+                _log.warning("%s is left out of this run: %s", client.name, reason)
+        return admitted
+
+
+def client_text(text: str, limit: int = 300) -> str:
+    """Return a text that a client wrote so that it can go into a log: printable and short."""
+    short = text[:limit] + ("..." if len(text) > limit else "")
+    return "".join(character if character.isprintable() else " " for character in short)
 
 
 def last_line(reason: str | None) -> str:
     """Return the last line of a client's traceback: the one that names the error."""
-    lines = [line.strip() for line in (reason or "").splitlines() if line.strip(" '>")]
-    return (lines[-1] if lines else "no reason given")[:500]
+    # The end of a long text is enough to find its last line.
+    lines = [line.strip() for line in (reason or "")[-10_000:].splitlines() if line.strip(" '>")]
+    return client_text(lines[-1] if lines else "no reason given").rstrip(".")
 
 
 def _problem(answer: Message | None) -> str:
     if answer is None:
-        return "it gave no answer in time."
+        return "it gave no answer in time"
     return last_line(answer.error.reason) if answer.has_error() else ""
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from flower_ist.demo_tokens import MAX_CLIENTS
 from flower_ist.launch import LaunchError, LocalFlower
 from flower_ist.report import compare, plot, summarise, to_table
 from flower_ist.runlog import RunLogError, read_run
 
+STRATEGIES = ("ist", "fedavg")
 _RUN_SECONDS = 900.0
 
 
@@ -33,8 +36,10 @@ def run_demo(
 
     Raises:
         LaunchError: a run failed.
+        ValueError: an argument is of no use.
     """
     app = find_app()
+    _check(strategies, num_clients)
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     runs = [folder / strategy for strategy in strategies]
     columns = (
@@ -54,6 +59,9 @@ def run_demo(
                 except RunLogError:
                     return False
                 state = f"accuracy {100 * (last['accuracy'] or 0):.1f} %"
+                if last["round"] > progress.tasks[task].completed and not console.is_terminal:
+                    # A log has no bar that moves: it gets a line a round.
+                    console.print(f"{run.name} round {last['round']}/{num_rounds}: {state}")
                 progress.update(task, completed=last["round"], state=state)
                 return bool(last["round"] == num_rounds)
 
@@ -74,6 +82,25 @@ def run_demo(
     plot(runs, picture)
     console.print(f"Run logs, models and the plot are in {folder}", soft_wrap=True)
     return picture
+
+
+def _check(strategies: Sequence[str], num_clients: int) -> None:
+    """Refuse at once what would fail after half a minute.
+
+    Raises:
+        ValueError: with one sentence.
+    """
+    if find_spec("matplotlib") is None:
+        raise ValueError("The demo draws a plot: pip install 'flower-ist[plot]' first.")
+    if not strategies or len(set(strategies)) < len(strategies):
+        raise ValueError(f"The demo runs each strategy once, not {','.join(strategies)!r}.")
+    for strategy in strategies:
+        if strategy not in STRATEGIES:
+            raise ValueError(
+                f"There is no strategy {strategy!r}: choose from {', '.join(STRATEGIES)}."
+            )
+    if num_clients > MAX_CLIENTS:
+        raise ValueError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
 
 
 def find_app() -> Path:

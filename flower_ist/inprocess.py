@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
 
-from flower_ist._flwr import TaskIdentity, set_message_id
+from flower_ist._flwr import Run, TaskIdentity, set_message_id
 from flower_ist.wire import round_trip
 
 _RUN_ID = 2**63 + 1

@@ -1,38 +1,56 @@
 """Judge one client's reply on its own: take it, or refuse it with a reason.
 
 A reply comes from a machine that nobody controls. Nothing in it may stop the server, make it
-allocate memory, or bring a value that is not a finite number into the model.
+allocate memory, or bring a value into the model that is not a finite number of sensible size. What
+no check of a single reply can see is a lie that looks plausible.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from flower_ist.clients import last_line
+from flower_ist.clients import client_text, last_line
+from flower_ist.metrics import metric_record
 from flower_ist.wire import PACKED_KEY, Layout, WireError, decode, unpack
 
-# More examples than this on one client are taken for a mistake: one reply would own every mean.
-MAX_EXAMPLES = 10**9
+# More examples than this are taken for a mistake where the client did not say how many it has.
+MAX_EXAMPLES = 10**8
 
 
 class BadReply(ValueError):  # noqa: N818 - a reply that is refused is an expected event
-    """A reply was refused; the text is the reason."""
+    """A reply was refused; the text is the reason, short and printable whatever the client sent."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(client_text(reason))
 
 
-def judge_reply(
-    reply: Message, layout: Layout, weighted_by_key: str = "num-examples"
-) -> tuple[dict[str, NDArray[Any]], float]:
-    """Return a good reply's tensors (read-only views) and its number of examples.
+@dataclass(frozen=True)
+class Expected:
+    """What a good reply holds.
 
-    Args:
-        reply: to a train message that sent tensors of this layout, packed or as ordinary arrays.
+    Attributes:
         layout: name -> dtype and shape of each tensor.
+        arrayrecord_key: the ArrayRecord's name; if there is only one, any name will do.
         weighted_by_key: the metric that holds the number of examples.
+        max_weight: largest magnitude of a weight.
+        max_examples: largest number of examples, e.g. what the client said it has.
+    """
+
+    layout: Layout
+    arrayrecord_key: str = "arrays"
+    weighted_by_key: str = "num-examples"
+    max_weight: float = math.inf
+    max_examples: float = MAX_EXAMPLES
+
+
+def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[Any]], float]:
+    """Return a good reply's tensors (read-only views) and its number of examples.
 
     Raises:
         BadReply: the reply is an error, or lacks something, or something in it is not as it must.
@@ -42,13 +60,27 @@ def judge_reply(
     if not reply.has_content():
         raise BadReply("the reply is empty")
     records = reply.content.array_records
-    if len(records) != 1:
-        raise BadReply(f"the reply has {len(records)} ArrayRecords instead of one")
-    weight = _examples(list(reply.content.metric_records.values()), weighted_by_key)
-    tensors = _tensors(next(iter(records.values())), layout)
+    record = records.get(expected.arrayrecord_key)
+    if record is None:
+        if len(records) != 1:
+            raise BadReply(
+                f"the reply has {len(records)} ArrayRecords and none is called "
+                f"{expected.arrayrecord_key!r}"
+            )
+        record = next(iter(records.values()))
+    weight = _examples(reply.content, expected)
+    tensors = _tensors(record, expected.layout)
     for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        if tensor.dtype.kind != "f" or not tensor.size:
+            continue
+        largest = float(np.abs(tensor).max())  # NaN if there is one
+        if not math.isfinite(largest):
             raise BadReply(f"{name!r} holds values that are not finite numbers")
+        if largest > expected.max_weight:
+            raise BadReply(
+                f"{name!r} holds a weight of {largest:.3g}, above max_weight = "
+                f"{expected.max_weight:g}"
+            )
     return tensors, weight
 
 
@@ -65,12 +97,12 @@ def _tensors(record: ArrayRecord, layout: Layout) -> dict[str, NDArray[Any]]:
         raise BadReply(text[0].lower() + text[1:]) from err
 
 
-def _examples(records: list[MetricRecord], key: str) -> float:
-    if len(records) != 1:
-        raise BadReply(f"the reply has {len(records)} MetricRecords instead of one")
-    value = records[0].get(key)
+def _examples(content: RecordDict, expected: Expected) -> float:
+    key = expected.weighted_by_key
+    record = metric_record(content, key)
+    value = None if record is None else record[key]
     if not isinstance(value, int | float):
         raise BadReply(f"its metrics lack the number {key!r}")
-    if not (math.isfinite(value) and 0 < value <= MAX_EXAMPLES):
-        raise BadReply(f"{key!r} is {value}, not between 0 and {MAX_EXAMPLES}")
+    if not (math.isfinite(value) and 1 <= value <= expected.max_examples):
+        raise BadReply(f"{key!r} is {value}, not between 1 and {expected.max_examples:g}")
     return float(value)

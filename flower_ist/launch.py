@@ -27,6 +27,7 @@ _CONNECTION = "own"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _STATUS_SECONDS = 8.0
+_ANSWER_SECONDS = 120.0
 
 
 class LaunchError(RuntimeError):
@@ -167,15 +168,22 @@ class LocalFlower:
         return dict(runs[0])
 
     def _ask(self, command: list[str]) -> dict[str, Any]:
-        done = subprocess.run(
-            [_program(command[0]), *command[1:]],
-            cwd=_empty_folder(self.home),
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [_program(command[0]), *command[1:]],
+                cwd=_empty_folder(self.home),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_ANSWER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise LaunchError(
+                f"'{' '.join(command[:2])}' gave no answer in {_ANSWER_SECONDS:.0f} s:\n"
+                f"{tail(self.log_file)}"
+            ) from None
         # Notes may stand before the JSON object.
         text = done.stdout[done.stdout.find("{") :]
         try:

@@ -16,11 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from flower_ist.clients import last_line
+from flower_ist.gridwrapper import GridWrapper
 from flower_ist.metrics import finite
 from flower_ist.wire import payload_bytes, wire_bytes
 
@@ -33,6 +32,7 @@ INPUT_METRICS = {
     "examples-trained": "examples",
 }
 _ROUND_KEY = "server-round"
+_MOST = 2.0**53
 
 
 @dataclass
@@ -90,11 +90,11 @@ class RoundTraffic:
         self.by_type.setdefault(message_type, Traffic()).add(traffic)
 
 
-class MeteredGrid(Grid):
+class MeteredGrid(GridWrapper):
     """Pass everything on to another Grid and count it by round, node, direction and type."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self.started = time.monotonic()
         self._round = 0
         self.rounds: dict[int, RoundTraffic] = {}
@@ -138,34 +138,6 @@ class MeteredGrid(Grid):
                 traffic.evaluate_seconds += end - start
         self._count_up(replies)
         return replies
-
-    def set_run(self, run: Run) -> None:
-        """Hand on to the wrapped Grid."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The wrapped Grid's run."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Hand on to the wrapped Grid."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Hand on to the wrapped Grid."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Hand on to the wrapped Grid."""
-        return self._grid.get_nodes()
 
     def _count_down(self, messages: list[Message]) -> None:
         # FedAvg sends one content to all clients: its objects are serialised once for the count.
@@ -229,6 +201,10 @@ def _round_of(message: Message, current: int) -> int:
 def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
     for record in content.metric_records.values():
         for metric, log_field in INPUT_METRICS.items():
-            traffic.inputs[log_field] += int(max(0.0, finite(record.get(metric)) or 0.0))
-        steps = int(max(0.0, finite(record.get("local-steps")) or 0.0))
-        traffic.local_steps = max(traffic.local_steps, steps)
+            traffic.inputs[log_field] += _count(record.get(metric))
+        traffic.local_steps = max(traffic.local_steps, _count(record.get("local-steps")))
+
+
+def _count(value: object) -> int:
+    """Return what a client reports as a count; nonsense is 0, and the absurd is capped."""
+    return int(min(max(0.0, finite(value) or 0.0), _MOST))

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from flwr.app import MetricRecord, RecordDict
+
+# What is kept of a client's metrics: they are logged every round.
+MAX_METRICS = 64
+MAX_KEY_LENGTH = 80
+
+
+def metric_record(content: RecordDict, key: str) -> MetricRecord | None:
+    """Return the first MetricRecord that holds a key, if there is one."""
+    return next((r for r in content.metric_records.values() if key in r), None)
 
 
 def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
@@ -14,6 +24,7 @@ def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricReco
 
     Unlike Flower's own function this never fails and never gives a value that is not finite: a
     metric counts where it is one finite number, and clients that lack it are left out of its mean.
+    A client's first 64 metrics with printable names of at most 80 characters are used.
 
     Args:
         contents: replies that were judged good.
@@ -21,11 +32,12 @@ def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricReco
     """
     reported: dict[str, list[tuple[float, float]]] = {}
     for content in contents:
-        metrics: Mapping[str, Any] = next(iter(content.metric_records.values()), {})
+        metrics: Mapping[str, Any] = metric_record(content, weighted_by_key) or {}
         weight = finite(metrics.get(weighted_by_key)) or 0.0
-        for key, value in metrics.items():
+        for key, value in islice(metrics.items(), MAX_METRICS):
             number = finite(value)
-            if key != weighted_by_key and number is not None and weight > 0:
+            readable = key.isprintable() and len(key) <= MAX_KEY_LENGTH
+            if key != weighted_by_key and readable and number is not None and weight > 0:
                 reported.setdefault(key, []).append((weight, number))
     return MetricRecord({key: _mean(pairs) for key, pairs in reported.items()})
 

@@ -81,7 +81,8 @@ def slice_sizes(width: int, num_slices: int, shares: Sequence[float] | None = No
             f"The shares must be {num_slices} positive numbers, one per slice, not {list(shares)}."
         )
     # One neuron each comes first, so that a tiny share still gets a slice that can be trained.
-    exact = [share / sum(shares) * (width - num_slices) for share in shares]
+    relative = [share / max(shares) for share in shares]
+    exact = [share / sum(relative) * (width - num_slices) for share in relative]
     sizes = [int(e) for e in exact]
     by_remainder = sorted(range(num_slices), key=lambda k: (sizes[k] - exact[k], k))
     for k in by_remainder[: width - num_slices - sum(sizes)]:

@@ -30,6 +30,7 @@ class RunSummary:
         wire_bytes_down: all rounds, server -> clients.
         wire_bytes_up: all rounds, clients -> server.
         bytes_per_client_round: train messages, both directions, per client asked.
+        model_saved: 1 - train messages / as many messages with the whole model; None if none.
         input_saved: 1 - kept patches / native images, in bytes; None if unknown.
         token_share: stored tokens / native images, in bytes; None if unknown.
         best_accuracy: on the server's shard; None if no round was evaluated.
@@ -44,6 +45,7 @@ class RunSummary:
     wire_bytes_down: int
     wire_bytes_up: int
     bytes_per_client_round: float
+    model_saved: float | None
     input_saved: float | None
     token_share: float | None
     best_accuracy: float | None
@@ -75,6 +77,7 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
     asked = sum(line["clients_selected"] for line in rounds)
     train = [line["message_types"].get("train", {}) for line in rounds]
     train_bytes = sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
+    whole = sum(2 * line["clients_selected"] * line["full_model_bytes"] for line in rounds)
     image_bytes = _total(rounds, "image_bytes")
     return RunSummary(
         name=name,
@@ -83,6 +86,7 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
         wire_bytes_down=_total(rounds, "wire_bytes_down"),
         wire_bytes_up=_total(rounds, "wire_bytes_up"),
         bytes_per_client_round=train_bytes / asked if asked else 0.0,
+        model_saved=1 - train_bytes / whole if whole else None,
         input_saved=1 - _total(rounds, "masked_image_bytes") / image_bytes if image_bytes else None,
         token_share=_total(rounds, "token_bytes") / image_bytes if image_bytes else None,
         best_accuracy=best[0],
@@ -103,9 +107,10 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
     headings = (
         "run",
         "rounds",
-        "wire MB\ndown",
-        "wire MB\nup",
-        "kB / client\nand round",
+        "MB\ndown",
+        "MB\nup",
+        "kB each\na round",
+        "model\nsaved %",
         "input\nsaved %",
         "best\nacc. %",
         "last\nacc. %",
@@ -119,6 +124,7 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
             f"{run.wire_bytes_down / _MB:.2f}",
             f"{run.wire_bytes_up / _MB:.2f}",
             f"{run.bytes_per_client_round / 1e3:.1f}",
+            _percent(run.model_saved, 1),
             _percent(run.input_saved, 1),
             _percent(run.best_accuracy, 2),
             _percent(run.final_accuracy, 2),
@@ -133,7 +139,7 @@ def compare(run: RunSummary, baseline: RunSummary) -> str:
     points = 100 * ((run.best_accuracy or 0.0) - (baseline.best_accuracy or 0.0))
     return (
         f"{run.name} is {points:+.2f} points from {baseline.name}'s best accuracy with "
-        f"{100 * ours / theirs:.1f} % of its bytes."
+        f"{100 * ours / max(1, theirs):.1f} % of its bytes."
     )
 
 

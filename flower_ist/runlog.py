@@ -41,7 +41,7 @@ class RunLog:
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one round. The file is open only meanwhile: nothing is left to close."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+            file.write(json.dumps(_plain(line), allow_nan=False, default=str) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -51,6 +51,9 @@ def take(tensors: Tensors, axes: Axes, indices: Indices) -> dict[str, NDArray[An
 
     Returns:
         New contiguous arrays, one per tensor, on the slice's scale.
+
+    Raises:
+        TypeError: a tensor of whole numbers would have to be scaled.
     """
     return {name: _take_one(tensors[name], axes, name, indices) for name in axes.shapes}
 
@@ -87,12 +90,10 @@ def merge(tensors: dict[str, NDArray[Any]], axes: Axes, returned: Sequence[Retur
 
 
 def scale(axes: Axes, name: str, indices: Indices) -> float:
-    """Return what a slice's tensor is multiplied by: the product of H / n over its summed axes.
-
-    The first axis of a tensor is its neurons' own; every later labelled axis is summed over.
-    """
+    """Return what a slice's tensor is multiplied by: the product of H / n over its summed axes."""
     factor = 1.0
-    for label in axes.labels[name][1:]:
+    for axis in axes.summed[name]:
+        label = axes.labels[name][axis]
         if label is not None:
             factor *= axes.widths[label] / len(indices[label])
     return factor
@@ -105,7 +106,12 @@ def _take_one(whole: NDArray[Any], axes: Axes, name: str, indices: Indices) -> N
     factor = scale(axes, name, indices)
     if part is whole:
         return whole.copy()
-    return part if factor == 1.0 else part * part.dtype.type(factor)
+    if factor == 1.0:
+        return part
+    if part.dtype.kind != "f":
+        raise TypeError(f"{name!r} is {part.dtype}: only floating-point tensors can be scaled.")
+    scaled: NDArray[Any] = part * part.dtype.type(factor)
+    return scaled
 
 
 def _put_one(whole: NDArray[Any], axes: Axes, name: str, group: Sequence[Returned]) -> int:

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from flower_ist.axes import Axes
 from flower_ist.clients import Client, Roster, await_nodes
-from flower_ist.judge import BadReply, judge_reply
-from flower_ist.metrics import mean_metrics
+from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
+from flower_ist.metrics import finite, mean_metrics
 from flower_ist.partition import Indices, partition, permutation, slice_sizes
 from flower_ist.slicing import Returned, merge, scale, take
 from flower_ist.wire import (
@@ -77,15 +77,17 @@ class ISTStrategy(FedAvg):
 
     Args:
         axes: which axis of which tensor belongs to which hidden width.
-        num_slices: K, how many slices the neurons are divided into; as many as clients are sampled
-            if None. With more clients than slices several clients train the same slice and are
-            averaged; with fewer, some slices rest for a round.
+        num_slices: K, how many slices the neurons are divided into. If None: as many as there are
+            shares, or else as clients are sampled (at most the smallest width). With more clients
+            than slices several clients train the same slice and are averaged; with fewer, some
+            slices rest for a round.
         shares: K relative sizes of the slices; equal if None.
         seed: of partitions, of who trains which slice, and of client sampling.
         packed: send one flat array per message. The ClientApp needs ``mods=[packed_mod]``; with
             False any ClientApp will do and each tensor travels as an array of its own.
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.
+        max_weight: a reply with a weight of larger magnitude is refused.
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -104,6 +106,7 @@ class ISTStrategy(FedAvg):
         packed: bool = True,
         node_timeout: float = 60.0,
         roster: Roster | None = None,
+        max_weight: float = 1e4,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 0.0,
         min_train_nodes: int = 2,
@@ -127,6 +130,8 @@ class ISTStrategy(FedAvg):
             train_metrics_aggr_fn=train_metrics_aggr_fn or mean_metrics,
             evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
         )
+        if shares is not None and num_slices is None:
+            num_slices = len(shares)
         if num_slices is not None:
             for width in axes.widths.values():
                 slice_sizes(width, num_slices, shares)  # refuses what no round could use
@@ -137,6 +142,7 @@ class ISTStrategy(FedAvg):
         self.packed = packed
         self.node_timeout = node_timeout
         self.roster = roster or Roster()
+        self.max_weight = max_weight
         self.last_round = RoundReport()
         self._weights: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
@@ -150,9 +156,17 @@ class ISTStrategy(FedAvg):
         _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
         _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
         if self.num_slices is not None:
-            sizes = {n: slice_sizes(w, self.num_slices)[0] for n, w in self.axes.widths.items()}
-            share = 100 * self.axes.share(sizes)
-            _log.info("\t│\t├── A slice: %.2f %% of %d weights", share, whole)
+            sizes = {
+                name: slice_sizes(width, self.num_slices, self.shares)
+                for name, width in self.axes.widths.items()
+            }
+            parts = [
+                100 * self.axes.share({name: s[k] for name, s in sizes.items()})
+                for k in range(self.num_slices)
+            ]
+            _log.info(
+                "\t│\t├── A slice: %.2f to %.2f %% of %d weights", min(parts), max(parts), whole
+            )
         _log.info("\t│\t├── On the wire: %s", "one packed array" if self.packed else "one a tensor")
         _log.info("\t│\t└── Seed: %d", self.seed)
         super().summary()
@@ -169,7 +183,7 @@ class ISTStrategy(FedAvg):
             self.seed,
             server_round,
             self.axes.widths,
-            self.num_slices or len(clients),
+            self.num_slices or min(len(clients), *self.axes.widths.values()),
             self.shares,
         )
         _log.info("configure_train: %d clients on %d slices", len(clients), len(slices))
@@ -200,11 +214,7 @@ class ISTStrategy(FedAvg):
                 indices = unanswered.pop(node_id, None)
                 if indices is None:
                     raise BadReply("no answer is due from it: it answered twice or was not asked")
-                layout = {
-                    name: (self._weights[name].dtype, shape)
-                    for name, shape in self._slice_shapes(indices).items()
-                }
-                tensors, weight = judge_reply(reply, layout, self.weighted_by_key)
+                tensors, weight = judge_reply(reply, self._expected(node_id, indices))
             except BadReply as refusal:
                 report.refused[node_id] = str(refusal)
                 continue
@@ -238,6 +248,12 @@ class ISTStrategy(FedAvg):
                 f"The model's arrays are {sorted(arrays)}, but axes are declared for "
                 f"{sorted(self.axes.shapes)}."
             )
+        for name, shape in self.axes.shapes.items():
+            if tuple(arrays[name].shape) != tuple(shape):
+                raise ValueError(
+                    f"{name!r} of the model is {list(arrays[name].shape)}, but its axes are "
+                    f"declared for {list(shape)}."
+                )
         self._weights = {
             name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
             for name, shape in self.axes.shapes.items()
@@ -257,6 +273,12 @@ class ISTStrategy(FedAvg):
         self, server_round: int, config: ConfigRecord, node_id: int, indices: Indices
     ) -> Message:
         tensors = take(self._weights, self.axes, indices)
+        for name, tensor in tensors.items():
+            if not np.isfinite(tensor).all():
+                raise TrainingFailedError(
+                    f"Round {server_round}: {name!r} of the model has overflowed: use a smaller "
+                    "learning rate or max_weight."
+                )
         settings = ConfigRecord({**config, "server-round": server_round})
         factors = {name: scale(self.axes, name, indices) for name in self.axes.shapes}
         settings[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
@@ -269,8 +291,16 @@ class ISTStrategy(FedAvg):
         content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: settings})
         return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
 
-    def _slice_shapes(self, indices: Indices) -> dict[str, tuple[int, ...]]:
-        return self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
+    def _expected(self, node_id: int, indices: Indices) -> Expected:
+        shapes = self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
+        told = finite(self.roster.facts(node_id).get(self.weighted_by_key))
+        return Expected(
+            layout={name: (self._weights[name].dtype, shape) for name, shape in shapes.items()},
+            arrayrecord_key=self.arrayrecord_key,
+            weighted_by_key=self.weighted_by_key,
+            max_weight=self.max_weight,
+            max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
+        )
 
     def _stop_if_too_few(self, server_round: int, good: int, report: RoundReport) -> None:
         if good >= max(self.min_train_nodes, 1):

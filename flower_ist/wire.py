@@ -35,6 +35,11 @@ NUMPY_STYPE = "numpy.ndarray"
 # name of each tensor -> its dtype and shape, in the order in which the tensors are packed
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
+_ITEM_BYTES = {
+    kind + bits: int(bits) // 8
+    for kind, widths in {"float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}.items()
+    for bits in widths.split()
+} | {"bool": 1}
 _SUPERLINK_NODE_ID = 1
 _WIDEST_ID = 2**64 - 1
 _MESSAGE_ID_LENGTH = 64
@@ -68,7 +73,7 @@ def layout_from_text(text: str) -> Layout:
             str(name): (np.dtype(dtype), tuple(int(length) for length in shape))
             for name, dtype, shape in json.loads(text)
         }
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, OverflowError, SyntaxError) as err:
         raise WireError(f"The message's packed layout cannot be read: {err}.") from err
     for name, (dtype, shape) in layout.items():
         if dtype.kind not in "fiub" or any(length < 0 for length in shape):
@@ -176,15 +181,17 @@ def packed_mod(
     else:
         return call_next(message, context)
 
-    for name, record in message.content.array_records.items():
-        if PACKED_KEY in record:
-            tensors = unpack(record[PACKED_KEY], layout)
-            message.content[name] = ArrayRecord({n: Array(t) for n, t in tensors.items()})
+    packed = {n: r for n, r in message.content.array_records.items() if PACKED_KEY in r}
+    for name, record in packed.items():
+        tensors = unpack(record[PACKED_KEY], layout)
+        message.content[name] = ArrayRecord({n: Array(t) for n, t in tensors.items()})
     reply = call_next(message, context)
     if reply.has_content():
         for name, record in reply.content.array_records.items():
-            arrays = {n: array.numpy() for n, array in record.items()}
-            reply.content[name] = ArrayRecord({PACKED_KEY: pack(arrays, layout)})
+            # Other records that a ClientApp adds go as they are.
+            if name in packed or len(reply.content.array_records) == 1:
+                arrays = {n: array.numpy() for n, array in record.items()}
+                reply.content[name] = ArrayRecord({PACKED_KEY: pack(arrays, layout)})
     return reply
 
 
@@ -233,13 +240,13 @@ def _flat_dtype(layout: Layout) -> str:
 
 
 def _tensor_bytes(array: Array) -> int:
-    if array.stype != NUMPY_STYPE:
+    # A reply may claim any dtype and shape: nothing of it is parsed, and the product stays small.
+    claimed = _ITEM_BYTES.get(array.dtype)
+    if array.stype != NUMPY_STYPE or claimed is None:
         return len(array.data)
-    try:
-        claimed = math.prod(array.shape) * np.dtype(array.dtype).itemsize
-    except TypeError:  # a reply may claim any dtype
-        return len(array.data)
-    return max(0, min(claimed, len(array.data)))
+    for length in array.shape:
+        claimed = min(claimed * max(0, length), len(array.data))
+    return claimed
 
 
 def _widest_ids(metadata: Metadata) -> Metadata:

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flower_ist.axes import mlp_axes
-from flower_ist.clients import Client, Roster, await_nodes
+from flower_ist.clients import AdmittingGrid, Client, Roster, await_nodes, client_text
 from flower_ist.demo_tokens import test_shard
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.meter import MeteredGrid
@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run one federation from settings to model. Whatever is wrong is raised before training."""
     settings = Settings.from_run_config(context.run_config)
     data = settings.data_dir
-    shard = open_shard(test_folder(Path(data))) if data else test_shard()
+    shard = open_shard(test_folder(Path(data)), verify=True) if data else test_shard()
     dims = [
         shard.meta.dim,
         *[settings.hidden_width] * settings.hidden_layers,
@@ -42,10 +42,11 @@ def main(grid: Grid, context: Context) -> None:
     ]
 
     meter = MeteredGrid(grid)
+    roster = Roster()
+    admitted = AdmittingGrid(meter, roster, lambda client: why_not(client, shard))
     needed = max(settings.min_available_nodes, settings.min_train_nodes)
     node_ids = await_nodes(meter, needed, settings.node_timeout)
-    roster = Roster()
-    check_clients(roster.meet(meter, node_ids), shard)
+    check_clients(roster.meet(meter, node_ids), shard, needed)
     strategy = make_strategy(settings, dims, roster)
 
     folder = output_folder(settings, context.run_id)
@@ -69,7 +70,7 @@ def main(grid: Grid, context: Context) -> None:
     run = settings.to_run_config()
     with RoundRecorder(meter, run_log, strategy, evaluate, run, roster) as recorder:
         result = strategy.start(
-            grid=meter,
+            grid=admitted,
             initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
             num_rounds=settings.num_rounds,
             timeout=settings.round_timeout,
@@ -93,7 +94,8 @@ def make_strategy(settings: Settings, dims: Sequence[int], roster: Roster) -> St
     Raises:
         ValueError: the settings cannot be used with this network.
     """
-    # Flower's own strategies draw their clients from Python's global generator.
+    # Flower's own strategies draw their clients from Python's global generator. Node ids are random
+    # outside this process, so who is drawn differs from run to run where not all are.
     random.seed(settings.seed)
     common: dict[str, Any] = {
         "fraction_train": settings.fraction_train,
@@ -115,27 +117,43 @@ def make_strategy(settings: Settings, dims: Sequence[int], roster: Roster) -> St
     )
 
 
-def check_clients(clients: Sequence[Client], shard: TokenShard) -> None:
-    """Refuse clients whose tokens are not of the kind that the server evaluates on.
+def check_clients(clients: Sequence[Client], shard: TokenShard, needed: int) -> None:
+    """Refuse to start with clients that are not set up right, or with too few of them.
+
+    A client that gives no answer at all is left out of the run instead.
 
     Raises:
-        SettingsError: a client's shard could not be opened, or its tokens' width, classes or
-            encoder differ from the server's shard.
+        SettingsError: a client's shard could not be opened, its tokens are not of the kind that the
+            server evaluates on, or fewer than ``needed`` clients answered.
     """
+    silent = [client.name for client in clients if client.silent]
+    for client in clients:
+        reason = why_not(client, shard)
+        if reason and not client.silent:
+            raise SettingsError(f"{client.name} is not ready: {reason}.")
+    if len(clients) - len(silent) < needed:
+        raise SettingsError(
+            f"{needed} clients are needed, but only {len(clients) - len(silent)} are ready: "
+            f"{', '.join(silent)} gave no answer in time."
+        )
+
+
+def why_not(client: Client, shard: TokenShard) -> str:
+    """Return why a client cannot take part: its own problem, or tokens of another kind."""
     expected: Mapping[str, Any] = {
         "token-dim": shard.meta.dim,
         "class-names": list(shard.meta.class_names),
         "encoder-sha256": shard.meta.encoder.weights_sha256,
     }
-    for client in clients:
-        if client.problem:
-            raise SettingsError(f"{client.name} is not ready: {client.problem}")
-        for fact, value in expected.items():
-            if fact in client.facts and client.facts[fact] != value:
-                raise SettingsError(
-                    f"{client.name} holds tokens with {fact} {client.facts[fact]!r}, but the "
-                    f"server's shard has {value!r}: encode both with the same encoder and classes."
-                )
+    if client.problem:
+        return client.problem
+    for fact, value in expected.items():
+        if fact in client.facts and client.facts[fact] != value:
+            return (
+                f"it holds tokens with {fact} {client_text(repr(client.facts[fact]))}, but the "
+                f"server's shard has {value!r}: encode both with the same encoder and classes"
+            )
+    return ""
 
 
 def _to_numpy(arrays: ArrayRecord) -> dict[str, Any]:

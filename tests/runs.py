@@ -16,6 +16,7 @@ EMPTY = {
     "image_bytes": 0,
     "masked_image_bytes": 0,
     "token_bytes": 0,
+    "full_model_bytes": 5_000_000,
     "clients_selected": 0,
     "clients_failed": 0,
     "message_types": {},
@@ -58,6 +59,8 @@ SUMMARY = RunSummary(
     wire_bytes_up=4_002_500,
     # 7 MB and 5 MB of train messages over 2 + 2 clients asked.
     bytes_per_client_round=3_000_000.0,
+    # 12 MB where 4 clients would have got and sent 5 MB each: 1 - 12 / 40.
+    model_saved=0.7,
     # 1 - 4000 / 8000, and 400 / 8000.
     input_saved=0.5,
     token_share=0.05,

@@ -1,9 +1,11 @@
 """Axes: derived for MLPs, declared for anything else, refused where they do not fit."""
 
+import numpy as np
 import pytest
 
 from flower_ist.axes import Axes, AxesError, mlp_axes
 from flower_ist.model import mlp_shapes
+from flower_ist.slicing import scale
 
 
 def test_axes_of_an_mlp_with_two_hidden_layers():
@@ -52,6 +54,22 @@ def test_flattened_convolution_owns_blocks_of_columns():
         "fc.weight": (30, 100),
         "out.weight": (10, 30),
     }
+
+
+def test_layouts_other_than_out_first():
+    """An embedding is looked up, not summed; a transposed convolution is (in, out, k)."""
+    shapes = {"embedding": (50, 8), "deconv": (8, 6, 3), "out": (2, 6)}
+    labels = {"embedding": (None, "h"), "deconv": ("h", "g", None), "out": (None, "g")}
+    axes = Axes.declare(shapes, labels, summed={"embedding": (), "deconv": (0,)})
+    assert axes.summed == {"embedding": (), "deconv": (0,), "out": (1,)}
+    part = {"h": np.arange(2), "g": np.arange(3)}
+    assert [scale(axes, name, part) for name in shapes] == [1.0, 4.0, 2.0]
+
+
+@pytest.mark.parametrize("summed", [{"x": (0,)}, {"w": (1,)}, {"w": (2,)}])
+def test_summed_axes_that_are_not_cut(summed):
+    with pytest.raises(AxesError, match="are not cut axes"):
+        Axes.declare({"w": (4, 2)}, {"w": ("h", None)}, summed)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 def test_report_as_a_table(run):
     result = call("report", run)
     assert result.exit_code == 0
-    for text in ("by-hand", "8.00", "4.00", "3000.0", "50.0", "87.50", "75.00"):
+    for text in ("by-hand", "8.00", "4.00", "3000.0", "70.0", "50.0", "87.50", "75.00"):
         assert text in result.output
 
 

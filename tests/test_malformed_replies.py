@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
 import pytest
-from fakes import arrays_of, configured, merged, reply
+from fakes import SilentGrid, arrays_of, configured, merged, reply
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flower_ist.wire import PACKED_KEY, layout_of, pack
+from flower_ist.meter import MeteredGrid
+from flower_ist.recorder import RoundRecorder
+from flower_ist.wire import PACKED_KEY, layout_of, pack, round_trip
 
-ANY_DTYPE = st.sampled_from(
-    ["float32", "float64", "float16", "int64", "int8", "bool", "O", "zz", ""]
-)
+NAMES = [
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int8",
+    "bool",
+    "O",
+    "zz",
+    "(2,3",
+    "2147483647f4",
+    "f4,f4",
+]
+ANY_DTYPE = st.text(max_size=6) | st.sampled_from(NAMES)
 ANY_SHAPE = st.lists(st.integers(-2, 9), max_size=3).map(tuple)
 ANY_NUMBER = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.floats(), st.lists(st.floats(), max_size=3)
@@ -75,6 +89,17 @@ def any_reply(draw, message):
     return Message(content, reply_to=message)
 
 
+class AnsweringGrid(SilentGrid):
+    """A grid that has its answers ready."""
+
+    def __init__(self, answers: list[Message]) -> None:
+        super().__init__(0)
+        self.answers = answers
+
+    def send_and_receive(self, messages, *, timeout=None):
+        return self.answers
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_log_of_ten_thousand_refusals():
     logger = logging.getLogger("flwr")
@@ -91,14 +116,27 @@ def _no_log_of_ten_thousand_refusals():
 )
 @given(data=st.data())
 def test_ten_at_a_time_crash_nothing_and_spoil_nothing(data):
-    """1,000 rounds of ten bad replies and a good one that brings its slice back unchanged."""
+    """1,000 rounds of ten bad replies and a good one that brings its slice back unchanged.
+
+    They take the whole way: Flower's serialisation, the meter, the strategy and the recorder.
+    """
     packed = data.draw(st.booleans())
-    strategy, weights, (good, *bad) = configured(num_nodes=11, num_slices=6, packed=packed)
+    strategy, weights, messages = configured(num_nodes=11, num_slices=6, packed=packed)
+    good, *bad = messages
     replies = [data.draw(any_reply(message)) for message in bad]
-    found = merged(strategy, [*replies, reply(good, arrays_of(good))])
+    grid = AnsweringGrid([round_trip(r) for r in [*replies, reply(good, arrays_of(good))]])
+    meter, lines = MeteredGrid(grid), []
+    recorder = RoundRecorder(meter, lines, strategy, lambda *_: None, {})  # type: ignore[arg-type]
+    found = merged(strategy, list(meter.send_and_receive(messages)))
+    recorder(1, ArrayRecord({name: Array(tensor) for name, tensor in found.items()}))
+
     for name, tensor in found.items():
         assert (tensor.dtype, tensor.shape) == (np.float32, weights[name].shape)
         assert np.isfinite(tensor).all()
+        assert np.abs(tensor).max() <= 1e4
     if len(strategy.last_round.refused) == len(bad):
         for name, tensor in found.items():
             assert tensor.tobytes() == weights[name].tobytes()
+    (line,) = lines
+    assert line["clients_replied"] + line["clients_failed"] == 11
+    assert len(json.dumps(line)) < 10_000

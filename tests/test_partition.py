@@ -63,6 +63,7 @@ def test_another_seed_round_or_width_gives_another_partition():
         (1, 1, None, [1]),
         # One neuron each, then 8 * (.5, .25, .25) = 4, 2, 2.
         (11, 3, [0.5, 0.25, 0.25], [5, 3, 3]),
+        (10, 2, [1e308, 1e308], [5, 5]),
         # One each, then 2 * (.998, .001, .001) = 1.996, .002, .002: the rest goes to the first.
         (5, 3, [998, 1, 1], [3, 1, 1]),
     ],

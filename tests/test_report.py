@@ -73,8 +73,8 @@ def printed(width: int, *summaries: RunSummary) -> list[list[str]]:
 @pytest.mark.parametrize("width", [80, 200])
 def test_table(width):
     *_, first, second = printed(width, SUMMARY, replace(SUMMARY, name="other", input_saved=None))
-    assert first == ["by-hand", "2", "8.00", "4.00", "3000.0", "50.0", "87.50", "75.00"]
-    assert (second[0], second[5]) == ("other", "-")
+    assert first == ["by-hand", "2", "8.00", "4.00", "3000.0", "70.0", "50.0", "87.50", "75.00"]
+    assert (second[0], second[6]) == ("other", "-")
 
 
 def test_json_and_csv_hold_every_figure():

@@ -147,6 +147,12 @@ def test_scale_of_each_tensor_with_uneven_widths():
     }
 
 
+def test_whole_numbers_cannot_be_scaled():
+    axes = Axes.declare({"w": (1, 4)}, {"w": (None, "h")})
+    with pytest.raises(TypeError, match="'w' is int8"):
+        take({"w": np.ones((1, 4), np.int8)}, axes, {"h": np.arange(3)})
+
+
 def test_blocks_counters_and_0d_tensors():
     """A convolution before a flattened linear layer, and a counter that is shared."""
     shapes = {"conv": (2, 1, 3), "fc": (1, 6), "seen": ()}

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from fakes import AXES, SilentGrid, arrays_of, configured, merged, reply
+from fakes import AXES, SilentGrid, arrays_of, configured, merged, model, reply
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from flower_ist.clients import TooFewClientsError
@@ -115,8 +115,8 @@ def bad_replies(message: Message) -> dict[str, Message]:
             Error(2, "Traceback\n  ...\nValueError: no"), reply_to=message
         ),
         "0 ArrayRecords": answer(metrics=metrics),
-        "2 ArrayRecords": answer(arrays=arrays, more=arrays, metrics=metrics),
-        "0 MetricRecords": answer(arrays=arrays),
+        "2 ArrayRecords": answer(one=arrays, other=arrays, metrics=metrics),
+        "its metrics lack": answer(arrays=arrays),
         "lack the number 'num-examples'": answer(arrays=arrays, m=MetricRecord({"n": 1})),
         "its arrays are": answer(
             arrays=ArrayRecord({"fc1.weight": arrays["fc1.weight"]}), metrics=metrics
@@ -129,7 +129,9 @@ def bad_replies(message: Message) -> dict[str, Message]:
         "'num-examples' is -5": reply(message, good, {"num-examples": -5}),
         "'num-examples' is nan": reply(message, good, {"num-examples": math.nan}),
         "'num-examples' is inf": reply(message, good, {"num-examples": math.inf}),
-        "'num-examples' is 1000000001": reply(message, good, {"num-examples": 10**9 + 1}),
+        "'num-examples' is 0.5": reply(message, good, {"num-examples": 0.5}),
+        "'num-examples' is 100000001": reply(message, good, {"num-examples": 10**8 + 1}),
+        "a weight of 1e+06": with_tensor("fc1.bias", np.full(4, 1e6, np.float32)),
     }
 
 
@@ -146,6 +148,55 @@ def test_a_bad_reply_is_refused_alone_and_its_slice_keeps_its_values(reason, cap
     kept = ~changed
     assert changed.sum() == 4
     assert found["fc1.weight"][kept].tobytes() == weights["fc1.weight"][kept].tobytes()
+
+
+def test_more_examples_than_the_client_said_it_has():
+    """At the query it said 10; in its reply it claims 11, which would raise its share of means."""
+
+    class Honest(SilentGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            facts = ConfigRecord({"client-name": "a", "num-examples": 10})
+            return [Message(RecordDict({"facts": facts}), reply_to=m) for m in messages]
+
+    strategy = ISTStrategy(AXES, packed=False, min_train_nodes=1, min_available_nodes=1)
+    (message,) = strategy.configure_train(1, model()[1], ConfigRecord(), Honest(1))
+    claims_too_many = reply(message, arrays_of(message), {"num-examples": 11})
+    with pytest.raises(TrainingFailedError, match="a: 'num-examples' is 11, not between 1 and 10"):
+        strategy.aggregate_train(1, [claims_too_many])
+
+
+def test_what_a_client_writes_is_logged_short_and_printable(caplog):
+    strategy, _, (bad, good) = configured(num_nodes=2)
+    broken = ArrayRecord({"\x1b[2J" * 10**5: Array(np.zeros(1))})
+    answer = Message(
+        RecordDict({"arrays": broken, "m": MetricRecord({"num-examples": 1})}), reply_to=bad
+    )
+    merged(strategy, [answer, reply(good, arrays_of(good))])
+    (reason,) = strategy.last_round.refused.values()
+    assert len(reason) < 400
+    assert reason.isprintable()
+
+
+def test_other_records_in_a_reply_are_left_alone():
+    strategy, _, messages = configured(num_nodes=2)
+    answers = [reply(m, {n: t + 1 for n, t in arrays_of(m).items()}) for m in messages]
+    for answer in answers:
+        answer.content["stats"] = ArrayRecord({"mean": Array(np.zeros(3))})
+        answer.content["timing"] = MetricRecord({"seconds": 3.0})
+    merged(strategy, answers)
+    assert strategy.last_round.refused == {}
+
+
+def test_a_model_that_has_overflowed_is_not_sent():
+    weights, _ = model()
+    weights["fc2.weight"][:] = 3e38
+    record = ArrayRecord({name: Array(w) for name, w in weights.items()})
+    strategy = ISTStrategy(AXES, num_slices=2, min_train_nodes=1, min_available_nodes=1)
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(TrainingFailedError, match="of the model has overflowed"),
+    ):
+        strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2))
 
 
 def test_no_reply_and_two_replies(caplog):
@@ -215,5 +266,5 @@ def test_a_model_of_other_arrays_is_refused():
 def test_summary_names_its_own_settings(caplog):
     with caplog.at_level(logging.INFO, "flwr"):
         ISTStrategy(AXES, num_slices=2, seed=5).summary()
-    for text in ("Independent Subnetwork Training", "Slices: 2", "39.00 % of 100", "Seed: 5"):
+    for text in ("Independent Subnetwork", "Slices: 2", "39.00 to 39.00 % of 100", "Seed: 5"):
         assert text in caplog.text

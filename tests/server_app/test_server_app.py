@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes import LossyGrid
+from flwr.app import Context, RecordDict
 from safetensors import safe_open
 from shards import edit_meta, replace_array
 
 from client_app.app import app as client_app
 from flower_ist.clients import TooFewClientsError
-from flower_ist.inprocess import run_in_process
+from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.runlog import RunLogError, read_run
 from flower_ist.tokens import ShardError
 from server_app.app import app as server_app
@@ -26,8 +28,8 @@ MakeConfig = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def spoilt(blobs: Path, tmp_path: Path) -> Path:
-    """A data folder of two clients and a test shard that a test may spoil."""
-    for name in ("client-0", "client-1", "test"):
+    """A data folder of four clients and a test shard that a test may spoil."""
+    for name in ("client-0", "client-1", "client-2", "client-3", "test"):
         shutil.copytree(blobs / name, tmp_path / "data" / name)
     return tmp_path / "data"
 
@@ -39,6 +41,28 @@ def refusal(config: dict[str, Any], error: type[Exception] = SettingsError) -> s
     assert not Path(config["output-dir"]).exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def server_context(config: dict[str, Any]) -> Context:
+    return Context(1, 1, {}, RecordDict(), config)
+
+
+class LateGrid(InProcessGrid):
+    """An in-process grid whose last node connects after it was asked for nodes twice."""
+
+    asked = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.asked += 1
+        node_ids = list(super().get_node_ids())
+        return node_ids if self.asked > 2 else node_ids[:-1]
+
+
+def overwrite(file: Path, value: float) -> None:
+    """Change a shard's array without changing its size."""
+    array = np.load(file)
+    array.reshape(-1)[0] = value
+    np.save(file, array)
 
 
 def other_width(folder: Path) -> None:
@@ -65,7 +89,7 @@ def other_width(folder: Path) -> None:
 def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, strategy, spoil, text):
     spoil(spoilt / "client-1")
     message = refusal(blob_config(data_dir=str(spoilt), strategy=strategy))
-    assert message.startswith(f"client-1 holds tokens with {text}")
+    assert message.startswith(f"client-1 is not ready: it holds tokens with {text}")
     assert message.endswith("encode both with the same encoder and classes.")
 
 
@@ -76,6 +100,8 @@ def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, str
         (lambda f: (f / "labels.npy").unlink(), "labels.npy is missing"),
         (lambda f: edit_meta(f, lambda m: m.update(version=9)), "has format version 9"),
         (shutil.rmtree, "There is no token shard at"),
+        (lambda f: overwrite(f / "tokens.npy", np.nan), "does not match its hash"),
+        (lambda f: overwrite(f / "labels.npy", 7), "does not match its hash"),
     ],
 )
 def test_a_client_with_a_corrupt_shard_is_refused(spoilt, blob_config: MakeConfig, spoil, text):
@@ -84,6 +110,40 @@ def test_a_client_with_a_corrupt_shard_is_refused(spoilt, blob_config: MakeConfi
     assert " is not ready: " in message
     assert "ShardError: " in message
     assert text in message
+
+
+def test_a_client_that_never_answers_is_left_out(blob_config: MakeConfig, caplog):
+    """Silent from the query on: the run starts and goes on without it, for any strategy."""
+    for strategy in ("ist", "fedavg"):
+        config = blob_config(strategy=strategy, num_rounds=2)
+        lossy = LossyGrid(client_app, 4, config)
+        silent = list(lossy.get_node_ids())[2]
+        lossy.lose = lambda message, silent=silent: message.metadata.dst_node_id == silent
+        with caplog.at_level("WARNING", "flwr"):
+            server_app(lossy, server_context(config))
+        assert f"node-{silent} is left out of this run: it gave no answer in time" in caplog.text
+        for line in read_run(Path(config["output-dir"]))[1:]:
+            assert (line["clients_selected"], line["clients_replied"]) == (3, 3)
+            assert set(line["clients"]) == {"client-0", "client-1", "client-3"}
+
+
+def test_too_few_clients_that_answer(blob_config: MakeConfig):
+    config = blob_config(min_available_nodes=4)
+    lossy = LossyGrid(client_app, 4, config)
+    silent = list(lossy.get_node_ids())[2]
+    lossy.lose = lambda message: message.metadata.dst_node_id == silent
+    with pytest.raises(SettingsError, match="4 clients are needed, but only 3 are ready"):
+        server_app(lossy, server_context(config))
+
+
+def test_a_client_of_another_kind_that_comes_later_is_left_out(spoilt, blob_config: MakeConfig):
+    """Client 3 connects after the start; its tokens are of another encoder."""
+    edit_meta(spoilt / "client-3", lambda m: m["encoder"].update(weights_sha256="ab"))
+    config = blob_config(data_dir=str(spoilt), num_rounds=2)
+    late = LateGrid(client_app, 4, config)
+    server_app(late, server_context(config))
+    assert late.asked == 3
+    assert [line["clients_selected"] for line in read_run(Path(config["output-dir"]))] == [0, 3, 3]
 
 
 def test_a_corrupt_test_shard_is_refused(spoilt, blob_config: MakeConfig):
