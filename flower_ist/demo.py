@@ -68,7 +68,7 @@ def run_demo(
             settings = {
                 "strategy": strategy,
                 "num-rounds": num_rounds,
-                "min-train-nodes": num_clients,
+                "min-train-nodes": min(2, num_clients),
                 "min-available-nodes": num_clients,
                 "output-dir": str(run),
             }

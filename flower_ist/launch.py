@@ -26,7 +26,7 @@ from typing import Any, Self
 _CONNECTION = "own"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-_STATUS_SECONDS = 8.0
+_STATUS_SECONDS = 20.0
 _ANSWER_SECONDS = 120.0
 
 

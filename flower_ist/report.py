@@ -103,7 +103,7 @@ def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
 
 def to_table(summaries: Sequence[RunSummary]) -> Table:
     """Return the summaries as a table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     headings = (
         "run",
         "rounds",
@@ -193,7 +193,8 @@ def plot(folders: Sequence[Path], file: Path) -> None:
 
 
 def _percent(share: float | None, digits: int) -> str:
-    return "-" if share is None else f"{100 * share:.{digits}f}"
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return "-" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f}"
 
 
 def _name(run: Path) -> str:

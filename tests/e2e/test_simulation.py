@@ -69,7 +69,6 @@ def test_in_process_logs_the_same_bytes(
     """Every byte field of every round, per client and per message type, is the same."""
     config = {
         **default_run_config,
-        "min-train-nodes": 4,
         "min-available-nodes": 4,
         "output-dir": str(tmp_path / "run"),
     }
