@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from runs import quiet_run
 
-from flower_ist import slicing, strategy
+from flower_ist import slice_message, slicing
 
 SEEDS = (0, 1, 2)
 VARIANTS = {
@@ -38,7 +38,7 @@ def main() -> None:
         def hint(*arguments: object, told: bool = told) -> float:
             return exact(*arguments) if told else 1.0  # type: ignore[arg-type]
 
-        with patch.object(slicing, "scale", scaled), patch.object(strategy, "scale", hint):
+        with patch.object(slicing, "scale", scaled), patch.object(slice_message, "scale", hint):
             runs = [quiet_run(Path(tempfile.mkdtemp()), seed=seed) for seed in SEEDS]
         best = [100 * max(line["accuracy"] for line in rounds) for rounds in runs]
         loss = median(rounds[-1]["loss"] for rounds in runs)

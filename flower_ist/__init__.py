@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flower_ist.meter import MeteredGrid
     from flower_ist.recorder import RoundRecorder
     from flower_ist.runlog import RunLog, read_run
-    from flower_ist.strategy import ISTStrategy
+    from flower_ist.strategy import ISTStrategy, TrainingFailedError
     from flower_ist.tokens import TokenShard, open_shard
     from flower_ist.wire import packed_mod
 
@@ -29,6 +29,7 @@ _HOMES = {
     "RunLog": "runlog",
     "read_run": "runlog",
     "ISTStrategy": "strategy",
+    "TrainingFailedError": "strategy",
     "TokenShard": "tokens",
     "open_shard": "tokens",
     "packed_mod": "wire",
@@ -42,6 +43,7 @@ __all__ = [
     "RoundRecorder",
     "RunLog",
     "TokenShard",
+    "TrainingFailedError",
     "mlp_axes",
     "open_shard",
     "packed_mod",

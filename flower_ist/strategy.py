@@ -10,7 +10,6 @@ dense net of one slice, trains it as any other model, and the strategy puts it b
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from flwr.app import (
     ArrayRecord,
     ConfigRecord,
     Message,
-    MessageType,
     MetricRecord,
     RecordDict,
 )
@@ -35,26 +33,13 @@ from flower_ist.clients import Client, Roster, await_nodes
 from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
 from flower_ist.metrics import finite, mean_metrics
 from flower_ist.partition import Indices, partition, permutation, slice_sizes
-from flower_ist.slicing import Returned, merge, scale, take
-from flower_ist.wire import (
-    LAYOUT_KEY,
-    PACKED_KEY,
-    PACKED_STYPE,
-    decode,
-    layout_of,
-    layout_to_text,
-    pack,
-)
+from flower_ist.slice_message import TrainingFailedError, slice_message
+from flower_ist.slicing import Returned, merge
+from flower_ist.wire import PACKED_STYPE, decode
 
-# The factor that each of a slice's tensors carries. A client that multiplies the tensor's learning
-# rate by it makes the step that the same rate makes in the whole model (docs/method.md).
-LR_SCALES_KEY = "lr-scales"
+__all__ = ["ISTStrategy", "RoundReport", "TrainingFailedError"]
 
 _log = logging.getLogger("flwr")
-
-
-class TrainingFailedError(RuntimeError):
-    """Too few good replies came back to go on."""
 
 
 @dataclass
@@ -192,9 +177,18 @@ class ISTStrategy(FedAvg):
             clients[position].node_id: slices[turn % len(slices)]
             for turn, position in enumerate(order)
         }
-        # One message at a time is built from one slice at a time: no copy of the model per client.
+        # Each message is built from its slice alone: there is no copy of the model per client.
         return [
-            self._message(server_round, config, client.node_id, self._sent[client.node_id])
+            slice_message(
+                self._weights,
+                self.axes,
+                self._sent[client.node_id],
+                client.node_id,
+                ConfigRecord({**config, "server-round": server_round}),
+                packed=self.packed,
+                arrayrecord_key=self.arrayrecord_key,
+                configrecord_key=self.configrecord_key,
+            )
             for client in clients
         ]
 
@@ -268,28 +262,6 @@ class ISTStrategy(FedAvg):
         count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
         chosen = permutation(self.seed, server_round, "sampling", len(clients))[:count]
         return [clients[position] for position in sorted(chosen)]
-
-    def _message(
-        self, server_round: int, config: ConfigRecord, node_id: int, indices: Indices
-    ) -> Message:
-        tensors = take(self._weights, self.axes, indices)
-        for name, tensor in tensors.items():
-            if not np.isfinite(tensor).all():
-                raise TrainingFailedError(
-                    f"Round {server_round}: {name!r} of the model has overflowed: use a smaller "
-                    "learning rate or max_weight."
-                )
-        settings = ConfigRecord({**config, "server-round": server_round})
-        factors = {name: scale(self.axes, name, indices) for name in self.axes.shapes}
-        settings[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
-        if self.packed:
-            layout = layout_of(tensors)
-            settings[LAYOUT_KEY] = layout_to_text(layout)
-            arrays = ArrayRecord({PACKED_KEY: pack(tensors, layout)})
-        else:
-            arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
-        content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: settings})
-        return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
 
     def _expected(self, node_id: int, indices: Indices) -> Expected:
         shapes = self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})

@@ -1,0 +1,65 @@
+"""The train message of one slice: its tensors, its layout, the round's settings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from flower_ist.axes import Axes
+from flower_ist.partition import Indices
+from flower_ist.slicing import Tensors, scale, take
+from flower_ist.wire import LAYOUT_KEY, PACKED_KEY, layout_of, layout_to_text, pack
+
+# The factor that each of a slice's tensors carries. A client that multiplies the tensor's learning
+# rate by it makes the step that the same rate makes in the whole model (docs/method.md).
+LR_SCALES_KEY = "lr-scales"
+
+
+class TrainingFailedError(RuntimeError):
+    """Training cannot go on: too few good replies, or a model that has overflowed."""
+
+
+def slice_message(
+    weights: Tensors,
+    axes: Axes,
+    indices: Indices,
+    node_id: int,
+    config: ConfigRecord,
+    *,
+    packed: bool = True,
+    arrayrecord_key: str = "arrays",
+    configrecord_key: str = "config",
+) -> Message:
+    """Cut a slice out of the model and address it to a node.
+
+    Args:
+        weights: the whole model.
+        axes: which axis belongs to which width.
+        indices: the slice's neurons; they are not sent.
+        node_id: who gets it.
+        config: the round's settings; the packed layout and ``lr-scales`` are added to them.
+        packed: one flat array; otherwise one array per tensor.
+        arrayrecord_key: name of the ArrayRecord.
+        configrecord_key: name of the ConfigRecord.
+
+    Raises:
+        TrainingFailedError: the slice holds values that are not finite numbers.
+    """
+    tensors = take(weights, axes, indices)
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise TrainingFailedError(
+                f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
+            )
+    factors = {name: scale(axes, name, indices) for name in axes.shapes}
+    config[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
+    if packed:
+        layout = layout_of(tensors)
+        config[LAYOUT_KEY] = layout_to_text(layout)
+        arrays = ArrayRecord({PACKED_KEY: pack(tensors, layout)})
+    else:
+        arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+    content = RecordDict({arrayrecord_key: arrays, configrecord_key: config})
+    return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
