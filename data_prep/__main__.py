@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 
 from data_prep import PrepError
+from data_prep.masking import describe_kinds
 from flower_ist.tokens import ShardError, TokenShard, open_shard
 
 if TYPE_CHECKING:
+    from data_prep.images import ImageSet
     from data_prep.probe import ProbeResult
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 console = Console()
 
+# Only a blank line keeps a line of its own in the help.
+MASK_HELP = "\n\n".join(["Which patches are kept.", *describe_kinds()])
 Weights = Annotated[
     Path | None, typer.Option(help="Safetensors checkpoint of the encoder, a local file.")
 ]
@@ -33,6 +37,9 @@ ImageSize = Annotated[int, typer.Option(help="Images are resized to this height 
 MaskRatio = Annotated[float, typer.Option(help="Share of patches dropped, 0 up to below 1.")]
 Seed = Annotated[int, typer.Option(help="Of the masks, the split and random weights.")]
 Label = Annotated[str, typer.Option(help="What the meta data call the encoder.")]
+OnError = Annotated[
+    str, typer.Option(help="An unreadable image file: stop, or skip it and list it at the end.")
+]
 Shards = Annotated[list[Path], typer.Argument(help="Token shards to train on.")]
 TestShards = Annotated[
     list[Path], typer.Option("--test", help="Token shard to test on; may be given again.")
@@ -41,24 +48,25 @@ TestShards = Annotated[
 
 @app.command()
 def encode(
-    source: Annotated[Path, typer.Argument(help="A .npz of x and y, or Fashion-MNIST's folder.")],
+    source: Annotated[Path, typer.Argument(help="A .npz, class folders or Fashion-MNIST.")],
     out: Annotated[Path, typer.Option(help="New shards: OUT/client-0 ..., OUT/test.")],
     encoder: Annotated[str, typer.Option(help="Name of a timm ViT.")],
     image_size: ImageSize,
     weights: Weights = None,
     random_weights: RandomWeights = False,
     label: Label = "",
-    mask: Annotated[str, typer.Option(help="How patches are chosen: random.")] = "random",
+    mask: Annotated[str, typer.Option(help=MASK_HELP)] = "random",
     mask_ratio: MaskRatio = 0.5,
     clients: Annotated[int, typer.Option(help="Training shards, dealt IID.")] = 4,
     seed: Seed = 0,
     dtype: Annotated[str, typer.Option(help="Tokens as float16, float32 or int8.")] = "float16",
     test: Annotated[
-        Path | None, typer.Option(help="A .npz of test images; default: hold a share out.")
+        Path | None, typer.Option(help="Test images; default: the published ones or a share.")
     ] = None,
     test_share: Annotated[
-        float, typer.Option(help="Share of a lone .npz held out for testing.")
+        float, typer.Option(help="Share held out for testing where no test set is given.")
     ] = 0.2,
+    on_error: OnError = "stop",
     normalisation: Annotated[
         str, typer.Option(help="model, imagenet or half (0.5/0.5).")
     ] = "model",
@@ -68,8 +76,15 @@ def encode(
 ) -> None:
     """Encode masked images into one token shard per client and one for testing.
 
-    SOURCE is a .npz of x (N, H, W[, 3], uint8) and y (N), or a folder with
-    Fashion-MNIST's four published idx files.
+    SOURCE is one of: a .npz of x (N, H, W[, 3], uint8) and y (N); a folder with
+    Fashion-MNIST's four published idx files; a folder of class folders, such as
+    SOURCE/cat/1.jpg, in any format that PIL reads and of any size.
+
+    Class folders may stand in SOURCE/train and SOURCE/test (or SOURCE/val): that
+    split is then taken. Otherwise the same share of each class is held out.
+    Grey stays grey, palettes and CMYK become RGB, transparency becomes white;
+    rotations in EXIF data are not applied. Names that start with a dot are
+    passed over. Files are decoded once before encoding, to find unreadable ones.
     """
     from data_prep.encode import EncodeSettings, Encoding, encode_shards
     from data_prep.sources import read_train_and_test
@@ -89,9 +104,12 @@ def encode(
             batch_size=batch_size,
             device=device,
         )
-        train, held = read_train_and_test(source, test, test_share, seed)
-        for folder in encode_shards(Encoding(settings), train, held, clients, out):
+        # Wrong settings are found before the images are read, which may take long.
+        encoding = Encoding(settings)
+        train, held = read_train_and_test(source, test, test_share, seed, on_error)
+        for folder in encode_shards(encoding, train, held, clients, out):
             console.print(_describe(folder), highlight=False)
+        _list_skipped(train, held)
 
 
 @app.command()
@@ -147,21 +165,28 @@ def probe_pixels(
     source: Annotated[Path, typer.Argument(help="The images that the shards were made of.")],
     train: Shards,
     test: TestShards,
-    test_source: Annotated[Path | None, typer.Option(help="Test images, if another .npz.")] = None,
+    test_source: Annotated[
+        Path | None, typer.Option(help="Test images, if from elsewhere.")
+    ] = None,
+    on_error: OnError = "stop",
 ) -> None:
     """Print the test accuracy of a linear probe on the shards' images as masked pixels.
 
     SOURCE holds the images that the shards TRAIN... were made of. Each image's
-    mask is drawn again and the pixels under dropped patches are set to zero.
+    mask is drawn again and the pixels under dropped patches are set to zero. All
+    images must be of one size.
     """
     from data_prep.probe import linear_probe, pixel_features
     from data_prep.sources import read_source
 
     with _errors_as_sentences():
         training, testing = _open(train), _open(test)
-        seen = pixel_features(training, read_source(source, "train"))
-        unseen = pixel_features(testing, read_source(test_source or source, "test"))
+        train_images = read_source(source, "train", on_error)
+        test_images = read_source(test_source or source, "test", on_error)
+        seen = pixel_features(training, train_images)
+        unseen = pixel_features(testing, test_images)
         _report("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
+        _list_skipped(train_images, test_images)
 
 
 def _one_of(weights: Path | None, random_weights: bool) -> Path | None:
@@ -183,6 +208,15 @@ def _describe(path: Path) -> str:
         f"{path}: {meta.num_examples} tokens of {meta.dim} {meta.token_dtype}, "
         f"{meta.mask.kept} of {meta.mask.patches} patches kept"
     )
+
+
+def _list_skipped(*sets: ImageSet) -> None:
+    # Two sets cut from one source both carry its list.
+    skipped = list(dict.fromkeys(sentence for data in sets for sentence in data.skipped))
+    if skipped:
+        console.print(f"Skipped {len(skipped)} unreadable image files:", highlight=False)
+    for sentence in skipped:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(features: str, result: ProbeResult) -> None:

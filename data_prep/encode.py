@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from data_prep import PrepError
 from data_prep.encoders import TokenEncoder, build_vit, load_weights, state_sha256
-from data_prep.images import ImageSet, masked_bytes, network_input
+from data_prep.images import ImageSet, masked_bytes
 from data_prep.masking import kept_count, kept_patches
 from data_prep.noise import check_seed
 from data_prep.split import iid_split
@@ -107,14 +107,12 @@ class Encoding:
                 seed=self.mask.seed,
                 image_ids=data.image_ids[rows],
             )
-            pixels = network_input(
-                data.images[rows], self.vit.image_size, self.settings.interpolation
-            )
+            pixels = data.network_input(rows, self.vit.image_size, self.settings.interpolation)
             yield self.vit.encode(pixels, kept), data.labels[rows], data.image_ids[rows]
 
     def meta(self, data: ImageSet, client: str, source: str = "") -> ShardMeta:
         """Return the meta data of a shard that holds all of ``data``; sizes are in bytes."""
-        native = data.native_bytes_per_image * len(data)
+        native = data.native_bytes
         return ShardMeta(
             num_examples=len(data),
             dim=self.vit.dim,
@@ -123,9 +121,7 @@ class Encoding:
             mask=self.mask,
             image_bytes=native,
             image_file_bytes=native if data.file_bytes is None else int(data.file_bytes.sum()),
-            masked_image_bytes=masked_bytes(
-                data.native_bytes_per_image, self.mask.patches, self.mask.kept, len(data)
-            ),
+            masked_image_bytes=masked_bytes(native, self.mask.patches, self.mask.kept),
             token_dtype=self.settings.token_dtype,
             client=client,
             split=data.split,
@@ -146,7 +142,9 @@ def encode_shards(
         ShardError: a shard exists already or cannot be written.
     """
     if train.class_names != test.class_names:
-        raise PrepError("The training and the test images have different classes.")
+        one_sided = sorted(set(train.class_names) ^ set(test.class_names))
+        reason = f"{one_sided[0]!r} is in one set only" if one_sided else "their order differs"
+        raise PrepError(f"The training and the test images have different classes: {reason}.")
     parts = iid_split(len(train), clients, encoding.settings.seed)
     images = {client_folder(out, k): train.take(rows) for k, rows in enumerate(parts)}
     images[test_folder(out)] = test

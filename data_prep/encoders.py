@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from data_prep import PrepError
-from data_prep.masking import Grid
+from data_prep.mask_kinds import Grid
 from data_prep.torchvision_guard import guard_torchvision
 
 guard_torchvision()

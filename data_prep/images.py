@@ -1,4 +1,4 @@
-"""Pixels: a set of images in memory, its resized input for a network, its masked pixels."""
+"""Pixels: a labelled set of images, its resized input for a network, its masked pixels."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.masking import Grid
+from data_prep.image_files import ImageFiles
+from data_prep.mask_kinds import Grid
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images of one size.
+    """Labelled images: arrays of one size in memory, or files of any size that stay on disk.
 
     Attributes:
-        images: (N, H, W, C) uint8, C = 1 or 3.
+        images: (N, H, W, C) uint8, C = 1 or 3, or N files.
         labels: (N,) whole numbers, indices into ``class_names``.
         image_ids: (N,) positions in the published order; masks are drawn from them.
         class_names: One name per class.
         source: Where the images come from, in words.
         split: ``train`` or ``test``.
         file_bytes: (N,) bytes of each image's stored file, or None where images have no own file.
+        skipped: A sentence for each unreadable file that was left out.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ImageFiles
     labels: NDArray[np.int64]
     image_ids: NDArray[np.int64]
     class_names: tuple[str, ...]
     source: str
     split: str = "train"
     file_bytes: NDArray[np.int64] | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        shape, count = self.images.shape, len(self.images)
-        if len(shape) != 4 or shape[3] not in (1, 3) or self.images.dtype != np.uint8 or not count:
-            raise PrepError(
-                f"{self.source}: images must be uint8 of shape (N, H, W) or (N, H, W, 1 or 3) with "
-                f"N of 1 and up, not {self.images.dtype} of shape {shape}."
-            )
+        count = len(self.images)
+        if not isinstance(self.images, ImageFiles):
+            _check_array(self.images, self.source)
+        elif not count:
+            raise PrepError(f"{self.source}: there are no images.")
         if self.labels.shape != (count,) or self.image_ids.shape != (count,):
             raise PrepError(
                 f"{self.source}: {count} images need as many labels and image ids, not "
@@ -58,19 +60,53 @@ class ImageSet:
         return len(self.images)
 
     @property
-    def native_bytes_per_image(self) -> int:
-        """Height x width x channels: the uncompressed bytes of one image."""
-        return int(np.prod(self.images.shape[1:]))
+    def native_bytes(self) -> int:
+        """Height x width x channels, summed over the images: their uncompressed bytes."""
+        if isinstance(self.images, ImageFiles):
+            return int(self.images.native_bytes.sum())
+        return self.images.size
 
     def take(self, rows: NDArray[np.intp]) -> ImageSet:
         """Return the images of some rows, in that order."""
+        images = self.images
         return replace(
             self,
-            images=self.images[rows],
+            images=images.take(rows) if isinstance(images, ImageFiles) else images[rows],
             labels=self.labels[rows],
             image_ids=self.image_ids[rows],
             file_bytes=None if self.file_bytes is None else self.file_bytes[rows],
         )
+
+    def network_input(self, rows: slice, size: int, interpolation: str = "bicubic") -> torch.Tensor:
+        """Return some images as :func:`network_input` (B, 3, size, size).
+
+        Of files, one at a time is in memory at its native size.
+
+        Raises:
+            PrepError: the interpolation is unknown or a file cannot be read.
+        """
+        if not isinstance(self.images, ImageFiles):
+            return network_input(self.images[rows], size, interpolation)
+        decoded = self.images.decode(rows)
+        return torch.cat([network_input(pixels[None], size, interpolation) for pixels in decoded])
+
+    def native_pixels(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return some images at their native size, (B, H, W, C), all in memory.
+
+        Raises:
+            PrepError: they differ in size or channels, or a file cannot be read.
+        """
+        if not isinstance(self.images, ImageFiles):
+            return self.images[rows]
+        decoded: list[NDArray[np.uint8]] = []
+        for pixels in self.images.decode(rows):
+            if decoded and pixels.shape != decoded[0].shape:
+                raise PrepError(
+                    f"{self.source} has images of {decoded[0].shape} and of {pixels.shape} pixels "
+                    "and channels: raw pixels can be compared only where all are of one size."
+                )
+            decoded.append(pixels)
+        return np.stack(decoded)
 
 
 def network_input(
@@ -112,13 +148,22 @@ def masked_pixels(
     return images * masks[..., None]
 
 
-def masked_bytes(native_bytes_per_image: int, patches: int, kept: int, images: int) -> int:
-    """Return the bytes of the kept patches of some images at their native size.
+def masked_bytes(native_bytes: int, patches: int, kept: int) -> int:
+    """Return the bytes of the kept patches of images of ``native_bytes`` bytes in total.
 
-    A patch covers ``native_bytes_per_image / patches`` bytes. That is a whole number where the
-    grid divides the image; elsewhere it counts shares of pixels and the total is rounded up.
+    A patch covers ``1 / patches`` of its image. That is a whole number of bytes where the grid
+    divides the image; elsewhere it counts shares of pixels and the total is rounded up.
     """
-    return ceil(Fraction(native_bytes_per_image, patches) * kept * images)
+    return ceil(Fraction(native_bytes * kept, patches))
+
+
+def _check_array(images: NDArray[np.uint8], source: str) -> None:
+    shape = images.shape
+    if len(shape) != 4 or shape[3] not in (1, 3) or images.dtype != np.uint8 or not len(images):
+        raise PrepError(
+            f"{source}: images must be uint8 of shape (N, H, W) or (N, H, W, 1 or 3) with "
+            f"N of 1 and up, not {images.dtype} of shape {shape}."
+        )
 
 
 def _patch_of_pixel(pixels: int, patches: int) -> NDArray[np.intp]:

@@ -1,9 +1,12 @@
 """Which patches of an image are kept: pure numpy, drawn again at will from (seed, image id, epoch).
 
-Follows the random masking of MAE (He et al., CVPR 2022, https://arxiv.org/abs/2111.06377) as used
-on sparse inputs by Kariotakis et al. (CPAL 2024, PMLR 234:554-569): uniform noise per patch, the
-patches of lowest noise are kept. Unlike both, the number kept is exact and the noise is a function
-of its arguments, so that a mask never has to be stored or sent.
+Masks drop patches before a frozen encoder as in Kariotakis et al. (CPAL 2024, PMLR 234:554-569).
+Unlike there, the number kept is exact and a mask is a function of its arguments, so that it never
+has to be stored or sent.
+
+The paper's words differ from ours. Its "fixed" mask is one random mask per image, drawn once and
+kept for good: our ``random`` at epoch 0, which is what a shard stores. Its "random" mask is drawn
+anew each epoch: our ``random`` at epochs 0, 1, ... Our ``fixed`` is one mask for all images.
 """
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.noise import MASKS, check_seed, noise
-
-Grid = tuple[int, int]
-"""Rows and columns of patches."""
+from data_prep.mask_kinds import (
+    Grid,
+    block_mask,
+    center_mask,
+    fixed_mask,
+    grid_mask,
+    random_mask,
+)
+from data_prep.noise import check_seed
 
 MaskKind = Callable[[Grid, int, int, NDArray[np.int64], int], NDArray[np.int64]]
 """(grid, kept, seed, image ids (B,), epoch) -> sorted kept patch indices (B, kept)."""
@@ -46,17 +54,20 @@ def kept_count(patches: int, ratio: float) -> int:
     return kept
 
 
-def random_mask(
-    grid: Grid, kept: int, seed: int, image_ids: NDArray[np.int64], epoch: int
-) -> NDArray[np.int64]:
-    """Keep patches drawn at random, another draw for each image and epoch (MAE)."""
-    patches = grid[0] * grid[1]
-    drawn = np.stack([noise(patches, seed, MASKS, first=i, second=epoch) for i in image_ids])
-    return np.sort(np.argsort(drawn, axis=1, kind="stable")[:, :kept], axis=1)
-
-
-MASK_KINDS: dict[str, MaskKind] = {"random": random_mask}
+MASK_KINDS: dict[str, MaskKind] = {
+    "random": random_mask,
+    "fixed": fixed_mask,
+    "grid": grid_mask,
+    "block": block_mask,
+    "center": center_mask,
+}
 """Every way of choosing patches, by the name that a shard's meta data carry."""
+
+
+def describe_kinds() -> list[str]:
+    """Return one line a kind: its name and the first line of its function's docstring."""
+    lines = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in MASK_KINDS.items()}
+    return [f"{name}: {line[:1].lower()}{line[1:]}" for name, line in lines.items()]
 
 
 def kept_patches(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 
-MASKS, SPLITS = 0, 1
+MASKS, SPLITS, FIXED_MASKS, BLOCK_MASKS = range(4)
 """Purposes: draws for different purposes are independent under one seed."""
 
 

@@ -82,7 +82,8 @@ def pixel_features(shards: Sequence[TokenShard], data: ImageSet) -> Features:
     The masks are drawn again from each shard's seed and image ids; dropped patches are zero.
 
     Raises:
-        PrepError: the source lacks an image of a shard, or its label differs.
+        PrepError: the source lacks an image of a shard, its label differs, or the images are not
+            of one size.
     """
     order = np.argsort(data.image_ids, kind="stable")
     pixels, labels = [], []
@@ -97,7 +98,7 @@ def pixel_features(shards: Sequence[TokenShard], data: ImageSet) -> Features:
         kept = kept_patches(
             mask.kind, (side, side), mask.ratio, seed=mask.seed, image_ids=shard.image_ids
         )
-        shown = masked_pixels(data.images[rows], (side, side), kept)
+        shown = masked_pixels(data.native_pixels(rows), (side, side), kept)
         pixels.append(shown.reshape(len(rows), -1).astype(np.float32) / 255)
         labels.append(data.labels[rows])
     return np.concatenate(pixels), np.concatenate(labels)

@@ -1,4 +1,4 @@
-"""Where images come from: a ``.npz`` file, or Fashion-MNIST in its published idx files."""
+"""Where images come from: a ``.npz`` file, Fashion-MNIST's idx files, or class folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.folder import ON_ERROR, published_test, read_folder
 from data_prep.images import ImageSet
-from data_prep.split import hold_out
+from data_prep.split import hold_out, stratified_hold_out
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -33,18 +34,27 @@ _IDX_SPLITS = {"train": "train", "test": "t10k"}
 _IDX_UINT8 = 0x08
 
 
-def read_source(path: Path, split: str = "train") -> ImageSet:
-    """Read a ``.npz`` file, or one split of Fashion-MNIST from a folder of idx files.
+def read_source(path: Path, split: str = "train", on_error: str = "stop") -> ImageSet:
+    """Read a ``.npz`` file, one split of Fashion-MNIST's idx files, or a folder of class folders.
+
+    ``on_error`` says what becomes of unreadable image files: see :func:`read_folder`.
 
     Raises:
         PrepError: nothing readable is there.
     """
+    if on_error not in ON_ERROR:
+        raise PrepError(
+            f"The choice on error {on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
+        )
     if path.is_dir():
-        return read_fashion_mnist(path, split)
+        if _is_fashion_mnist(path):
+            return read_fashion_mnist(path, split)
+        return read_folder(path, split, on_error)
     if path.suffix == ".npz":
         return read_npz(path, split)
     raise PrepError(
-        f"{path} is neither a .npz file nor a folder with Fashion-MNIST's idx files: check it."
+        f"{path} is neither a .npz file nor a folder of class folders or of Fashion-MNIST's idx "
+        "files: check it."
     )
 
 
@@ -135,16 +145,27 @@ def _find_idx(folder: Path, name: str) -> Path:
     raise PrepError(f"{folder} lacks {name}[.gz]: give a folder with Fashion-MNIST's idx files.")
 
 
+def _is_fashion_mnist(folder: Path) -> bool:
+    return any(folder.glob("*-idx[13]-ubyte*"))
+
+
 def read_train_and_test(
-    path: Path, test: Path | None, test_share: float, seed: int
+    path: Path, test: Path | None, test_share: float, seed: int, on_error: str = "stop"
 ) -> tuple[ImageSet, ImageSet]:
-    """Read both sets: a published test split, a second ``.npz``, or a share held out by the seed.
+    """Read both sets: a published test split, a second source, or a share held out by the seed.
+
+    Of class folders the same share of each class is held out.
 
     Raises:
         PrepError: a source cannot be read, or the share leaves a set empty.
     """
-    train = read_source(path, "train")
-    if path.is_dir() or test is not None:
-        return train, read_source(test or path, "test")
-    train_rows, test_rows = hold_out(len(train), test_share, seed)
+    train = read_source(path, "train", on_error)
+    if test is None and path.is_dir() and (_is_fashion_mnist(path) or published_test(path)):
+        test = path
+    if test is not None:
+        return train, read_source(test, "test", on_error)
+    if path.is_dir():
+        train_rows, test_rows = stratified_hold_out(train.labels, test_share, seed)
+    else:
+        train_rows, test_rows = hold_out(len(train), test_share, seed)
     return train.take(train_rows), replace(train.take(test_rows), split="test")

@@ -67,3 +67,31 @@ def hold_out(count: int, share: float, seed: int) -> tuple[Rows, Rows]:
         raise PrepError(f"A test share of {share} of {count} images leaves a set empty.")
     order = permutation(count, seed, _HOLD_OUT)
     return np.sort(order[tests:]), np.sort(order[:tests])
+
+
+def stratified_hold_out(labels: NDArray[np.integer], share: float, seed: int) -> tuple[Rows, Rows]:
+    """Return ``(train rows, test rows)`` with the same share of each class held out at random.
+
+    The test set gets ``round(N * share)`` rows, dealt to the classes by largest remainder. Each
+    class keeps at least one row for training, so the test set is smaller where classes are tiny.
+
+    Raises:
+        PrepError: the share leaves one of the two empty.
+    """
+    counts = np.bincount(labels)
+    tests = np.zeros_like(counts)
+    if 0 < share < 1:
+        exact, room = counts * share, np.maximum(counts - 1, 0)
+        tests = np.minimum(np.floor(exact).astype(counts.dtype), room)
+        missing = round(len(labels) * share) - int(tests.sum())
+        # Largest remainder first; of equal ones the first class.
+        by_remainder = np.argsort(np.floor(exact) - exact, kind="stable")
+        open_classes = by_remainder[tests[by_remainder] < room[by_remainder]]
+        tests[open_classes[:missing]] += 1
+    if not tests.any():
+        raise PrepError(f"A test share of {share} of {len(labels)} images leaves a set empty.")
+    order = permutation(len(labels), seed, _HOLD_OUT)
+    drawn = [order[labels[order] == label] for label in range(len(counts))]
+    train = np.concatenate([rows[count:] for rows, count in zip(drawn, tests, strict=True)])
+    test = np.concatenate([rows[:count] for rows, count in zip(drawn, tests, strict=True)])
+    return np.sort(train), np.sort(test)

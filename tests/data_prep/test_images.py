@@ -24,7 +24,7 @@ def test_take_keeps_images_labels_ids_and_file_sizes_together():
     assert len(taken) == 1
     assert taken.images[0, 0, 0, 0] == 16
     assert (taken.labels[0], taken.image_ids[0], taken.file_bytes[0]) == (0, 11, 90)
-    assert taken.native_bytes_per_image == 4 * 4 * 1
+    assert taken.native_bytes == 4 * 4 * 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_pixel_belongs_to_the_patch_under_its_centre():
     ],
 )
 def test_bytes_of_kept_patches(native, patches, kept, images, expected):
-    assert masked_bytes(native, patches, kept, images) == expected
+    assert masked_bytes(native * images, patches, kept) == expected
 
 
 @given(side=st.integers(1, 6), pixels=st.integers(1, 5), data=st.data())
@@ -103,4 +103,4 @@ def test_where_patches_are_whole_pixels_the_bytes_are_those_left_in_the_image(si
     kept = data.draw(st.sets(st.integers(0, side * side - 1), min_size=1))
     images = np.ones((1, side * pixels, side * pixels, 3), np.uint8)
     shown = masked_pixels(images, (side, side), np.array([sorted(kept)]))
-    assert shown.sum() == masked_bytes(images[0].size, side * side, len(kept), 1)
+    assert shown.sum() == masked_bytes(images[0].size, side * side, len(kept))

@@ -1,16 +1,20 @@
 """The commands end to end, with a tiny untrained ViT on tiny images."""
 
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from data_prep import demo
 from data_prep.__main__ import app
 from data_prep.encode import EncodeSettings, Encoding
-from data_prep.masking import kept_patches
-from data_prep.sources import read_source
+from data_prep.images import network_input
+from data_prep.masking import MASK_KINDS, describe_kinds, kept_patches
+from data_prep.sources import read_source, read_train_and_test
 from flower_ist.tokens import open_shard
 
 ENCODER = ["--encoder", "vit_tiny_patch16_224", "--image-size", "32", "--random-weights"]
@@ -75,6 +79,136 @@ def test_encode_takes_an_npz_with_its_own_mask_seed_and_classes(tmp_path):
     assert shard.meta.masked_image_bytes == 8 * 6 * 4 * 3 // 4
 
 
+@pytest.fixture
+def class_folders(tmp_path):
+    """10 grey and 5 coloured PNG files of other sizes."""
+    root = tmp_path / "pets"
+    rng = np.random.default_rng(0)
+    for name, count, shape in (("cat", 10, (6, 5)), ("dog", 5, (4, 7, 3))):
+        (root / name).mkdir(parents=True)
+        for k in range(count):
+            pixels = rng.integers(0, 256, shape).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{k}.png")
+    return root
+
+
+def test_encode_takes_class_folders_and_counts_their_bytes(class_folders, tmp_path):
+    """Training keeps 8 of 10 images of 6 x 5 x 1 and 4 of 5 of 4 x 7 x 3 bytes: 240 + 336."""
+    out = tmp_path / "out"
+    call("encode", class_folders, "--out", out, *ENCODER, "--clients", 1, "--mask", "block")
+    shard, test = (open_shard(out / name, verify=True) for name in ("client-0", "test"))
+    assert (len(shard), len(test)) == (12, 3)
+    assert np.bincount(test.labels).tolist() == [2, 1]
+    meta = shard.meta
+    assert (meta.class_names, meta.source, meta.mask.kind) == (("cat", "dog"), "pets", "block")
+    assert (meta.image_bytes, meta.masked_image_bytes) == (576, 288)
+    files = sorted(path for path in class_folders.rglob("*.png"))
+    assert meta.image_file_bytes == sum(files[i].stat().st_size for i in shard.image_ids)
+    again = call("encode", class_folders, "--out", tmp_path / "again", *ENCODER, "--batch-size", 4)
+    assert "Skipped" not in again
+
+
+def test_unreadable_files_stop_or_are_listed_at_the_end(class_folders, tmp_path):
+    bad = [class_folders / "cat" / "3.png", class_folders / "dog" / "0.png"]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:50])
+    arguments = ["encode", class_folders, "--out", tmp_path / "out", *ENCODER]
+    output = call(*arguments, fails=True)
+    assert f"Error: {bad[0]} cannot be read as an image" in output
+    assert not (tmp_path / "out").exists()
+    lines = call(*arguments, "--on-error", "skip").splitlines()
+    assert lines[-3] == "Skipped 2 unreadable image files:"
+    assert [line.partition(" cannot be read")[0] for line in lines[-2:]] == [str(p) for p in bad]
+    ids = [open_shard(tmp_path / "out" / f"client-{k}").image_ids for k in range(4)]
+    held = open_shard(tmp_path / "out" / "test").image_ids
+    assert sorted(np.concatenate([*ids, held])) == [k for k in range(15) if k not in (3, 10)]
+
+
+def test_pixels_of_class_folders_are_probed_where_all_are_of_one_size(class_folders, tmp_path):
+    out = tmp_path / "out"
+    call("encode", class_folders, "--out", out, *ENCODER, "--clients", 1)
+    arguments = ["probe-pixels", class_folders, out / "client-0", "--test", out / "test"]
+    output = call(*arguments, fails=True)
+    assert "Error: pets has images of" in output
+    for path in (class_folders / "dog").iterdir():
+        Image.new("L", (5, 6)).save(path)
+    assert "12 train, 3 test, 30 features" in call(*arguments)
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_every_mask_kind_encodes_and_is_recorded(kind, fashion_folder, tmp_path):
+    options = [*ENCODER, "--clients", 1, "--mask", kind, "--mask-ratio", 0.25]
+    call("encode", fashion_folder, "--out", tmp_path / "out", *options)
+    mask = open_shard(tmp_path / "out" / "test", verify=True).meta.mask
+    assert (mask.kind, mask.patches, mask.kept) == (kind, 4, 3)
+
+
+def test_help_lists_every_mask_kind(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    output = re.sub(r"\x1b\[[0-9;]*m", "", call("encode", "--help"))
+    assert all(line in output for line in describe_kinds())
+
+
+RECORDED = {
+    "fashion client-0": (
+        2560,
+        2560,
+        1280,
+        "7e37e8558ec97433",
+        "eedc539e16fc0e95",
+        "Fashion-MNIST",
+        "train",
+    ),
+    "fashion test": (
+        1280,
+        1280,
+        640,
+        "46ac28dada56bcc5",
+        "f5c4cb24f4c9b43e",
+        "Fashion-MNIST",
+        "test",
+    ),
+    "npz client-0": (576, 576, 288, "6012e40c0a5760e0", "a7b63e11a5cd658e", "set", "train"),
+    "npz test": (144, 144, 72, "af5570f5a1810b7a", "c571327cb01ac1de", "set", "test"),
+}
+
+
+def digest(array):
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def test_shards_of_arrays_stay_what_they_were_before_images_could_be_files(
+    fashion_folder, tmp_path
+):
+    """Recorded with the release that had arrays only; tokens equal its formula bit for bit.
+
+    Tokens are not recorded: their last bits differ between machines.
+    """
+    file = tmp_path / "set.npz"
+    images = np.arange(10 * 6 * 4 * 3, dtype=np.uint8).reshape(10, 6, 4, 3)
+    np.savez(file, x=images, y=np.arange(10) % 2)
+    found = {}
+    for name, source in (("npz", file), ("fashion", fashion_folder)):
+        out = tmp_path / name
+        options = ["--clients", 1, "--seed", 9, "--dtype", "float32", "--batch-size", 7]
+        call("encode", source, "--out", out, *ENCODER, *options)
+        for part in ("client-0", "test"):
+            shard = open_shard(out / part, verify=True)
+            meta = shard.meta
+            sizes = (meta.image_bytes, meta.image_file_bytes, meta.masked_image_bytes)
+            arrays = (digest(shard.labels), digest(shard.image_ids))
+            found[f"{name} {part}"] = (*sizes, *arrays, meta.source, meta.split)
+    assert found == RECORDED
+    train, _ = read_train_and_test(file, None, 0.2, seed=9)
+    encoding = Encoding(EncodeSettings("vit_tiny_patch16_224", None, 32, seed=9, batch_size=7))
+    shard = open_shard(tmp_path / "npz" / "client-0")
+    for rows in (slice(0, 7), slice(7, 8)):
+        ids = train.image_ids[rows]
+        kept = kept_patches("random", (2, 2), 0.5, seed=9, image_ids=ids)
+        tokens = encoding.vit.encode(network_input(images[ids], 32), kept)
+        np.testing.assert_array_equal(tokens, shard.tokens[rows])
+
+
 def test_probes_read_tokens_and_masked_pixels(encoded, fashion_folder):
     clients = [encoded / f"client-{k}" for k in range(3)]
     tokens = call("probe", *clients, "--test", encoded / "test")
@@ -109,6 +243,7 @@ def test_demo_tokens_are_balanced_small_and_made_again_bit_for_bit(
         (["--dtype", "int4"], "The token type 'int4' is unknown"),
         (["--clients", "41"], "40 images cannot be split into 41 parts"),
         (["--batch-size", "0"], "The batch size must be at least 1, not 0."),
+        (["--on-error", "ignore"], "The choice on error 'ignore' is unknown: use stop or skip."),
         (["--seed", "-1"], "The seed must be 0 to 2**64 - 1, not -1."),
         (["--weights", "none.safetensors"], "Give either --weights FILE or --random-weights."),
         (["--normalisation", "other"], "The normalisation 'other' is unknown"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import PrepError
-from data_prep.masking import MASK_KINDS, kept_count, kept_patches
+from data_prep.masking import MASK_KINDS, describe_kinds, kept_count, kept_patches
 
 RATIOS = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -73,6 +73,13 @@ def test_every_kind_gives_sorted_unique_indices_that_follow_from_the_arguments(
     np.testing.assert_array_equal(draw(image_ids), kept)
     # An image's mask does not depend on the batch that it is drawn in.
     np.testing.assert_array_equal(draw(image_ids[::-1]), kept[::-1])
+
+
+def test_every_kind_is_described_in_a_line():
+    lines = describe_kinds()
+    assert [line.partition(":")[0] for line in lines] == list(MASK_KINDS)
+    assert all(line.endswith(".") and "\n" not in line for line in lines)
+    assert 'not the paper\'s "fixed"' in lines[1]
 
 
 def test_seed_image_and_epoch_each_give_another_mask():

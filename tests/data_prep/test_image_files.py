@@ -1,0 +1,124 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import PrepError
+from data_prep.image_files import ImageFiles, read_image
+
+
+def save(path, values, mode, **options):
+    image = Image.new(mode, (len(values[0]), len(values)))
+    image.putdata([value for row in values for value in row])
+    image.save(path, **options)
+    return path
+
+
+def palette(path, **options):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 100, 50, 1, 2, 3])
+    image.putdata([0, 1])
+    image.save(path, **options)
+    return path
+
+
+def test_grey_keeps_one_channel_and_its_values(tmp_path):
+    file = read_image(save(tmp_path / "a.png", [[0, 7, 255], [1, 2, 3]], "L"))
+    assert file.pixels.tolist() == [[[0], [7], [255]], [[1], [2], [3]]]
+    assert file.pixels.dtype == np.uint8
+    assert file.native_bytes == 2 * 3 * 1
+
+
+def test_rgb_keeps_three_channels(tmp_path):
+    file = read_image(save(tmp_path / "a.bmp", [[(1, 2, 3)], [(4, 5, 6)]], "RGB"))
+    assert file.pixels.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+    assert file.native_bytes == 2 * 1 * 3
+
+
+def test_black_and_white_is_grey(tmp_path):
+    file = read_image(save(tmp_path / "a.png", [[0, 255]], "1"))
+    assert file.pixels.tolist() == [[[0], [255]]]
+    assert file.native_bytes == 2
+
+
+def test_a_palette_becomes_its_colours_and_counts_one_channel(tmp_path):
+    file = read_image(palette(tmp_path / "a.png"))
+    assert file.pixels.tolist() == [[[200, 100, 50], [1, 2, 3]]]
+    assert file.native_bytes == 2
+
+
+def test_a_palettes_transparent_colour_becomes_white(tmp_path):
+    for name in ("a.png", "a.gif"):
+        file = read_image(palette(tmp_path / name, transparency=0))
+        assert file.pixels.tolist() == [[[255, 255, 255], [1, 2, 3]]]
+
+
+def test_alpha_is_shown_over_white(tmp_path):
+    """Black at alpha 51 of 255 covers a fifth of the white: 255 * 4/5 = 204."""
+    values = [[(0, 0, 0, 0), (0, 0, 0, 51), (9, 8, 7, 255)]]
+    file = read_image(save(tmp_path / "a.png", values, "RGBA"))
+    assert file.pixels.tolist() == [[[255] * 3, [204] * 3, [9, 8, 7]]]
+    assert file.native_bytes == 3 * 4
+    grey = read_image(save(tmp_path / "b.png", [[(0, 51), (9, 255)]], "LA"))
+    assert grey.pixels.tolist() == [[[204] * 3, [9] * 3]]
+    assert grey.native_bytes == 2 * 2
+
+
+def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path):
+    """0x1234 becomes 0x12; cutting off at 255, as PIL's own conversion does, would give white."""
+    Image.fromarray(np.array([[0x1234, 0xFFFF, 0x00FF]], np.uint16)).save(tmp_path / "a.png")
+    file = read_image(tmp_path / "a.png")
+    assert file.pixels.tolist() == [[[0x12], [0xFF], [0]]]
+    assert file.native_bytes == 3 * 2
+
+
+def test_cmyk_becomes_rgb_and_counts_four_channels(tmp_path):
+    file = read_image(save(tmp_path / "a.tif", [[(0, 0, 0, 0), (0, 0, 0, 255)]], "CMYK"))
+    assert file.pixels.tolist() == [[[255] * 3, [0] * 3]]
+    assert file.native_bytes == 2 * 4
+
+
+def noise_image(size=(40, 30)):
+    values = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "gif", "tif", "bmp", "ppm"])
+def test_truncated_files_of_any_format_are_one_sentence(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    noise_image().save(path)
+    assert read_image(path).pixels.shape == (40, 30, 3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(PrepError, match=rf"a\.{extension} cannot be read as an image: ") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "notes.jpg").write_text("no image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("notes.jpg", "empty.png"):
+        with pytest.raises(PrepError, match=f"{name} cannot be read .*: its format is unknown"):
+            read_image(tmp_path / name)
+    with pytest.raises(
+        PrepError, match=r"none.png cannot be read .*: No such file or directory\.$"
+    ):
+        read_image(tmp_path / "none.png")
+
+
+def test_a_mode_without_a_range_is_refused(tmp_path):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(PrepError, match=r"a\.tif has pixels of mode F: store it with 8 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_files_are_decoded_one_at_a_time_and_only_when_asked(tmp_path):
+    paths = [save(tmp_path / f"{k}.png", [[k]], "L") for k in range(4)]
+    files = ImageFiles(tuple(paths), np.array([1, 2, 3, 4])).take(np.array([3, 1, 0]))
+    assert files.native_bytes.tolist() == [4, 2, 1]
+    os.unlink(paths[0])
+    decoded = files.decode(slice(0, 3))
+    assert [next(decoded)[0, 0, 0], next(decoded)[0, 0, 0]] == [3, 1]
+    with pytest.raises(PrepError, match=r"0\.png cannot be read"):
+        next(decoded)
