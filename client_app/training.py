@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from flower_ist.slice_message import LR_SCALES_KEY
 from flower_ist.tokens import TokenShard
 
 # Rows are read from the map for several batches at once: one gather instead of many small ones.
@@ -46,7 +47,7 @@ class LocalSettings:
             batch_size=_whole(config, "batch-size", least=1),
             learning_rate=_rate(config.get("learning-rate"), "learning-rate"),
             seed=_whole(config, "seed"),
-            lr_scales=_scales(str(config.get("lr-scales", "{}"))),
+            lr_scales=_scales(str(config.get(LR_SCALES_KEY, "{}"))),
         )
 
 
@@ -115,8 +116,10 @@ def _scales(text: str) -> dict[str, float]:
     except (ValueError, RecursionError):
         scales = None
     if not isinstance(scales, dict):
-        raise ValueError(f"The server sent 'lr-scales' as {text[:80]!r}: a JSON object is needed.")
-    return {name: _rate(scale, f"lr-scales of {name}") for name, scale in scales.items()}
+        raise ValueError(
+            f"The server sent {LR_SCALES_KEY!r} as {text[:80]!r}: a JSON object is needed."
+        )
+    return {name: _rate(scale, f"{LR_SCALES_KEY} of {name}") for name, scale in scales.items()}
 
 
 def _batches(
