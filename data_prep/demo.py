@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.progress import Progress
 
-from data_prep.encode import EncodeSettings, Encoding
+from data_prep.encode import Encoding
 from data_prep.images import ImageSet
 from data_prep.sources import read_fashion_mnist
 from data_prep.split import balanced_parts, first_of_each_class
@@ -21,25 +20,24 @@ PARTS = {"train": 4, "test": 2}
 PER_CLASS = {"train": 400, "test": 200}
 
 
-def write_demo_tokens(folder: Path, out: Path, settings: EncodeSettings) -> list[Path]:
+def write_demo_tokens(folder: Path, out: Path, encoding: Encoding) -> list[Path]:
     """Encode the first images of each class of Fashion-MNIST into int8 text shards.
 
     Every file holds 1,000 images, as many of each class, in a random order drawn from the seed. The
-    same settings on the same machine give the same files.
+    same encoding on the same machine gives the same files.
 
     Args:
         folder: Holds Fashion-MNIST's idx files.
         out: Gets ``train-0.json`` ... ``train-3.json``, ``test-0.json`` and ``test-1.json``.
-        settings: How to encode; the token type is always int8.
+        encoding: Encoder and mask; its token type must be int8.
 
     Returns:
         The files written.
 
     Raises:
-        PrepError: the images or the encoder cannot be used.
+        PrepError: the images cannot be used.
         ShardError: a file cannot be written.
     """
-    encoding = Encoding(replace(settings, token_dtype="int8"))
     out.mkdir(parents=True, exist_ok=True)
     written = []
     with Progress() as progress:
@@ -48,15 +46,15 @@ def write_demo_tokens(folder: Path, out: Path, settings: EncodeSettings) -> list
             count = PER_CLASS[split]
             chosen = first_of_each_class(data.labels, count, len(data.class_names))
             source = f"{data.source} (MIT), first {count} of each class of the {split} set"
-            for part, rows in enumerate(balanced_parts(chosen, parts, settings.seed)):
+            for part, rows in enumerate(balanced_parts(chosen, parts, encoding.mask.seed)):
                 name = f"{split}-{part}"
                 task = progress.add_task(f"Encoding {name}", total=len(rows))
                 images = data.take(rows)
                 tokens = []
                 for batch in encoding.batches(images):
-                    tokens.append(batch[0])
-                    progress.advance(task, len(batch[0]))
-                meta = encoding.meta(images, f"demo-{name}", source)
+                    tokens.append(batch)
+                    progress.advance(task, len(batch))
+                meta = encoding.meta(images, f"demo-{name}", source=source)
                 write_text(_in_memory(meta, np.concatenate(tokens), images), out / f"{name}.json")
                 written.append(out / f"{name}.json")
     return written

@@ -1,162 +1,186 @@
-"""Images -> masked CLS tokens -> token shards: one folder per client and one for the test set."""
+"""Images -> masked tokens: one frozen encoder, one way to drop patches, any number of views."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from data_prep import PrepError
-from data_prep.encoders import TokenEncoder, build_vit, load_weights, state_sha256
-from data_prep.images import ImageSet, masked_bytes
+from data_prep.images import INTERPOLATIONS, ImageSet, masked_bytes
 from data_prep.masking import kept_count, kept_patches
 from data_prep.noise import check_seed
-from data_prep.split import iid_split
-from flower_ist.token_meta import TOKEN_DTYPES, Encoder, Mask, ShardError, ShardMeta
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import client_folder, test_folder
+from flower_ist.token_meta import TOKEN_DTYPES, Mask, ShardMeta
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
+if TYPE_CHECKING:
+    from data_prep.encoders import ImageEncoder
+
+DRAWN_PER_EPOCH = ("random", "block")
+"""Mask kinds that differ from epoch to epoch: only of these are several views worth storing."""
 
 
 @dataclass(frozen=True)
-class EncodeSettings:
-    """How images become tokens; everything that a shard's meta data repeat.
+class Batch:
+    """Images that are decoded, resized and have their masks: all that an encoder needs.
 
     Attributes:
-        encoder: Name of a timm ViT.
-        weights: A local safetensors checkpoint; None for random weights drawn from ``seed``.
-        label: What the meta data call the encoder; empty for its timm name.
-        image_size: Height and width in pixels that images are resized to.
-        mask_kind: A name in ``masking.MASK_KINDS``.
-        mask_ratio: Share of patches dropped, in [0, 1).
-        seed: Of the masks, of the split and of random weights.
-        normalisation: ``model``, ``imagenet`` or ``half``.
-        interpolation: ``bicubic`` or ``bilinear``.
-        token_dtype: ``float16``, ``float32`` or ``int8``.
-        batch_size: Images encoded at once.
-        device: Where torch runs the encoder.
+        pixels: (B, 3, S, S) uint8.
+        kept: (V, B, k) kept patches of each view.
     """
 
-    encoder: str
-    weights: Path | None
-    image_size: int
-    label: str = ""
-    mask_kind: str = "random"
-    mask_ratio: float = 0.5
-    seed: int = 0
-    normalisation: str = "model"
-    interpolation: str = "bicubic"
-    token_dtype: str = "float16"
-    batch_size: int = 50
-    device: str = "cpu"
+    pixels: torch.Tensor
+    kept: NDArray[np.int64]
 
 
 class Encoding:
-    """A loaded encoder with its settings: makes batches of tokens and the meta data of shards.
+    """An encoder with its mask: makes tokens, and the meta data of the shards that hold them.
+
+    Attributes:
+        encoder: Returns one token (D,) for an image's kept patches.
+        mask: How patches are dropped; one view.
+        interpolation: How images are resized, ``bicubic`` or ``bilinear``.
+        token_dtype: What a shard stores, ``float16``, ``float32`` or ``int8``.
 
     Raises:
-        PrepError: the settings name an encoder, checkpoint or mask that cannot be used.
+        PrepError: the mask, the seed, the interpolation or the token type cannot be used.
     """
 
-    def __init__(self, settings: EncodeSettings) -> None:
-        if settings.token_dtype not in TOKEN_DTYPES:
-            raise PrepError(
-                f"The token type {settings.token_dtype!r} is unknown: use one of "
-                f"{', '.join(TOKEN_DTYPES)}."
-            )
-        if settings.batch_size < 1:
-            raise PrepError(f"The batch size must be at least 1, not {settings.batch_size}.")
-        check_seed(settings.seed)
-        self.settings = settings
-        model = build_vit(settings.encoder, settings.image_size, seed=settings.seed)
-        name = settings.label or settings.encoder
-        if settings.weights is None:
-            name, weights_sha256 = f"{name}, random weights", state_sha256(model)
-        else:
-            weights_sha256 = load_weights(model, settings.weights)
-        self.vit = TokenEncoder(model, settings.normalisation, settings.device)
-        patches = self.vit.grid[0] * self.vit.grid[1]
-        self.mask = Mask(
-            kind=settings.mask_kind,
-            ratio=settings.mask_ratio,
-            seed=settings.seed,
-            patches=patches,
-            kept=kept_count(patches, settings.mask_ratio),
-        )
-        self.record = Encoder(
-            name=name,
-            weights_sha256=weights_sha256,
-            image_size=self.vit.image_size,
-            patch_size=self.vit.patch_size,
-            normalisation=self.vit.normalisation,
-        )
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        *,
+        mask_kind: str = "random",
+        mask_ratio: float = 0.5,
+        seed: int = 0,
+        interpolation: str = "bicubic",
+        token_dtype: str = "float16",
+    ) -> None:
+        patches = encoder.grid[0] * encoder.grid[1]
+        kept = check_encoding(mask_kind, mask_ratio, seed, interpolation, token_dtype, patches)
+        self.encoder = encoder
+        self.mask = Mask(mask_kind, mask_ratio, seed, patches, kept)
+        self.interpolation = interpolation
+        self.token_dtype = token_dtype
 
-    def batches(self, data: ImageSet) -> Iterator[Batch]:
-        """Yield ``(tokens (B, D), labels (B,), image ids (B,))`` in the order of the images."""
-        for start in range(0, len(data), self.settings.batch_size):
-            rows = slice(start, start + self.settings.batch_size)
-            kept = kept_patches(
+    def prepare(self, data: ImageSet, views: int = 1) -> Batch:
+        """Decode and resize all images of ``data`` once and draw ``views`` masks for each.
+
+        View ``v`` of an image is its mask of epoch ``v``.
+
+        Raises:
+            PrepError: an image cannot be read.
+        """
+        masks = [
+            kept_patches(
                 self.mask.kind,
-                self.vit.grid,
+                self.encoder.grid,
                 self.mask.ratio,
                 seed=self.mask.seed,
-                image_ids=data.image_ids[rows],
+                image_ids=data.image_ids,
+                epoch=epoch,
             )
-            pixels = data.network_input(rows, self.vit.image_size, self.settings.interpolation)
-            yield self.vit.encode(pixels, kept), data.labels[rows], data.image_ids[rows]
+            for epoch in range(views)
+        ]
+        size = self.encoder.record.image_size
+        pixels = data.network_input(slice(None), size, self.interpolation)
+        return Batch(pixels, np.stack(masks))
 
-    def meta(self, data: ImageSet, client: str, source: str = "") -> ShardMeta:
-        """Return the meta data of a shard that holds all of ``data``; sizes are in bytes."""
-        native = data.native_bytes
+    def tokens(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the tokens (B * V, D): all views of the first image, then those of the second."""
+        views = [self.encoder.encode(batch.pixels, kept) for kept in batch.kept]
+        return np.stack(views, axis=1).reshape(-1, self.encoder.dim)
+
+    def batches(self, data: ImageSet, batch_size: int = 64) -> Iterator[NDArray[np.float32]]:
+        """Yield the tokens (B, D) of all images in their order, one view each."""
+        for start in range(0, len(data), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(data)))
+            yield self.tokens(self.prepare(data.take(rows)))
+
+    def meta(
+        self,
+        data: ImageSet,
+        client: str,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        views: int = 1,
+        source: str = "",
+    ) -> ShardMeta:
+        """Return the meta data of a shard of some images, of all where ``rows`` is None.
+
+        The byte totals count every example, so an image of V views counts V times. Kept patches
+        count what they take in a set that stores them alone, else their share of the native bytes.
+        """
+        rows = np.arange(len(data)) if rows is None else rows
+        native = _native_bytes(data, rows)
+        stored = native if data.file_bytes is None else int(data.file_bytes[rows].sum())
+        masked = masked_bytes(native, self.mask.patches, self.mask.kept)
+        if data.masked_bytes is not None:
+            masked = int(data.masked_bytes[rows].sum())
         return ShardMeta(
-            num_examples=len(data),
-            dim=self.vit.dim,
+            num_examples=len(rows) * views,
+            dim=self.encoder.dim,
             class_names=data.class_names,
-            encoder=self.record,
-            mask=self.mask,
-            image_bytes=native,
-            image_file_bytes=native if data.file_bytes is None else int(data.file_bytes.sum()),
-            masked_image_bytes=masked_bytes(native, self.mask.patches, self.mask.kept),
-            token_dtype=self.settings.token_dtype,
+            encoder=self.encoder.record,
+            mask=replace(self.mask, views=views),
+            image_bytes=native * views,
+            image_file_bytes=stored * views,
+            masked_image_bytes=masked * views,
+            token_dtype=self.token_dtype,
             client=client,
             split=data.split,
             source=source or data.source,
         )
 
 
-def encode_shards(
-    encoding: Encoding, train: ImageSet, test: ImageSet, clients: int, out: Path
-) -> list[Path]:
-    """Write ``out/client-0`` ... and ``out/test``; the training images are dealt IID by the seed.
-
-    Returns:
-        The folders written, the test shard last.
+def check_encoding(
+    mask_kind: str,
+    mask_ratio: float,
+    seed: int,
+    interpolation: str,
+    token_dtype: str,
+    patches: int,
+) -> int:
+    """Return how many of ``patches`` patches are kept, after a look at all the settings.
 
     Raises:
-        PrepError: there are more clients than images, or the sets' classes differ.
-        ShardError: a shard exists already or cannot be written.
+        PrepError: one of them is unknown or out of range.
     """
-    if train.class_names != test.class_names:
-        one_sided = sorted(set(train.class_names) ^ set(test.class_names))
-        reason = f"{one_sided[0]!r} is in one set only" if one_sided else "their order differs"
-        raise PrepError(f"The training and the test images have different classes: {reason}.")
-    parts = iid_split(len(train), clients, encoding.settings.seed)
-    images = {client_folder(out, k): train.take(rows) for k, rows in enumerate(parts)}
-    images[test_folder(out)] = test
-    for folder in images:
-        # Found out now, not after an hour of encoding.
-        if folder.exists():
-            raise ShardError(f"{folder} exists already: choose another folder or remove it.")
-    with Progress() as progress:
-        task = progress.add_task("Encoding images", total=len(train) + len(test))
-        for folder, data in images.items():
-            with ShardWriter(folder, encoding.meta(data, folder.name)) as writer:
-                for batch in encoding.batches(data):
-                    writer.append(*batch)
-                    progress.advance(task, len(batch[1]))
-    return list(images)
+    check_seed(seed)
+    if token_dtype not in TOKEN_DTYPES:
+        raise PrepError(
+            f"The token type {token_dtype!r} is unknown: use one of {', '.join(TOKEN_DTYPES)}."
+        )
+    if interpolation not in INTERPOLATIONS:
+        raise PrepError(
+            f"The interpolation {interpolation!r} is unknown: use {' or '.join(INTERPOLATIONS)}."
+        )
+    # No image is needed to find out whether the kind exists.
+    kept_patches(mask_kind, (1, patches), mask_ratio, seed=seed, image_ids=np.empty(0, np.int64))
+    return kept_count(patches, mask_ratio)
+
+
+def check_views(views: int, mask: Mask) -> None:
+    """Refuse views that would all be the same token.
+
+    Raises:
+        PrepError: there are none, or the mask does not change from epoch to epoch.
+    """
+    if views < 1:
+        raise PrepError(f"The number of views must be at least 1, not {views}.")
+    if views > 1 and (mask.kind not in DRAWN_PER_EPOCH or mask.kept == mask.patches):
+        raise PrepError(
+            f"{views} views of the {mask.kind} mask at ratio {mask.ratio} would be {views} times "
+            "the same token: use one view, or a random or block mask that drops patches."
+        )
+
+
+def _native_bytes(data: ImageSet, rows: NDArray[np.intp]) -> int:
+    images = data.images
+    if isinstance(images, np.ndarray):
+        # Taking the rows would copy their pixels.
+        return int(images[0].size) * len(rows)
+    return int(images.native_bytes[rows].sum())

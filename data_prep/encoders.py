@@ -1,173 +1,162 @@
-"""A frozen timm ViT that reads only the kept patches of an image and returns its CLS token.
-
-timm's ``VisionTransformer.forward_features`` embeds all patches, adds positions, puts the class
-token (and any register tokens) in front, and then calls ``patch_drop``: a module that does nothing
-outside training. Putting a gather there gives MAE's masking, exactly: every block then runs on the
-prefix tokens and the kept patches only.
-"""
+"""Every way to name an encoder, and what all encoders can do."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from data_prep import PrepError
+from data_prep.checkpoints import read_description
+from data_prep.cnn import PATCH_SIZE, PooledEncoder, build_cnn
 from data_prep.mask_kinds import Grid
-from data_prep.torchvision_guard import guard_torchvision
+from data_prep.timm_models import default_size, has_vit, published
+from data_prep.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.weights import fit_weights, load_weights, state_sha256
+from flower_ist.token_meta import Encoder
 
-guard_torchvision()
+__all__ = [
+    "EMBEDDED",
+    "ImageEncoder",
+    "KeptPatches",
+    "TokenEncoder",
+    "build_vit",
+    "load_weights",
+    "open_encoder",
+    "state_sha256",
+]
 
-import timm  # noqa: E402  (after the guard, which its import of torchvision may need)
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
-
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
-"""Mean and standard deviation of RGB in [0, 1], by the name a shard's meta data carry."""
-
-
-class KeptPatches(torch.nn.Module):
-    """Gathers the kept patches of (B, prefix + L, D); sits in a ViT's ``patch_drop``."""
-
-    def __init__(self, num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.num_prefix_tokens = num_prefix_tokens
-        self.kept: torch.Tensor | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (B, prefix + kept, D): the prefix tokens and the patches in ``self.kept``."""
-        if self.kept is None:
-            return x
-        prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        index = self.kept.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-        return torch.cat([prefix, patches.gather(1, index)], dim=1)
+EMBEDDED = Path(__file__).parent / "embedded" / "encoder.safetensors"
+"""The encoder that comes with this package."""
 
 
-class TokenEncoder:
-    """Encodes batches of masked images with a frozen ViT.
+class ImageEncoder(Protocol):
+    """Turns masked images into tokens.
 
     Attributes:
+        record: What a shard's meta data say about this encoder.
         grid: Rows and columns of patches.
         dim: Width D of a token.
-        image_size: Height and width of the input in pixels.
-        patch_size: Height and width of a patch in pixels.
-        normalisation: A name in ``NORMALISATIONS``.
     """
 
-    def __init__(
-        self, model: VisionTransformer, normalisation: str = "model", device: str = "cpu"
-    ) -> None:
-        if getattr(model, "cls_token", None) is None:
-            raise PrepError("The encoder has no class token: choose a ViT with one.")
-        self.normalisation = _resolve_normalisation(model, normalisation)
-        self.image_size, width = model.patch_embed.img_size
-        self.patch_size, patch_width = model.patch_embed.patch_size
-        if (width, patch_width) != (self.image_size, self.patch_size):
-            raise PrepError("The encoder must take square images in square patches.")
-        self.grid: Grid = model.patch_embed.grid_size
-        self.dim = int(model.embed_dim)
-        self._gather = KeptPatches(model.num_prefix_tokens)
-        model.patch_drop = self._gather  # type: ignore[assignment]
-        try:
-            self._model = model.requires_grad_(False).eval().to(device)
-        except (RuntimeError, AssertionError) as err:
-            reason = str(err).splitlines()[0].rstrip(".")
-            raise PrepError(f"The device {device!r} cannot be used: {reason}.") from err
-        mean, std = (torch.tensor(v, device=device) for v in NORMALISATIONS[self.normalisation])
-        self._mean, self._std = mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
+    record: Encoder
+    grid: Grid
+    dim: int
 
     def encode(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the class tokens after the final norm, (B, D) float32.
-
-        Args:
-            pixels: (B, 3, image_size, image_size) float32 in [0, 1].
-            kept: (B, k) indices of the patches to read, in row order.
-        """
-        device = self._mean.device
-        with torch.inference_mode():
-            self._gather.kept = torch.from_numpy(kept).to(device)
-            tokens = self._model.forward_features((pixels.to(device) - self._mean) / self._std)
-        return tokens[:, 0].float().cpu().numpy()
+        """Return tokens (B, D) of pixels (B, 3, S, S) uint8 of which patches (B, k) are kept."""
 
 
-def build_vit(name: str, image_size: int, *, seed: int = 0) -> VisionTransformer:
-    """Build timm's ViT ``name`` for an image size, its weights drawn from ``seed``.
+def open_encoder(
+    encoder: str,
+    weights: str = "",
+    *,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    pool: str = "cls",
+    layer: int = 0,
+    normalisation: str = "model",
+    dtype: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    label: str = "",
+) -> ImageEncoder:
+    """Build an encoder, load its weights and freeze it.
 
-    Layer scale is set to 1 instead of DINOv2's 1e-5: a random network would otherwise return the
-    same token for every image. A checkpoint overwrites it.
+    Args:
+        encoder: ``embedded``, the path of a ``.safetensors`` file that describes its network (as
+            ``flower-ist pretrain`` writes it), or the name of a ViT or CNN in timm.
+        weights: Empty for those that the file comes with; ``pretrained`` for timm's, from the
+            Hugging Face hub; ``random`` as a control; or a local checkpoint.
+        image_size: Height and width of the input in pixels; None for the network's own.
+        patch_size: Height and width of a patch in pixels; None for the network's own, or 16 for a
+            CNN, which has none. A ViT's weights are resampled to it.
+        pool: ``cls`` or ``mean`` of the kept patches; a CNN always takes the mean.
+        layer: Blocks of a ViT to run, 0 for all.
+        normalisation: ``model`` for the network's own, ``imagenet``, ``half`` or six numbers,
+            mean/deviation.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, for weights and activations.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        seed: Of random weights.
+        label: What the record calls the encoder; empty for its own name.
 
     Raises:
-        PrepError: timm has no such ViT, or the image size is no multiple of its patch size.
+        PrepError: any of these is unknown, missing or does not fit the others.
     """
-    if not timm.is_model(name):
-        raise PrepError(f"timm knows no model {name!r}: see timm.list_models('vit_*').")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = timm.create_model(name, img_size=image_size, num_classes=0, global_pool="token")
-        except (TypeError, AssertionError) as err:
-            raise PrepError(f"{name} cannot be built for {image_size} pixels: {err}.") from err
-    if not isinstance(model, VisionTransformer):
-        raise PrepError(f"{name} is not a plain timm VisionTransformer: choose a vit_* model.")
-    patch = model.patch_embed.patch_size[0]
-    if image_size < patch or image_size % patch:
-        raise PrepError(
-            f"An image size of {image_size} pixels is no multiple of {name}'s patches of {patch}."
+    file = _file_of(encoder)
+    name, kwargs = encoder, dict[str, Any]()
+    if file is not None:
+        described = read_description(file)
+        name, kwargs = described["timm"], dict(described["kwargs"])
+        label = label or described["label"] or name
+        normalisation = described["normalisation"] if normalisation == "model" else normalisation
+    own_size = kwargs.pop("img_size", None)
+    size = image_size
+    if size is None:
+        size = own_size or default_size(name)
+    label = label or name
+    if weights == "random":
+        label = f"{label}, random weights"
+    if has_vit(name):
+        if patch_size is not None:
+            kwargs["patch_size"] = patch_size
+        vit = build_vit(name, size, seed=seed, **kwargs)
+        return TokenEncoder(
+            vit,
+            normalisation,
+            device,
+            pool=pool,
+            layer=layer,
+            dtype=dtype,
+            name=label,
+            weights_sha256=_load(vit, weights, name, file),
         )
-    for parameter, value in model.named_parameters():
-        if parameter.endswith((".ls1.gamma", ".ls2.gamma")):
-            torch.nn.init.ones_(value)
-    return model
+    if layer:
+        raise PrepError(f"{name} is no ViT and always run whole: leave the layer at 0.")
+    cnn = build_cnn(name, seed=seed)
+    return PooledEncoder(
+        cnn,
+        size,
+        PATCH_SIZE if patch_size is None else patch_size,
+        normalisation,
+        device,
+        dtype=dtype,
+        name=label,
+        weights_sha256=_load(cnn, weights, name, file),
+    )
 
 
-def load_weights(model: VisionTransformer, file: Path) -> str:
-    """Load a safetensors checkpoint, positions resampled to the image size; return its SHA-256.
-
-    Weights of a classifier head are left out. Half-precision weights become float32.
-
-    Raises:
-        PrepError: the file is missing, is not safetensors, or does not fit the model.
-    """
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise PrepError(f"There is no .safetensors checkpoint at {file}: check the path.")
-    try:
-        state = {name: tensor.float() for name, tensor in load_file(file).items()}
-        state = checkpoint_filter_fn(state, model)
-        state = {k: v for k, v in state.items() if not k.startswith("head.")}
-        model.load_state_dict(state)
-    except (SafetensorError, RuntimeError, KeyError) as err:
-        reason = str(err).strip().splitlines()[-1].strip().rstrip(".")
-        raise PrepError(f"{file} does not fit the encoder: {reason}.") from err
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _file_of(encoder: str) -> Path | None:
+    if encoder == "embedded":
+        if not EMBEDDED.is_file():
+            raise PrepError(
+                "This installation lacks the embedded encoder: make one with flower-ist pretrain."
+            )
+        return EMBEDDED
+    return Path(encoder) if encoder.endswith(".safetensors") else None
 
 
-def state_sha256(model: torch.nn.Module) -> str:
-    """Return the SHA-256 over a model's tensors in order: names random weights as a file's does."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _resolve_normalisation(model: Any, name: str) -> str:
-    if name in NORMALISATIONS:
-        return name
-    if name != "model":
-        choices = ", ".join(["model", *NORMALISATIONS])
-        raise PrepError(f"The normalisation {name!r} is unknown: use one of {choices}.")
-    config = getattr(model, "pretrained_cfg", None) or {}
-    wanted = (tuple(config.get("mean", ())), tuple(config.get("std", ())))
-    for known, values in NORMALISATIONS.items():
-        if values == wanted:
-            return known
-    raise PrepError("The model's configuration names no known normalisation: choose one yourself.")
+def _load(model: Any, weights: str, name: str, file: Path | None) -> str:
+    """Give the model its weights and return their hash."""
+    if weights == "random":
+        return state_sha256(model)
+    if weights == "pretrained":
+        if file is not None:
+            raise PrepError(
+                f"{file} comes with its own weights: leave out 'pretrained', which means timm's."
+            )
+        # Hashed as published, as resampled positions may differ in the last bit between machines.
+        source = published(name)
+        fit_weights(model, source.state_dict(), f"What timm publishes as {name}")
+        return state_sha256(source)
+    if weights:
+        return load_weights(model, Path(weights))
+    if file is None:
+        raise PrepError(
+            f"{name} needs weights: use pretrained (timm's, from the network), a checkpoint's "
+            "path, or random."
+        )
+    return load_weights(model, file)

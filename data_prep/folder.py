@@ -5,76 +5,103 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from data_prep import PrepError
-from data_prep.image_files import ImageFiles, read_image
+from data_prep.checking import check_images
+from data_prep.classes import check_same_classes
+from data_prep.image_files import ImageFiles, check_image
 from data_prep.images import ImageSet
 
-ON_ERROR = ("stop", "skip")
-"""What to do about a file that cannot be read as an image."""
 _TEST_FOLDERS = ("test", "val")
+_LEFTOVER = "__MACOSX"
+"""What one system's archives hold beside the images."""
+
+
+def class_root(folder: Path) -> Path:
+    """Return the folder of the class folders, where the archive or the user put one around it.
+
+    RESISC45 comes as ``NWPU-RESISC45/airplane/...``, AID as ``AID/Airport/...``: the folder that
+    holds nothing but such a folder stands for it.
+
+    Raises:
+        PrepError: the folder cannot be listed.
+    """
+    inside = [path for path in _listed(folder) if path.is_dir()]
+    if len(inside) != 1 or inside[0].name in ("train", *_TEST_FOLDERS):
+        return folder
+    return class_root(inside[0]) if any(path.is_dir() for path in _listed(inside[0])) else folder
 
 
 def published_test(folder: Path) -> Path | None:
     """Return the test split's folder if ``folder`` holds ``train`` and ``test``, else ``val``."""
-    if not (folder / "train").is_dir():
+    root = class_root(folder)
+    if not (root / "train").is_dir():
         return None
-    return next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
+    return next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
 
 
-def read_folder(folder: Path, split: str, on_error: str = "stop") -> ImageSet:
+def read_folder(
+    folder: Path,
+    split: str,
+    on_error: str = "stop",
+    *,
+    partial: bool = False,
+    workers: int | None = None,
+) -> ImageSet:
     """Read the images of class folders; only their paths and sizes stay in memory.
 
-    Classes are the sorted names of the folders in ``folder``, or, where a split is published, of
-    those in its ``train`` and in its ``test`` (else ``val``) folder. An image's id is its position
-    among the sorted relative paths, unreadable files included, so that a bad file changes no other
-    image's mask. Names that start with a dot are passed over. Every file is decoded once, here:
-    what cannot be read is found before anything is encoded.
+    Classes are the sorted names of the folders in ``folder`` (or in the lone folder inside it, see
+    :func:`class_root`), or, where a split is published, of those in its ``train`` and in its
+    ``test`` (else ``val``) folder. An image's id is its position among the sorted relative paths,
+    unreadable files included, so that a bad file changes no other image's mask. Names that start
+    with a dot are passed over. Every file is decoded once, here: what cannot be read is found
+    before anything is encoded.
 
     Args:
         folder: Holds a folder for each class, or ``train`` and ``test``.
         split: ``train`` or ``test``; which one to read where both are published.
         on_error: ``stop``, or ``skip`` to list unreadable files in the set's ``skipped``.
+        partial: A class schema follows: a class may lack images, or a folder in one split.
+        workers: Threads that check files; None for as many as there are cores, up to 8.
 
     Raises:
         PrepError: there is no class, a class is empty or in one split only, a class folder holds a
             folder, or a file cannot be read under ``stop``.
     """
-    root, tests = folder, published_test(folder)
+    root = top = class_root(folder)
+    tests = published_test(top)
     if tests is not None:
-        _check_same_classes(folder / "train", tests)
-        root = tests if split == "test" else folder / "train"
+        root = tests if split == "test" else top / "train"
+        if not partial:
+            train = top / "train"
+            check_same_classes(_class_names(train), _class_names(tests), train, tests)
     names = _class_names(root)
-    listed = [(f"{name}/{path.name}", path) for name in names for path in _files(root / name)]
+    listed = [
+        (f"{name}/{path.name}", path) for name in names for path in _files(root / name, partial)
+    ]
+    if not listed:
+        raise PrepError(f"No class folder in {root} holds an image.")
     listed.sort()
-    ids, paths, native, sizes, skipped = [], [], [], [], []
-    for image_id, (_, path) in enumerate(track(listed, f"Checking {split} images")):
-        try:
-            file = read_image(path)
-        except PrepError as err:
-            if on_error == "stop":
-                sentence = str(err).rstrip(".")
-                raise PrepError(f"{sentence}; remove it or use --on-error skip.") from err
-            skipped.append(str(err))
-            continue
-        ids.append(image_id)
-        paths.append(path)
-        native.append(file.native_bytes)
-        sizes.append(file.file_bytes)
+    paths = [path for _, path in listed]
+
+    def look(row: int) -> tuple[int, int]:
+        return check_image(paths[row], paths[row]), paths[row].stat().st_size
+
+    checked = check_images(look, len(paths), split, on_error, workers)
     number = {name: label for label, name in enumerate(names)}
-    labels = [number[path.parent.name] for path in paths]
-    if missing := sorted(set(range(len(names))) - set(labels)):
+    readable = [paths[row] for row in checked.rows]
+    labels = np.array([number[path.parent.name] for path in readable], dtype=np.int64)
+    if not partial and (missing := sorted(set(range(len(names))) - set(labels.tolist()))):
         raise PrepError(f"The class {names[missing[0]]!r} in {root} has no readable image.")
     return ImageSet(
-        images=ImageFiles(tuple(paths), np.array(native, dtype=np.int64)),
-        labels=np.array(labels, dtype=np.int64),
-        image_ids=np.array(ids, dtype=np.int64),
+        images=ImageFiles(tuple(readable), checked.facts[:, 0]),
+        labels=labels,
+        image_ids=checked.rows,
         class_names=tuple(names),
-        source=folder.resolve().name,
+        source=top.resolve().name,
         split=split,
-        file_bytes=np.array(sizes, dtype=np.int64),
-        skipped=tuple(skipped),
+        file_bytes=checked.facts[:, 1],
+        skipped=checked.skipped,
     )
 
 
@@ -88,7 +115,7 @@ def _class_names(root: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, may_be_empty: bool) -> list[Path]:
     files = _listed(folder)
     for path in files:
         if path.is_dir():
@@ -96,23 +123,14 @@ def _files(folder: Path) -> list[Path]:
                 f"The class folder {folder} holds the folder {path.name}: put its images into the "
                 "class folder itself; a published split needs both a train and a test folder."
             )
-    if not files:
+    if not files and not may_be_empty:
         raise PrepError(f"The class folder {folder} is empty: add images or remove it.")
     return files
 
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        entries = list(folder.iterdir())
     except OSError as err:
         raise PrepError(f"{folder} cannot be listed: {err.strerror}.") from err
-
-
-def _check_same_classes(train: Path, test: Path) -> None:
-    classes = {folder: set(_class_names(folder)) for folder in (train, test)}
-    for one, other in ((train, test), (test, train)):
-        if missing := sorted(classes[one] - classes[other]):
-            raise PrepError(
-                f"The class {missing[0]!r} is in {one} but not in {other}: add its images there or "
-                "remove it."
-            )
+    return [path for path in entries if not path.name.startswith(".") and path.name != _LEFTOVER]

@@ -14,14 +14,17 @@ torchvision's ``ImageFolder``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
 
 _GREY = ("1", "L", "LA", "La")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -30,28 +33,12 @@ _ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One decoded file.
-
-    Attributes:
-        pixels: (H, W, C) uint8, C = 1 or 3.
-        native_bytes: Height x width x channels as stored, in bytes: a palette's index and a grey
-            value are 1 channel, transparency is 1 more, and a 16-bit grey value counts 2.
-        file_bytes: Size on disk, in bytes.
-    """
-
-    pixels: NDArray[np.uint8]
-    native_bytes: int
-    file_bytes: int
-
-
-@dataclass(frozen=True)
 class ImageFiles:
     """Files in place of their pixels: only the paths and the bytes per file are in memory.
 
     Attributes:
         paths: N files.
-        native_bytes: (N,) bytes of each image as decoded, see :class:`ImageFile`.
+        native_bytes: (N,) uncompressed bytes of each image, see :func:`native_bytes`.
     """
 
     paths: tuple[Path, ...]
@@ -72,34 +59,54 @@ class ImageFiles:
             PrepError: a file cannot be read any more.
         """
         for row in np.arange(len(self.paths))[rows]:
-            yield read_image(self.paths[row]).pixels
+            yield decode_image(self.paths[row], self.paths[row])
 
 
-def read_image(path: Path) -> ImageFile:
-    """Decode one image file completely.
+def decode_image(file: Path | BinaryIO, name: object) -> NDArray[np.uint8]:
+    """Return the pixels (H, W, 1 or 3) of a file, or of its content; errors call it ``name``.
 
     Raises:
-        PrepError: the file is missing, damaged, no image, or of a mode without a known range.
+        PrepError: it is missing, damaged, no image, or of a mode without a known range.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode not in _GREY + _DEEP_GREY + _COLOUR:
-                raise PrepError(f"{path} has pixels of mode {image.mode}: store it with 8 bits.")
-            pixels = _to_pixels(image)
-            width, height = image.size
-            file_bytes = path.stat().st_size
-            channels = 2 if image.mode in _DEEP_GREY else len(image.getbands())
-    except PrepError:
-        raise
-    # On damaged files PIL's readers raise OSError, SyntaxError, IndexError and many others.
-    except Exception as err:
-        reason = _reason(err)
-        raise PrepError(f"{path} cannot be read as an image: {reason}.") from err
-    return ImageFile(pixels, height * width * channels, file_bytes)
+    with _opened(file, name) as image:
+        return to_pixels(image, name)
 
 
-def _to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+def check_image(file: Path | BinaryIO, name: object) -> int:
+    """Return what :func:`native_bytes` of a file would be; refuses what decoding would refuse.
+
+    The whole file is decoded, but a JPEG at an eighth of its size: its data are read to the end
+    and most of the arithmetic is saved.
+
+    Raises:
+        PrepError: as :func:`decode_image`.
+    """
+    with _opened(file, name) as image:
+        size = image.size
+        drafted = image.draft(None, (1, 1)) is not None
+        image.load()
+        _check_mode(image, name)
+        return _bytes_of(size if drafted else image.size, image)
+
+
+def native_bytes(image: Image.Image) -> int:
+    """Return height x width x channels as stored, in bytes.
+
+    A palette's index and a grey value are 1 channel, transparency is 1 more, and a 16-bit grey
+    value counts 2.
+    """
+    return _bytes_of(image.size, image)
+
+
+def to_pixels(image: Image.Image, name: object) -> NDArray[np.uint8]:
+    """Return an image's pixels (H, W, 1 or 3) uint8; errors call it ``name``.
+
+    Raises:
+        PrepError: its mode has no known range.
+    """
+    # Some readers know the mode only after decoding.
+    image.load()
+    _check_mode(image, name)
     if image.mode in _DEEP_GREY:
         # PIL's own conversion cuts off everything above 255.
         return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
@@ -112,9 +119,28 @@ def _to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
+def _bytes_of(size: tuple[int, int], image: Image.Image) -> int:
+    return size[0] * size[1] * (2 if image.mode in _DEEP_GREY else len(image.getbands()))
+
+
+def _check_mode(image: Image.Image, name: object) -> None:
+    if image.mode not in _GREY + _DEEP_GREY + _COLOUR:
+        raise PrepError(f"{name} has pixels of mode {image.mode}: store it with 8 bits.")
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as image:
+            yield image
+    except PrepError:
+        raise
+    # On damaged files PIL's readers raise OSError, SyntaxError, IndexError and many others.
+    except Exception as err:
+        raise PrepError(f"{name} cannot be read as an image: {_reason(err)}.") from err
+
+
 def _reason(err: Exception) -> str:
     if isinstance(err, OSError) and err.strerror:
         return err.strerror
-    if isinstance(err, UnidentifiedImageError):
-        return "its format is unknown"
-    return (str(err).strip() or type(err).__name__).splitlines()[0].rstrip(".")
+    return "its format is unknown" if isinstance(err, UnidentifiedImageError) else first_line(err)

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.image_files import ImageFiles
 from data_prep.mask_kinds import Grid
+from flower_ist.token_meta import Mask
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
 
+class StoredImages(Protocol):
+    """Images that stay where they are stored until they are decoded."""
+
+    @property
+    def native_bytes(self) -> NDArray[np.int64]:
+        """(N,) uncompressed bytes of each image."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """Return some images, in that order; none is decoded."""
+
+    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (H, W, 1 or 3) of some images, one at a time.
+
+        Raises:
+            PrepError: an image cannot be read.
+        """
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: arrays of one size in memory, or files of any size that stay on disk.
+    """Labelled images: arrays of one size in memory, or of any size and stored elsewhere.
 
     Attributes:
-        images: (N, H, W, C) uint8, C = 1 or 3, or N files.
+        images: (N, H, W, C) uint8, C = 1 or 3, or N stored images.
         labels: (N,) whole numbers, indices into ``class_names``.
         image_ids: (N,) positions in the published order; masks are drawn from them.
         class_names: One name per class.
@@ -30,9 +53,12 @@ class ImageSet:
         split: ``train`` or ``test``.
         file_bytes: (N,) bytes of each image's stored file, or None where images have no own file.
         skipped: A sentence for each unreadable file that was left out.
+        owners: (N,) texts: whose image it is, or None where nobody knows.
+        mask: The mask under which patches were dropped already (their pixels are 0), if any.
+        masked_bytes: (N,) stored bytes of each image's kept patches, where ``mask`` is given.
     """
 
-    images: NDArray[np.uint8] | ImageFiles
+    images: NDArray[np.uint8] | StoredImages
     labels: NDArray[np.int64]
     image_ids: NDArray[np.int64]
     class_names: tuple[str, ...]
@@ -40,10 +66,13 @@ class ImageSet:
     split: str = "train"
     file_bytes: NDArray[np.int64] | None = None
     skipped: tuple[str, ...] = ()
+    owners: NDArray[np.str_] | None = None
+    mask: Mask | None = None
+    masked_bytes: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        if not isinstance(self.images, ImageFiles):
+        if isinstance(self.images, np.ndarray):
             _check_array(self.images, self.source)
         elif not count:
             raise PrepError(f"{self.source}: there are no images.")
@@ -52,6 +81,12 @@ class ImageSet:
                 f"{self.source}: {count} images need as many labels and image ids, not "
                 f"{self.labels.shape} and {self.image_ids.shape}."
             )
+        for name in ("file_bytes", "owners", "masked_bytes"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (count,):
+                raise PrepError(
+                    f"{self.source}: {count} images need as many {name}, not {values.shape}."
+                )
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise PrepError(f"{self.source}: a label is outside 0 to {len(self.class_names) - 1}.")
 
@@ -62,30 +97,32 @@ class ImageSet:
     @property
     def native_bytes(self) -> int:
         """Height x width x channels, summed over the images: their uncompressed bytes."""
-        if isinstance(self.images, ImageFiles):
-            return int(self.images.native_bytes.sum())
-        return self.images.size
+        if isinstance(self.images, np.ndarray):
+            return self.images.size
+        return int(self.images.native_bytes.sum())
 
     def take(self, rows: NDArray[np.intp]) -> ImageSet:
         """Return the images of some rows, in that order."""
         images = self.images
         return replace(
             self,
-            images=images.take(rows) if isinstance(images, ImageFiles) else images[rows],
+            images=images[rows] if isinstance(images, np.ndarray) else images.take(rows),
             labels=self.labels[rows],
             image_ids=self.image_ids[rows],
             file_bytes=None if self.file_bytes is None else self.file_bytes[rows],
+            owners=None if self.owners is None else self.owners[rows],
+            masked_bytes=None if self.masked_bytes is None else self.masked_bytes[rows],
         )
 
     def network_input(self, rows: slice, size: int, interpolation: str = "bicubic") -> torch.Tensor:
-        """Return some images as :func:`network_input` (B, 3, size, size).
+        """Return some images as :func:`network_input` (B, 3, size, size) uint8.
 
-        Of files, one at a time is in memory at its native size.
+        Of stored images, one at a time is in memory at its native size.
 
         Raises:
-            PrepError: the interpolation is unknown or a file cannot be read.
+            PrepError: the interpolation is unknown or an image cannot be read.
         """
-        if not isinstance(self.images, ImageFiles):
+        if isinstance(self.images, np.ndarray):
             return network_input(self.images[rows], size, interpolation)
         decoded = self.images.decode(rows)
         return torch.cat([network_input(pixels[None], size, interpolation) for pixels in decoded])
@@ -94,9 +131,9 @@ class ImageSet:
         """Return some images at their native size, (B, H, W, C), all in memory.
 
         Raises:
-            PrepError: they differ in size or channels, or a file cannot be read.
+            PrepError: they differ in size or channels, or an image cannot be read.
         """
-        if not isinstance(self.images, ImageFiles):
+        if isinstance(self.images, np.ndarray):
             return self.images[rows]
         decoded: list[NDArray[np.uint8]] = []
         for pixels in self.images.decode(rows):
@@ -112,10 +149,12 @@ class ImageSet:
 def network_input(
     images: NDArray[np.uint8], size: int, interpolation: str = "bicubic"
 ) -> torch.Tensor:
-    """Resize images (B, H, W, C) uint8 to (B, 3, size, size) float32 in [0, 1].
+    """Resize images (B, H, W, C) uint8 to (B, 3, size, size) uint8.
 
-    The whole image is resized, not cropped, so that every native pixel lies under one patch. Grey
-    images are repeated to three channels. Shrinking is antialiased.
+    Rounding to whole numbers is what image libraries do; here it also lets kept patches be stored
+    as bytes and encoded later to the same tokens. The whole image is resized, not cropped, so that
+    every native pixel lies under one patch. Grey images are repeated to three channels. Shrinking
+    is antialiased.
 
     Raises:
         PrepError: the interpolation is unknown.
@@ -125,13 +164,14 @@ def network_input(
             f"The interpolation {interpolation!r} is unknown: use {' or '.join(INTERPOLATIONS)}."
         )
     # A copy, as torch warns of arrays that cannot be written, such as those of a file's bytes.
-    pixels = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C")).float() / 255
+    pixels = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
     if pixels.shape[2:] != (size, size):
-        pixels = torch.nn.functional.interpolate(
-            pixels, size=(size, size), mode=interpolation, antialias=True
+        resized = torch.nn.functional.interpolate(
+            pixels.float(), size=(size, size), mode=interpolation, antialias=True
         )
-    # Bicubic overshoots at edges.
-    return pixels.clamp(0, 1).expand(-1, 3, -1, -1)
+        # Bicubic overshoots at edges.
+        pixels = resized.round().clamp(0, 255).to(torch.uint8)
+    return pixels.expand(-1, 3, -1, -1)
 
 
 def masked_pixels(

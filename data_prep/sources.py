@@ -1,171 +1,146 @@
-"""Where images come from: a ``.npz`` file, Fashion-MNIST's idx files, or class folders."""
+"""One entry for every source of images: by its form or its name the right reader is chosen."""
 
 from __future__ import annotations
 
-import gzip
-import math
-import zipfile
-import zlib
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.folder import ON_ERROR, published_test, read_folder
+from data_prep.checking import ON_ERROR
+from data_prep.class_schema import apply_classes
+from data_prep.classes import check_same_classes
+from data_prep.fashion_mnist import is_fashion_mnist, read_fashion_mnist, read_idx
+from data_prep.folder import published_test, read_folder
+from data_prep.huggingface import hub_has_test, read_hub
 from data_prep.images import ImageSet
-from data_prep.split import hold_out, stratified_hold_out
+from data_prep.masked_images import is_masked, masked_has_test, read_masked
+from data_prep.named_source import parse_named
+from data_prep.npz import read_npz
+from data_prep.split import stratified_hold_out
+from data_prep.table import SUFFIXES, read_table, table_has_test
+from data_prep.torchvision_sets import read_torchvision, torchvision_has_test
 
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-_IDX_SPLITS = {"train": "train", "test": "t10k"}
-_IDX_UINT8 = 0x08
+__all__ = [
+    "read_fashion_mnist",
+    "read_idx",
+    "read_npz",
+    "read_source",
+    "read_train_and_test",
+]
 
 
-def read_source(path: Path, split: str = "train", on_error: str = "stop") -> ImageSet:
-    """Read a ``.npz`` file, one split of Fashion-MNIST's idx files, or a folder of class folders.
+@dataclass(frozen=True)
+class _Reader:
+    """Reads ``train`` or ``test`` of a source, and says whether it publishes both."""
 
-    ``on_error`` says what becomes of unreadable image files: see :func:`read_folder`.
+    read: Callable[[str], ImageSet]
+    has_test: Callable[[], bool]
+
+
+def read_source(
+    source: str | Path,
+    split: str = "train",
+    on_error: str = "stop",
+    *,
+    classes: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> ImageSet:
+    """Read one split of any source; a source that publishes no test split is read whole.
+
+    A source is one of:
+
+    * a folder of class folders, also with ``train`` and ``test`` around them, or with one folder
+      around all, as RESISC45 and AID are published;
+    * a folder with Fashion-MNIST's idx files;
+    * a folder that ``flower-ist mask`` wrote;
+    * a ``.npz`` file of ``x`` and ``y``;
+    * a ``.csv`` or ``.parquet`` file with the columns path and label;
+    * ``hf:NAME[:CONFIG]``, a data set of the Hugging Face hub or saved in a local folder;
+    * ``torchvision:NAME``, such as ``torchvision:CIFAR10``.
+
+    Args:
+        source: A path or a name.
+        split: ``train`` or ``test``.
+        on_error: What becomes of an unreadable image: ``stop``, or ``skip`` to list it in the set's
+            ``skipped``. The others keep their ids.
+        classes: The class schema's names. Labels are numbered by it, and classes may lack images.
+        workers: Threads that check images; None for as many as there are cores, up to 8.
 
     Raises:
         PrepError: nothing readable is there.
     """
+    data = _reader(source, on_error, classes is not None, workers).read(split)
+    return data if classes is None else apply_classes(data, classes)
+
+
+def read_train_and_test(
+    source: str | Path,
+    test: str | Path | None,
+    test_share: float,
+    seed: int,
+    on_error: str = "stop",
+    classes: Sequence[str] | None = None,
+    *,
+    workers: int | None = None,
+) -> tuple[ImageSet, ImageSet]:
+    """Read both sets: a published test split, a second source, or a share held out by the seed.
+
+    The same share of each class is held out; see :func:`read_source` for the arguments.
+
+    Raises:
+        PrepError: a source cannot be read, the two sets have different classes, or the share leaves
+            a set empty.
+    """
+    reader = _reader(source, on_error, classes is not None, workers)
+    train = reader.read("train")
+    if test is not None:
+        held = _reader(test, on_error, classes is not None, workers).read("test")
+    elif reader.has_test():
+        held = reader.read("test")
+    else:
+        train_rows, test_rows = stratified_hold_out(train.labels, test_share, seed)
+        train, held = train.take(train_rows), replace(train.take(test_rows), split="test")
+    if classes is not None:
+        return apply_classes(train, classes), apply_classes(held, classes)
+    places = ("the training images", "the test images")
+    check_same_classes(train.class_names, held.class_names, *places)
+    return train, held
+
+
+def _reader(source: str | Path, on_error: str, partial: bool, workers: int | None) -> _Reader:
     if on_error not in ON_ERROR:
         raise PrepError(
             f"The choice on error {on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
         )
+    if named := parse_named(str(source)):
+        if named.scheme == "hf":
+            return _Reader(
+                lambda split: read_hub(named, split, on_error, partial=partial, workers=workers),
+                lambda: hub_has_test(named),
+            )
+        return _Reader(
+            lambda split: read_torchvision(named, split, on_error, workers=workers),
+            lambda: torchvision_has_test(named),
+        )
+    path = Path(source)
+    if path.is_dir() and is_masked(path):
+        return _Reader(lambda split: read_masked(path, split), lambda: masked_has_test(path))
+    if path.is_dir() and is_fashion_mnist(path):
+        return _Reader(lambda split: read_fashion_mnist(path, split), lambda: True)
     if path.is_dir():
-        if _is_fashion_mnist(path):
-            return read_fashion_mnist(path, split)
-        return read_folder(path, split, on_error)
+        return _Reader(
+            lambda split: read_folder(path, split, on_error, partial=partial, workers=workers),
+            lambda: published_test(path) is not None,
+        )
+    if path.suffix in SUFFIXES:
+        return _Reader(
+            lambda split: read_table(path, split, on_error, partial=partial, workers=workers),
+            lambda: table_has_test(path),
+        )
     if path.suffix == ".npz":
-        return read_npz(path, split)
+        return _Reader(lambda split: read_npz(path, split), lambda: False)
     raise PrepError(
-        f"{path} is neither a .npz file nor a folder of class folders or of Fashion-MNIST's idx "
-        "files: check it."
+        f"{source} is no source of images: give a folder, a .npz, .csv or .parquet file, hf:NAME "
+        "or torchvision:NAME."
     )
-
-
-def read_npz(path: Path, split: str = "train") -> ImageSet:
-    """Read ``x`` (N, H, W) or (N, H, W, C) uint8 and ``y`` (N,) from a ``.npz`` without pickles.
-
-    Optional arrays: ``index`` (N,), the images' positions in the published order (default: 0 to
-    N - 1), and ``class_names`` (C,) texts (default: the labels' numbers).
-
-    Raises:
-        PrepError: the file is missing or damaged, or an array is missing or of another form.
-    """
-    try:
-        # numpy leaves a file open that it opened itself and cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {
-                name: file[name] for name in ("x", "y", "index", "class_names") if name in file
-            }
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as err:
-        raise PrepError(f"{path} is not a readable .npz file of plain arrays: {err}.") from err
-    if "x" not in arrays or "y" not in arrays:
-        raise PrepError(f"{path} must hold the arrays x (images) and y (labels).")
-    x, y = arrays["x"], arrays["y"]
-    if y.dtype.kind not in "iu" or y.ndim != 1 or not len(y) or y.min() < 0:
-        raise PrepError(f"{path}: y must hold one whole number of 0 and up per image.")
-    names = arrays.get("class_names", np.arange(int(y.max()) + 1).astype(str))
-    index = arrays.get("index", np.arange(len(x)))
-    if index.dtype.kind not in "iu" or (len(index) and index.min() < 0):
-        raise PrepError(f"{path}: index must hold whole numbers of 0 and up.")
-    return ImageSet(
-        images=x[..., None] if x.ndim == 3 else x,
-        labels=y.astype(np.int64),
-        image_ids=index.astype(np.int64),
-        class_names=tuple(str(name) for name in names),
-        source=path.stem,
-        split=split,
-    )
-
-
-def read_fashion_mnist(folder: Path, split: str) -> ImageSet:
-    """Read Fashion-MNIST (Xiao et al. 2017, MIT licence) from its idx files, gzipped or not.
-
-    The folder holds ``train-images-idx3-ubyte[.gz]`` and the other three files as published at
-    https://github.com/zalandoresearch/fashion-mnist.
-
-    Raises:
-        PrepError: a file is missing or damaged, or the split is not train or test.
-    """
-    if split not in _IDX_SPLITS:
-        raise PrepError(f"Fashion-MNIST has the splits train and test, not {split!r}.")
-    prefix = _IDX_SPLITS[split]
-    images = read_idx(_find_idx(folder, f"{prefix}-images-idx3-ubyte"))
-    labels = read_idx(_find_idx(folder, f"{prefix}-labels-idx1-ubyte"))
-    return ImageSet(
-        images=images[..., None],
-        labels=labels.astype(np.int64),
-        image_ids=np.arange(len(images), dtype=np.int64),
-        class_names=FASHION_MNIST_CLASSES,
-        source="Fashion-MNIST",
-        split=split,
-    )
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one idx file of bytes: two zeros, 0x08, the number of axes, big-endian sizes, data.
-
-    Raises:
-        PrepError: the file is missing, damaged or not of bytes.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as err:
-        raise PrepError(f"{path} cannot be read: {err}.") from err
-    if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_UINT8)):
-        raise PrepError(f"{path} is not an idx file of bytes.")
-    axes = content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content[4:][: 4 * axes], dtype=">u4"))
-    body = content[4 + 4 * axes :]
-    if len(shape) != axes or len(body) != math.prod(shape):
-        raise PrepError(f"{path} has {len(body)} bytes of data, which is not {list(shape)}.")
-    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
-
-
-def _find_idx(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise PrepError(f"{folder} lacks {name}[.gz]: give a folder with Fashion-MNIST's idx files.")
-
-
-def _is_fashion_mnist(folder: Path) -> bool:
-    return any(folder.glob("*-idx[13]-ubyte*"))
-
-
-def read_train_and_test(
-    path: Path, test: Path | None, test_share: float, seed: int, on_error: str = "stop"
-) -> tuple[ImageSet, ImageSet]:
-    """Read both sets: a published test split, a second source, or a share held out by the seed.
-
-    Of class folders the same share of each class is held out.
-
-    Raises:
-        PrepError: a source cannot be read, or the share leaves a set empty.
-    """
-    train = read_source(path, "train", on_error)
-    if test is None and path.is_dir() and (_is_fashion_mnist(path) or published_test(path)):
-        test = path
-    if test is not None:
-        return train, read_source(test, "test", on_error)
-    if path.is_dir():
-        train_rows, test_rows = stratified_hold_out(train.labels, test_share, seed)
-    else:
-        train_rows, test_rows = hold_out(len(train), test_share, seed)
-    return train.take(train_rows), replace(train.take(test_rows), split="test")

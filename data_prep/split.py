@@ -10,8 +10,7 @@ from data_prep.noise import SPLITS, noise
 
 Rows = NDArray[np.intp]
 
-
-_HOLD_OUT, _CLIENTS, _PARTS = 0, 1, 2
+_HOLD_OUT, CLIENTS, _PARTS = 0, 1, 2
 
 
 def permutation(count: int, seed: int, stream: int = 0) -> Rows:
@@ -30,7 +29,7 @@ def iid_split(count: int, parts: int, seed: int) -> list[Rows]:
     """
     if not 1 <= parts <= count:
         raise PrepError(f"{count} images cannot be split into {parts} parts: use 1 to {count}.")
-    return [np.sort(rows) for rows in np.array_split(permutation(count, seed, _CLIENTS), parts)]
+    return [np.sort(rows) for rows in np.array_split(permutation(count, seed, CLIENTS), parts)]
 
 
 def first_of_each_class(labels: NDArray[np.integer], per_class: int, classes: int) -> list[Rows]:

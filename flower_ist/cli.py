@@ -1,10 +1,10 @@
-"""The command line: ``flower-ist demo`` and ``flower-ist report``."""
+"""The command line: ``demo``, ``report``, and the commands of ``data_prep``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +19,15 @@ app = typer.Typer(
     add_completion=False,
     help="Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted.",
 )
+
+DATA_PREP_COMMANDS = {
+    "prep": "Encode masked images into token shards.",
+    "mask": "Store the kept patches of images, to be encoded elsewhere.",
+    "inspect": "Show and check token shards.",
+    "pretrain": "Train an encoder on images without labels.",
+    "probe": "Print the test accuracy of a linear probe on tokens.",
+}
+"""Commands that run where the images are; their options are those of ``python -m data_prep``."""
 
 
 class Format(StrEnum):
@@ -74,6 +83,28 @@ def report(
         typer.echo(text(summaries), nl=output is Format.JSON)
 
 
-def _fail(err: Exception) -> None:
+def _forward(name: str, summary: str) -> None:
+    """Add a command that hands all its arguments, ``--help`` too, to data_prep's own."""
+
+    @app.command(
+        name,
+        help=summary,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def command(context: typer.Context) -> None:
+        try:
+            # The wheel has no data_prep: it brings libraries along that no training needs.
+            from data_prep.cli import app as data_prep
+        except ModuleNotFoundError as err:
+            _fail(f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'.")
+        data_prep([name, *context.args], prog_name="flower-ist")
+
+
+for _name, _summary in DATA_PREP_COMMANDS.items():
+    _forward(_name, _summary)
+
+
+def _fail(err: Exception | str) -> NoReturn:
     typer.secho(f"Error: {err}", fg=typer.colors.RED, err=True)
-    raise typer.Exit(1) from err
+    raise typer.Exit(1) from (err if isinstance(err, Exception) else None)

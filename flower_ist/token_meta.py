@@ -32,7 +32,9 @@ class Encoder:
     """The frozen network that made the tokens.
 
     ``weights_sha256`` is the hash of the weights' file, so that two clients can see whether their
-    tokens live in the same space. ``image_size`` and ``patch_size`` are in pixels.
+    tokens live in the same space. ``image_size`` and ``patch_size`` are in pixels. ``pool`` is
+    ``cls`` or ``mean`` (of the kept patches, or of a CNN's last map). ``layer`` counts the blocks
+    that were run, 0 for all. ``dtype`` and ``device`` are what they were run in and on.
     """
 
     name: str
@@ -41,24 +43,32 @@ class Encoder:
     patch_size: int
     pool: str = "cls"
     normalisation: str = "imagenet"
+    layer: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Mask:
-    """How patches were dropped. ``kept`` of ``patches`` patches per image were encoded."""
+    """How patches were dropped. ``kept`` of ``patches`` patches per image were encoded.
+
+    With ``views`` above 1 every image has that many examples, one after the other: example ``i``
+    was encoded under the mask of epoch ``i % views`` of its image.
+    """
 
     kind: str
     ratio: float
     seed: int
     patches: int
     kept: int
+    views: int = 1
 
 
 @dataclass(frozen=True)
 class ShardMeta:
     """What a shard holds and where it comes from.
 
-    The three ``*_bytes`` fields are totals over the shard's images, in bytes:
+    The three ``*_bytes`` fields are totals over the shard's examples, in bytes:
     ``image_bytes`` is height x width x channels at the native size, ``image_file_bytes`` is what
     the images take as stored files, ``masked_image_bytes`` is the kept patches only at the native
     size plus the mask (0 where the mask follows from seed and image id).
@@ -150,12 +160,16 @@ class ShardMeta:
             "encoder.patch_size": (encoder.patch_size, 1),
             "mask.seed": (mask.seed, 0),
             "mask.kept": (mask.kept, 1),
+            "mask.views": (mask.views, 1),
+            "encoder.layer": (encoder.layer, 0),
         }
         for name, (value, bound) in least.items():
             if value < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {value}")
         if not 0 <= mask.ratio < 1:
             raise ValueError(f"mask.ratio must be at least 0 and below 1, not {mask.ratio}")
+        if self.num_examples % mask.views:
+            raise ValueError(f"{self.num_examples} examples are not {mask.views} views an image")
         if mask.kept > mask.patches:
             raise ValueError(f"mask.kept is {mask.kept} of only {mask.patches} patches")
         if self.token_dtype not in TOKEN_DTYPES:

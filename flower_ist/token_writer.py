@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 import math
 import os
 import shutil
+import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,49 +39,84 @@ def quantise_rows(
     return np.rint(values / divisors[:, None]).astype(np.int8), scales
 
 
+def stored_rows(
+    tokens: NDArray[np.floating[Any]], token_dtype: str, where: str = "a batch"
+) -> dict[str, NDArray[Any]]:
+    """Return what a shard keeps of tokens (n, D) of any float dtype: ``tokens``, maybe ``scales``.
+
+    A row's stored form depends on that row alone, so that rows may be rounded now and put into a
+    shard later.
+
+    Raises:
+        ShardError: a token is not finite, or too large for float16; ``where`` names the rows.
+    """
+    if not np.isfinite(tokens).all():
+        raise ShardError(f"A token in {where} is not a finite number.")
+    if token_dtype == "int8":
+        quantised, scales = quantise_rows(tokens)
+        return {"tokens": quantised, "scales": scales}
+    with np.errstate(over="ignore"):
+        stored = tokens.astype(token_dtype)
+    if not np.isfinite(stored).all():
+        raise ShardError("A token is too large for float16: store this shard as float32.")
+    return {"tokens": stored}
+
+
 class ShardWriter:
     """Write a shard of known size chunk by chunk, in bounded memory.
 
     The folder appears under its name only when :meth:`close` has written everything; an exception
     in the ``with`` block removes what was written.
 
+    Args:
+        folder: The shard's name to be.
+        meta: What the shard will hold.
+        scratch: An existing folder on the same disk for the unfinished shard; the shard's parent
+            where None is given.
+
     Raises:
         ShardError: the folder exists, cannot be written or does not fit on the disk, or the data
             do not fit the meta data.
     """
 
-    def __init__(self, folder: Path, meta: ShardMeta) -> None:
+    def __init__(self, folder: Path, meta: ShardMeta, scratch: Path | None = None) -> None:
         self.folder = folder.absolute()
         if self.folder.exists():
             raise ShardError(f"{self.folder} exists already: choose another folder or remove it.")
         _check_meta(meta)
         self.meta = meta
         self._filled = 0
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
-        self._arrays: dict[str, NDArray[Any]] = {}
+        # Processes on several machines may share the folder, so a process id names no process.
+        unfinished = f".{self.folder.name}.{uuid.uuid4().hex}.tmp"
+        self._temporary = (scratch or self.folder.parent) / unfinished
+        self._files: dict[str, IO[bytes]] = {}
+        self._hashes = {name: hashlib.sha256() for name in meta.layout()}
         try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.mkdir(parents=True)
-            self._create_arrays()
+            self._create_files()
         except OSError as err:
             self._discard()
-            raise ShardError(f"{self.folder} cannot be written: {err}.") from err
+            raise self._cannot_be_written(err) from err
         except BaseException:
             self._discard()
             raise
 
-    def _create_arrays(self) -> None:
+    def _create_files(self) -> None:
         layout = self.meta.layout()
         needed = sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
         free = shutil.disk_usage(self._temporary).free
-        # Writing a memory map on a full disk ends the process without a Python error.
+        # Better known now than after most of it is written.
         if needed > free:
             raise ShardError(
                 f"{self.folder} needs {needed} bytes, but its disk has {free} bytes free."
             )
         for name, (dtype, shape) in layout.items():
-            self._arrays[name] = np.lib.format.open_memmap(
-                self._temporary / f"{name}.npy", mode="w+", dtype=dtype, shape=shape
-            )
+            # A plain file, not a memory map: on a disk that fills up in the middle, writing to a
+            # memory map ends the process without a Python error.
+            self._files[name] = (self._temporary / f"{name}.npy").open("wb")
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[name], header)
 
     def append(
         self,
@@ -86,10 +125,46 @@ class ShardWriter:
         image_ids: NDArray[np.integer[Any]],
     ) -> None:
         """Add rows: tokens (n, D) of any float dtype, labels (n,), image ids (n,)."""
-        rows = slice(self._filled, self._filled + len(labels))
-        if rows.stop > self.meta.num_examples or tokens.shape != (len(labels), self.meta.dim):
+        self._check_shapes(tokens, labels, image_ids)
+        if len(labels):
+            rows = stored_rows(tokens, self.meta.token_dtype, self._where(len(labels)))
+            self.append_stored(rows, labels, image_ids)
+
+    def append_stored(
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        labels: NDArray[np.integer[Any]],
+        image_ids: NDArray[np.integer[Any]],
+    ) -> None:
+        """Add rows that :func:`stored_rows` made: ``tokens`` (n, D) and, for int8, ``scales``."""
+        arrays: dict[str, NDArray[Any]] = {**rows, "labels": labels, "image_ids": image_ids}
+        self._check_shapes(arrays["tokens"], labels, image_ids)
+        if not len(labels):
+            return
+        where = self._where(len(labels))
+        if labels.min() < 0 or labels.max() >= self.meta.num_classes:
+            raise ShardError(f"A label in {where} is outside 0 to {self.meta.num_classes - 1}.")
+        if image_ids.min() < 0:
+            raise ShardError(f"An image id in {where} is negative: masks need ids from 0 up.")
+        try:
+            for name, (dtype, _) in self.meta.layout().items():
+                array = np.ascontiguousarray(arrays[name], dtype=dtype)
+                self._files[name].write(array.tobytes())
+                self._hashes[name].update(array.astype(dtype.newbyteorder("<")).tobytes())
+        except OSError as err:
+            raise self._cannot_be_written(err) from err
+        self._filled += len(labels)
+
+    def _where(self, count: int) -> str:
+        return f"rows {self._filled} to {self._filled + count - 1}"
+
+    def _check_shapes(
+        self, tokens: NDArray[Any], labels: NDArray[Any], image_ids: NDArray[Any]
+    ) -> None:
+        stop = self._filled + len(labels)
+        if stop > self.meta.num_examples or tokens.shape != (len(labels), self.meta.dim):
             raise ShardError(
-                f"Tokens of shape {tokens.shape} do not fit after row {rows.start} of a shard of "
+                f"Tokens of shape {tokens.shape} do not fit after row {self._filled} of a shard of "
                 f"{self.meta.num_examples} x {self.meta.dim}."
             )
         if labels.shape != image_ids.shape or labels.ndim != 1:
@@ -97,30 +172,6 @@ class ShardWriter:
                 f"Labels of shape {labels.shape} and image ids of shape {image_ids.shape} must "
                 "both have one entry a row."
             )
-        if not len(labels):
-            return
-        self._check_rows(tokens, labels, image_ids, f"rows {rows.start} to {rows.stop - 1}")
-        if self.meta.token_dtype == "int8":
-            self._arrays["tokens"][rows], self._arrays["scales"][rows] = quantise_rows(tokens)
-        else:
-            with np.errstate(over="ignore"):
-                stored = tokens.astype(self.meta.token_dtype)
-            if not np.isfinite(stored).all():
-                raise ShardError("A token is too large for float16: store this shard as float32.")
-            self._arrays["tokens"][rows] = stored
-        self._arrays["labels"][rows] = labels
-        self._arrays["image_ids"][rows] = image_ids
-        self._filled = rows.stop
-
-    def _check_rows(
-        self, tokens: NDArray[Any], labels: NDArray[Any], image_ids: NDArray[Any], where: str
-    ) -> None:
-        if not np.isfinite(tokens).all():
-            raise ShardError(f"A token in {where} is not a finite number.")
-        if labels.min() < 0 or labels.max() >= self.meta.num_classes:
-            raise ShardError(f"A label in {where} is outside 0 to {self.meta.num_classes - 1}.")
-        if image_ids.min() < 0:
-            raise ShardError(f"An image id in {where} is negative: masks need ids from 0 up.")
 
     def close(self) -> None:
         """Write the meta data with each array's hash, then give the folder its name."""
@@ -129,19 +180,24 @@ class ShardWriter:
                 f"{self._filled} of {self.meta.num_examples} examples were written to "
                 f"{self.folder}: a shard must be complete."
             )
-        hashes = {name: array_sha256(array) for name, array in self._arrays.items()}
-        meta = replace(self.meta, sha256=hashes)
-        # Dropping a memory map writes its pages and closes its file.
-        self._arrays.clear()
-        text = json.dumps(meta.to_json(), indent=2) + "\n"
+        hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
+        text = json.dumps(replace(self.meta, sha256=hashes).to_json(), indent=2) + "\n"
         try:
+            for file in self._files.values():
+                file.close()
             (self._temporary / META_FILE).write_text(text, encoding="utf-8")
             os.rename(self._temporary, self.folder)
         except OSError as err:
-            raise ShardError(f"{self.folder} cannot be written: {err}.") from err
+            raise self._cannot_be_written(err) from err
+
+    def _cannot_be_written(self, err: OSError) -> ShardError:
+        return ShardError(f"{self.folder} cannot be written: {err}.")
 
     def _discard(self) -> None:
-        self._arrays.clear()
+        for file in self._files.values():
+            # Closing writes what is buffered, which fails again where the disk is full.
+            with contextlib.suppress(OSError):
+                file.close()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flower_ist.axes import mlp_axes
+from flower_ist.class_names import class_difference
 from flower_ist.clients import AdmittingGrid, Client, Roster, await_nodes, client_text
 from flower_ist.demo_tokens import test_shard
 from flower_ist.evaluation import evaluate_arrays
@@ -140,19 +141,29 @@ def check_clients(clients: Sequence[Client], shard: TokenShard, needed: int) -> 
 
 def why_not(client: Client, shard: TokenShard) -> str:
     """Return why a client cannot take part: its own problem, or tokens of another kind."""
+    if client.problem:
+        return client.problem
     expected: Mapping[str, Any] = {
         "token-dim": shard.meta.dim,
         "class-names": list(shard.meta.class_names),
         "encoder-sha256": shard.meta.encoder.weights_sha256,
     }
-    if client.problem:
-        return client.problem
     for fact, value in expected.items():
-        if fact in client.facts and client.facts[fact] != value:
+        told = client.facts.get(fact, value)
+        if told == value:
+            continue
+        if isinstance(told, list) and fact == "class-names":
+            names = [str(name) for name in told]
+            difference = class_difference(names, value, "the client", "the server")
             return (
-                f"it holds tokens with {fact} {client_text(repr(client.facts[fact]))}, but the "
-                f"server's shard has {value!r}: encode both with the same encoder and classes"
+                f"its classes are not the server's: {difference}; encode the client's images again "
+                "with flower-ist prep --classes FILE, where FILE is the classes.json that prep "
+                "wrote beside the server's shards"
             )
+        return (
+            f"it holds tokens with {fact} {client_text(repr(told))}, but the server's shard has "
+            f"{value!r}: encode both with the same encoder and classes"
+        )
     return ""
 
 

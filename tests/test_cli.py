@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,3 +142,33 @@ def test_help(arguments, texts):
     output = " ".join(typer.unstyle(result.output).split())
     for text in texts:
         assert text in output
+
+
+@pytest.mark.parametrize("name", cli.DATA_PREP_COMMANDS)
+def test_commands_of_data_prep_get_all_their_arguments(name, monkeypatch):
+    """Unknown options, ``--help`` and what follows a positional argument are not ours to read."""
+    calls: list[tuple[list[str], str]] = []
+    fake = SimpleNamespace(app=lambda args, prog_name: calls.append((args, prog_name)))
+    monkeypatch.setitem(sys.modules, "data_prep.cli", fake)
+    arguments = ["--mask", "block", "images", "--out", "x y", "--views=2", "-v", "--help"]
+    assert call(name, *arguments).exit_code == 0
+    assert calls == [([name, *arguments], "flower-ist")]
+
+
+def test_prep_shows_its_own_help():
+    result = call("prep", "--help")
+    output = " ".join(typer.unstyle(result.output).split())
+    assert result.exit_code == 0
+    assert "flower-ist prep [OPTIONS] SOURCE" in output
+    assert "--mask-ratio" in output
+
+
+def test_exit_codes_of_data_prep_are_kept(tmp_path):
+    assert call("probe", tmp_path / "none", "--test", tmp_path / "none").exit_code == 1
+    assert call("probe", "--nonsense").exit_code == 2
+
+
+def test_without_data_prep_a_sentence_says_where_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "data_prep.cli", None)
+    text = fails_with_one_sentence(call("prep", "images", "--out", "shards"))
+    assert "run this in a checkout, after pip install -e '.[prep]'" in text

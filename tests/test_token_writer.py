@@ -1,5 +1,9 @@
 """Writing token shards: round trips, quantisation, and data that do not fit."""
 
+import errno
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shards import IDS, LABELS, TOKENS, make_meta, write_small
 
-from flower_ist.token_writer import ShardWriter, quantise_rows, write_text
+from flower_ist.token_writer import ShardWriter, quantise_rows, stored_rows, write_text
 from flower_ist.tokens import ShardError, open_shard
 
 
@@ -124,4 +128,58 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 def test_a_shard_larger_than_the_disk_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ShardError, match=r"needs \d+ bytes, but its disk has \d+ bytes free"):
         ShardWriter(tmp_path / "shard", make_meta(num_examples=10**18))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("token_dtype", ["float16", "float32", "int8"])
+def test_rows_rounded_one_by_one_make_the_same_shard(tmp_path, token_dtype):
+    whole = write_small(tmp_path, token_dtype)
+    meta = make_meta(token_dtype=token_dtype)
+    with ShardWriter(tmp_path / "rows", meta) as writer:
+        for row in range(3):
+            part = slice(row, row + 1)
+            rows = stored_rows(TOKENS[part], token_dtype)
+            writer.append_stored(rows, LABELS[part], IDS[part])
+    for file in whole.iterdir():
+        assert file.read_bytes() == (tmp_path / "rows" / file.name).read_bytes()
+
+
+def test_files_are_what_numpy_itself_writes(shard_folder, tmp_path):
+    for file in shard_folder.glob("*.npy"):
+        np.save(tmp_path / file.name, np.load(file))
+        assert file.read_bytes() == (tmp_path / file.name).read_bytes()
+
+
+def test_an_unfinished_shard_lies_where_it_is_told_to(tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with ShardWriter(tmp_path / "out" / "shard", make_meta(), scratch=scratch) as writer:
+        assert len(list(scratch.iterdir())) == 1
+        writer.append(TOKENS, LABELS, IDS)
+    assert list(scratch.iterdir()) == []
+    assert len(open_shard(tmp_path / "out" / "shard", verify=True)) == 3
+
+
+@pytest.mark.parametrize("step", ["write", "close"])
+def test_a_disk_that_fills_up_in_the_middle_is_a_sentence_and_leaves_nothing(
+    tmp_path, monkeypatch, step
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real = ShardWriter._create_files
+
+    def create(self):
+        real(self)
+        for name, file in self._files.items():
+            file.close()
+            methods = {"write": len, "close": lambda: None} | {step: full}
+            self._files[name] = SimpleNamespace(**methods)
+
+    monkeypatch.setattr(ShardWriter, "_create_files", create)
+    with (
+        pytest.raises(ShardError, match=r"shard cannot be written: .*No space left on device"),
+        ShardWriter(tmp_path / "shard", make_meta()) as writer,
+    ):
+        writer.append(TOKENS, LABELS, IDS)
     assert list(tmp_path.iterdir()) == []

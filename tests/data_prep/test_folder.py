@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep import PrepError, images
+from data_prep import PrepError, image_files
 from data_prep.images import network_input
 from data_prep.sources import read_source, read_train_and_test
 
@@ -46,7 +46,7 @@ def test_a_batch_holds_any_sizes_and_equals_images_resized_alone(tmp_path):
     batch = data.network_input(slice(0, 2), 8)
     assert batch.shape == (2, 3, 8, 8)
     assert torch.equal(batch[1:], network_input(rgb[None], 8))
-    assert torch.allclose(batch[0], torch.zeros(3, 8, 8))
+    assert torch.equal(batch[0], torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert data.native_bytes == 24 + 9 * 5 * 3 + 24
     with pytest.raises(PrepError, match=r"set has images of \(4, 6, 1\) and of \(9, 5, 3\) pixels"):
         data.native_pixels(np.arange(3))
@@ -129,6 +129,58 @@ def test_folders_without_classes_or_images_are_refused(tmp_path):
         read_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("published", "first", "second"),
+    [("NWPU-RESISC45", "airplane", "airport"), ("AID", "Airport", "BareLand")],
+)
+def test_resisc45_and_aid_are_read_as_published_and_from_the_folder_around_them(
+    tmp_path, published, first, second
+):
+    for folder, name in ((first, "_1"), (second, "_2"), (second, "_3")):
+        path = tmp_path / "data" / published / folder / f"{folder.lower()}{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    (tmp_path / "data" / "__MACOSX" / published).mkdir(parents=True)
+    (tmp_path / "data" / "readme.txt").touch()
+    for place in (tmp_path / "data" / published, tmp_path / "data", tmp_path):
+        data = read_source(place)
+        assert data.class_names == (first, second)
+        assert data.labels.tolist() == [0, 1, 1]
+        assert data.image_ids.tolist() == [0, 1, 2]
+        assert data.source == published
+
+
+def test_a_folder_around_a_published_split_is_looked_into(tmp_path):
+    fill(tmp_path / "set" / "train", {"a": 2})
+    fill(tmp_path / "set" / "test", {"a": 1})
+    train, test = read_train_and_test(tmp_path, None, 0.2, seed=0)
+    assert (len(train), len(test), test.source) == (2, 1, "set")
+
+
+def test_with_a_schema_a_device_may_lack_images_and_folders(tmp_path):
+    fill(tmp_path / "train", {"b": 2, "c": 1, "empty": 0})
+    fill(tmp_path / "test", {"c": 1})
+    schema = ("c", "a", "b", "empty")
+    train, test = read_train_and_test(tmp_path, None, 0.2, 0, classes=schema)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 2, 0], [0])
+    assert train.class_names == test.class_names == schema
+    with pytest.raises(PrepError, match=r"class 'b', which the class schema lacks"):
+        read_source(tmp_path, classes=("c", "a"))
+
+
+def test_with_a_schema_the_share_held_out_is_the_same_as_without(tmp_path):
+    root = fill(tmp_path / "set", {"a": 5, "b": 3, "c": 3})
+    plain = read_train_and_test(root, None, 0.2, seed=3)[1]
+    named = read_train_and_test(root, None, 0.2, seed=3, classes=("c", "b", "x", "a"))[1]
+    assert plain.image_ids.tolist() == named.image_ids.tolist()
+
+
+def test_class_folders_without_any_image_are_refused_under_a_schema_too(tmp_path):
+    fill(tmp_path, {"a": 0, "b": 0})
+    with pytest.raises(PrepError, match=r"No class folder in .* holds an image"):
+        read_source(tmp_path, classes=("a", "b"))
+
+
 def test_a_folder_inside_a_class_folder_is_refused(tmp_path):
     fill(tmp_path / "train", {"a": 1})
     with pytest.raises(PrepError, match=r"train holds the folder a: .* a train and a test folder"):
@@ -157,14 +209,14 @@ def test_decoding_waits_until_a_batch_is_asked_for(tmp_path, monkeypatch):
     root = fill(tmp_path / "set", {"a": 5})
     data = read_source(root)
     read = []
-    original = images.ImageFiles.decode
+    original = image_files.ImageFiles.decode
 
     def counted(self, rows):
         for pixels in original(self, rows):
             read.append(pixels)
             yield pixels
 
-    monkeypatch.setattr(images.ImageFiles, "decode", counted)
+    monkeypatch.setattr(image_files.ImageFiles, "decode", counted)
     data.take(np.array([4, 2]))
     assert not read
     data.network_input(slice(2, 4), 8)

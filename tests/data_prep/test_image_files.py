@@ -1,11 +1,13 @@
+import io
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.image_files import ImageFiles, read_image
+from data_prep.image_files import ImageFiles, check_image, decode_image, native_bytes
 
 
 def save(path, values, mode, **options):
@@ -13,6 +15,11 @@ def save(path, values, mode, **options):
     image.putdata([value for row in values for value in row])
     image.save(path, **options)
     return path
+
+
+def read_image(path):
+    """Decode a file; its native bytes are those that the check pass measures."""
+    return SimpleNamespace(pixels=decode_image(path, path), native_bytes=check_image(path, path))
 
 
 def palette(path, **options):
@@ -93,6 +100,48 @@ def test_truncated_files_of_any_format_are_one_sentence(tmp_path, extension):
     with pytest.raises(PrepError, match=rf"a\.{extension} cannot be read as an image: ") as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "gif", "tif", "bmp", "ppm"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_check_measures_and_refuses_what_decoding_does(tmp_path, extension, progressive):
+    path = tmp_path / f"a.{extension}"
+    noise_image((90, 70)).save(path, **({"progressive": True} if progressive else {}))
+    with Image.open(path) as opened:
+        opened.load()
+        assert check_image(path, path) == native_bytes(opened)
+    whole = path.read_bytes()
+    for share in range(1, 10):
+        path.write_bytes(whole[: len(whole) * share // 10])
+        outcomes = []
+        for function in (decode_image, check_image):
+            try:
+                function(path, path)
+                outcomes.append("")
+            except PrepError as err:
+                outcomes.append(str(err))
+        assert bool(outcomes[0]) == bool(outcomes[1])
+
+
+def test_a_check_measures_every_mode_as_decoding_does(tmp_path):
+    modes = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 1, "I;16": 2}
+    for mode, channels in modes.items():
+        Image.new(mode, (7, 5)).save(tmp_path / "a.png")
+        assert check_image(tmp_path / "a.png", "a") == 7 * 5 * channels
+    for mode in ("L", "RGB", "CMYK"):
+        Image.new(mode, (70, 50)).save(tmp_path / "a.jpg")
+        assert check_image(tmp_path / "a.jpg", "a") == 70 * 50 * len(mode)
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(PrepError, match="a has pixels of mode F"):
+        check_image(tmp_path / "a.tif", "a")
+
+
+def test_the_content_of_a_file_is_decoded_like_the_file(tmp_path):
+    path = save(tmp_path / "a.png", [[0, 7, 255]], "L")
+    with path.open("rb") as opened:
+        assert decode_image(opened, "it").tolist() == [[[0], [7], [255]]]
+    with pytest.raises(PrepError, match="Image 3 of birds cannot be read as an image: its format"):
+        decode_image(io.BytesIO(b"no image"), "Image 3 of birds")
 
 
 def test_what_is_no_image_is_refused(tmp_path):

@@ -96,6 +96,26 @@ def test_npz_files_of_another_form_are_refused(tmp_path, arrays, message):
         read_source(save(tmp_path / "set.npz", **arrays))
 
 
+def test_a_second_set_of_other_classes_is_refused(tmp_path):
+    one = save(tmp_path / "one.npz", class_names=np.array(["a", "b", "c"]))
+    two = save(tmp_path / "two.npz", class_names=np.array(["a", "b", "d"]))
+    with pytest.raises(PrepError, match="class 'c' is in the training images but not in the test"):
+        read_train_and_test(one, two, 0.2, seed=0)
+    with pytest.raises(
+        PrepError, match=r"images of the class 'd', .* has a, b, d, the schema c, b"
+    ):
+        read_train_and_test(one, two, 0.2, 0, classes=("c", "b", "a"))
+    train, test = read_train_and_test(one, two, 0.2, 0, classes=("d", "c", "b", "a"))
+    assert (train.labels.tolist(), test.labels.tolist()) == ([3, 1, 2, 1], [3, 0, 2, 0])
+
+
+def test_any_source_holds_out_the_same_share_of_each_class(tmp_path):
+    labels = np.array([0] * 20 + [1] * 10)
+    file = save(tmp_path / "set.npz", x=np.zeros((30, 2, 2), np.uint8), y=labels)
+    test = read_train_and_test(str(file), None, 0.1, seed=0)[1]
+    assert np.bincount(test.labels).tolist() == [2, 1]
+
+
 def test_sources_that_cannot_be_read_are_refused(tmp_path):
     for name in ("none.npz", "bad.npz"):
         if name == "bad.npz":
@@ -105,7 +125,7 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(1))
     with pytest.raises(PrepError, match="must hold the arrays x"):
         read_source(tmp_path / "other.npz")
-    with pytest.raises(PrepError, match=r"neither a .npz file nor a folder"):
+    with pytest.raises(PrepError, match=r"images.zip is no source of images: give a folder"):
         read_source(tmp_path / "images.zip")
 
 

@@ -16,11 +16,12 @@ from safetensors import safe_open
 from shards import edit_meta, replace_array
 
 from client_app.app import app as client_app
-from flower_ist.clients import TooFewClientsError
+from flower_ist.clients import Client, TooFewClientsError
 from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.runlog import RunLogError, read_run
-from flower_ist.tokens import ShardError
+from flower_ist.tokens import ShardError, open_shard
 from server_app.app import app as server_app
+from server_app.app import why_not
 from server_app.settings import SettingsError
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -76,10 +77,6 @@ def other_width(folder: Path) -> None:
     [
         (other_width, "token-dim 5, but the server's shard has 12"),
         (
-            lambda f: edit_meta(f, lambda m: m.update(class_names=["circle", "star", "square"])),
-            "class-names ['circle', 'star', 'square'], but the server's shard has",
-        ),
-        (
             lambda f: edit_meta(f, lambda m: m["encoder"].update(weights_sha256="ab")),
             "encoder-sha256 'ab', but the server's shard has '0000",
         ),
@@ -91,6 +88,47 @@ def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, str
     message = refusal(blob_config(data_dir=str(spoilt), strategy=strategy))
     assert message.startswith(f"client-1 is not ready: it holds tokens with {text}")
     assert message.endswith("encode both with the same encoder and classes.")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (
+            ["circle", "star", "square"],
+            "the names are the same in another order; "
+            "the client has 3: ['circle', 'star', 'square']",
+        ),
+        (
+            ["circle", "ring", "star"],
+            "only the client has ['ring']; only the server has ['square']; "
+            "the client has 3: ['circle', 'ring', 'star']",
+        ),
+        (
+            # Hostile: escape codes, a false line and a name of a million characters.
+            ["\x1b[31mcircle", "square\nINFO: all is well", 1_000_000 * "x"],
+            "only the client has ['\\x1b[31mcircle', 'square\\nINFO: all is well', "
+            f"'{60 * 'x'}'...]; only the server has ['circle', 'square', 'star']; the client has 3",
+        ),
+    ],
+    ids=["order", "names", "hostile"],
+)
+def test_other_classes_are_refused_with_both_lists(spoilt, blob_config: MakeConfig, names, text):
+    edit_meta(spoilt / "client-1", lambda meta: meta.update(class_names=names))
+    message = refusal(blob_config(data_dir=str(spoilt)))
+    assert message.startswith(f"client-1 is not ready: its classes are not the server's: {text}")
+    assert message.endswith(
+        "; the server has 3: ['circle', 'square', 'star']; encode the client's images again with "
+        "flower-ist prep --classes FILE, where FILE is the classes.json that prep wrote beside the "
+        "server's shards."
+    )
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
+def test_class_names_that_are_no_list_are_refused(blobs: Path):
+    client = Client(1, "client-1", {"class-names": "circle\nsquare"})
+    reason = why_not(client, open_shard(blobs / "test"))
+    assert reason.startswith("it holds tokens with class-names 'circle\\nsquare', but the server's")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""What the commands share: the console, errors as sentences, options of one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data_prep import PrepError
+from flower_ist.tokens import ShardError, open_shard
+
+console = Console()
+
+OnError = Annotated[
+    str, typer.Option(help="At an image that cannot be read: stop, or skip and list it at the end.")
+]
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """End the command with one sentence and code 1 where the package raises an error of its own."""
+    try:
+        yield
+    except (PrepError, ShardError) as err:
+        typer.echo(f"Error: {err}", err=True)
+        raise typer.Exit(code=1) from err
+    except ModuleNotFoundError as err:
+        typer.echo(f"Error: {err.name} is not installed: pip install -e '.[prep]'.", err=True)
+        raise typer.Exit(code=1) from err
+
+
+def describe_shard(path: Path) -> str:
+    """Return a line on a shard that was written."""
+    meta = open_shard(path).meta
+    return (
+        f"{path}: {meta.num_examples} tokens of {meta.dim} {meta.token_dtype}, "
+        f"{meta.mask.kept} of {meta.mask.patches} patches kept"
+    )

@@ -1,0 +1,79 @@
+"""The commands that judge tokens: ``probe`` and ``probe-pixels``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_prep import PrepError
+from data_prep.cli_common import OnError, console, errors_as_sentences
+from flower_ist.tokens import TokenShard, open_shard
+
+if TYPE_CHECKING:
+    from data_prep.probe import ProbeResult
+
+Shards = Annotated[list[Path], typer.Argument(help="Token shards to train on.")]
+TestShards = Annotated[
+    list[Path], typer.Option("--test", help="Token shard to test on; may be given again.")
+]
+
+
+def probe(train: Shards, test: TestShards) -> None:
+    """Print the test accuracy of a linear probe on tokens.
+
+    TRAIN... are token shards, folders or text files. The probe is logistic
+    regression; its L2 penalty is chosen on a fifth of the training tokens.
+    """
+    from data_prep.probe import linear_probe, token_features
+
+    with errors_as_sentences():
+        training, testing = _open(train), _open(test)
+        classes = training[0].meta.num_classes
+        result = linear_probe(token_features(training), token_features(testing), classes)
+        _report("tokens", result)
+
+
+def probe_pixels(
+    source: Annotated[str, typer.Argument(help="The images that the shards were made of.")],
+    train: Shards,
+    test: TestShards,
+    test_source: Annotated[str | None, typer.Option(help="Test images, if from elsewhere.")] = None,
+    on_error: OnError = "stop",
+) -> None:
+    """Print the test accuracy of a linear probe on the shards' images as masked pixels.
+
+    SOURCE holds the images that the shards TRAIN... were made of. Each image's
+    mask is drawn again and the pixels under dropped patches are set to zero. All
+    images must be of one size.
+    """
+    with errors_as_sentences():
+        from data_prep.prep_report import print_skipped
+        from data_prep.probe import linear_probe, pixel_features
+        from data_prep.sources import read_source
+
+        training, testing = _open(train), _open(test)
+        train_images = read_source(source, "train", on_error)
+        test_images = read_source(test_source or source, "test", on_error)
+        seen = pixel_features(training, train_images)
+        unseen = pixel_features(testing, test_images)
+        _report("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
+        print_skipped(console, (*train_images.skipped, *test_images.skipped))
+
+
+def _open(paths: list[Path]) -> list[TokenShard]:
+    shards = [open_shard(path) for path in paths]
+    if len({shard.meta.class_names for shard in shards}) != 1:
+        raise PrepError("The shards have different classes.")
+    return shards
+
+
+def _report(features: str, result: ProbeResult) -> None:
+    console.print(
+        f"Linear probe on {features}: test accuracy {result.test_accuracy:.4f} "
+        f"({result.train_examples} train, {result.test_examples} test, {result.dim} features, "
+        f"L2 {result.l2:g} chosen at held-out accuracy {result.held_out_accuracy:.4f})",
+        highlight=False,
+        soft_wrap=True,
+    )

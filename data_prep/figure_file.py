@@ -1,0 +1,50 @@
+"""One place where figures become PNG files: without a display, and whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep import PrepError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of that many inches. It belongs to no window and no display.
+
+    Raises:
+        PrepError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as err:
+        raise PrepError("Pictures need matplotlib: pip install 'flower-ist[prep]'.") from err
+    # A figure made without pyplot is drawn by Agg when it is saved as PNG.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_png(figure: Figure, file: Path, dpi: int = 120) -> Path:
+    """Write a figure as PNG under a temporary name, then give the file its name.
+
+    A file of that name is replaced.
+
+    Raises:
+        PrepError: the file cannot be written.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with warnings.catch_warnings():
+            # A class name in a script that the font lacks is drawn as boxes: no harm is done.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(temporary, format="png", dpi=dpi)
+        os.replace(temporary, file)
+    except OSError as err:
+        temporary.unlink(missing_ok=True)
+        raise PrepError(
+            f"The picture {file} cannot be written ({err.strerror or err}): choose another place."
+        ) from err
+    return file

@@ -1,0 +1,9 @@
+"""What an error of another library says, as part of a sentence."""
+
+from __future__ import annotations
+
+
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's text without its final stop, or the error's type."""
+    lines = str(err).strip().splitlines() or [type(err).__name__]
+    return lines[0].strip().rstrip(".:")
