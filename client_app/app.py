@@ -18,8 +18,10 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from client_app.data import open_client_shard
+from client_app.statistics import statistics_record
 from client_app.training import LocalSettings, train
 from flower_ist.clients import CLIENT_NAME_KEY, FACTS_RECORD
+from flower_ist.closed_form import STATISTICS_KEY
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.model import MLP
 from flower_ist.tokens import TokenShard
@@ -30,8 +32,13 @@ app = ClientApp(mods=[packed_mod])
 
 @app.train()
 def train_slice(message: Message, context: Context) -> Message:
-    """Train the net of the message's arrays for a round and send it back."""
+    """Train the net of the message's arrays for a round and send it back.
+
+    A closed-form strategy sends no net: it asks for sums over the shard instead.
+    """
     shard = open_client_shard(context)
+    if STATISTICS_KEY in message.content.config_records["config"]:
+        return _sum_up(message, shard)
     settings = LocalSettings.from_config(message.content.config_records["config"])
     model = MLP.from_arrays(_arrays(message))
     start = time.monotonic()
@@ -76,6 +83,20 @@ def tell_facts(message: Message, context: Context) -> Message:
         }
     )
     return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)
+
+
+def _sum_up(message: Message, shard: TokenShard) -> Message:
+    """Reply with the shard's statistics. Each example is read once and no step is taken."""
+    start = time.monotonic()
+    arrays = statistics_record(shard, message.content.config_records["config"])
+    metrics = MetricRecord(
+        {
+            "num-examples": len(shard),
+            "train-seconds": time.monotonic() - start,
+            **_input_bytes(shard, len(shard)),
+        }
+    )
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
 def _arrays(message: Message) -> dict[str, NDArray[Any]]:

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flower_ist.axes import Axes, mlp_axes
+    from flower_ist.closed_form_strategy import ClosedFormStrategy
     from flower_ist.inprocess import InProcessGrid, run_in_process
     from flower_ist.meter import MeteredGrid
     from flower_ist.recorder import RoundRecorder
     from flower_ist.runlog import RunLog, read_run
-    from flower_ist.strategy import ISTStrategy, TrainingFailedError
+    from flower_ist.strategy import ISTStrategy, SubmodelStrategy, TrainingFailedError
     from flower_ist.tokens import TokenShard, open_shard
     from flower_ist.wire import packed_mod
 
 _HOMES = {
     "Axes": "axes",
     "mlp_axes": "axes",
+    "ClosedFormStrategy": "closed_form_strategy",
     "InProcessGrid": "inprocess",
     "run_in_process": "inprocess",
     "MeteredGrid": "meter",
@@ -29,6 +31,7 @@ _HOMES = {
     "RunLog": "runlog",
     "read_run": "runlog",
     "ISTStrategy": "strategy",
+    "SubmodelStrategy": "strategy",
     "TrainingFailedError": "strategy",
     "TokenShard": "tokens",
     "open_shard": "tokens",
@@ -37,11 +40,13 @@ _HOMES = {
 
 __all__ = [
     "Axes",
+    "ClosedFormStrategy",
     "ISTStrategy",
     "InProcessGrid",
     "MeteredGrid",
     "RoundRecorder",
     "RunLog",
+    "SubmodelStrategy",
     "TokenShard",
     "TrainingFailedError",
     "mlp_axes",

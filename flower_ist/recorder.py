@@ -16,13 +16,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp.strategy import Strategy
 
 from flower_ist.clients import Roster
+from flower_ist.closed_form_strategy import ClosedFormStrategy
 from flower_ist.meter import MeteredGrid
 from flower_ist.metrics import finite
 from flower_ist.runlog import RunLog
-from flower_ist.strategy import ISTStrategy, TrainingFailedError
+from flower_ist.strategy import SubmodelStrategy, TrainingFailedError
 from flower_ist.wire import wire_bytes
 
 _T = TypeVar("_T")
+_OURS = (SubmodelStrategy, ClosedFormStrategy)
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -35,10 +37,10 @@ class RoundRecorder:
     Args:
         meter: the grid that the strategy uses.
         log: where the lines go.
-        strategy: the strategy that runs; coverage and refusals are asked of an ISTStrategy.
+        strategy: the strategy that runs; coverage and refusals are asked of this library's own.
         evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
-        roster: names of the clients; an ISTStrategy's own if None.
+        roster: names of the clients; those of a strategy of ours if None.
 
     As a context manager around ``strategy.start`` it also writes down a round that an exception cut
     short, with accuracy and loss null.
@@ -62,7 +64,7 @@ class RoundRecorder:
         self.strategy = strategy
         self.evaluate = evaluate
         self.settings = dict(settings)
-        self.roster = roster or (strategy.roster if isinstance(strategy, ISTStrategy) else Roster())
+        self.roster = roster or (strategy.roster if isinstance(strategy, _OURS) else Roster())
         self._next_round = 0
         self._full_model_bytes: int | None = None
         self._round_began = meter.started
@@ -107,7 +109,7 @@ class RoundRecorder:
         traffic = self.meter.traffic(server_round)
         failures = dict(traffic.failures)
         coverage = 1.0 if traffic.replied else 0.0
-        if isinstance(self.strategy, ISTStrategy) and traffic.selected:
+        if isinstance(self.strategy, _OURS) and traffic.selected:
             coverage = self.strategy.last_round.coverage
             failures |= self.strategy.last_round.refused
         for node_id in traffic.selected - traffic.replied - failures.keys():

@@ -28,6 +28,7 @@ def slice_message(
     node_id: int,
     config: ConfigRecord,
     *,
+    scaled: bool = True,
     packed: bool = True,
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
@@ -40,6 +41,7 @@ def slice_message(
         indices: the slice's neurons; they are not sent.
         node_id: who gets it.
         config: the round's settings; the packed layout and ``lr-scales`` are added to them.
+        scaled: summed weights travel times H / n.
         packed: one flat array; otherwise one array per tensor.
         arrayrecord_key: name of the ArrayRecord.
         configrecord_key: name of the ConfigRecord.
@@ -47,13 +49,13 @@ def slice_message(
     Raises:
         TrainingFailedError: the slice holds values that are not finite numbers.
     """
-    tensors = take(weights, axes, indices)
+    tensors = take(weights, axes, indices, scaled=scaled)
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise TrainingFailedError(
                 f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
             )
-    factors = {name: scale(axes, name, indices) for name in axes.shapes}
+    factors = {name: scale(axes, name, indices) if scaled else 1.0 for name in axes.shapes}
     config[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
     if packed:
         layout = layout_of(tensors)

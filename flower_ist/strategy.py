@@ -1,18 +1,17 @@
-"""Independent Subnetwork Training as a Flower strategy.
+"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its family.
 
 Yuan et al., "Distributed Learning of Fully Connected Neural Networks using Independent Subnet
 Training", VLDB 2022, https://arxiv.org/abs/1910.02120; on masked ViT tokens: Kariotakis et al.,
 CPAL 2024, https://openreview.net/forum?id=D9ggc3l0wi.
 
-Each round the hidden neurons are divided at random into disjoint slices. A client gets the small
-dense net of one slice, trains it as any other model, and the strategy puts it back.
+Each round a client gets the small dense net of some hidden neurons, trains it as any other model,
+and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,43 +29,39 @@ from numpy.typing import NDArray
 
 from flower_ist.axes import Axes
 from flower_ist.clients import Client, Roster, await_nodes
-from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
+from flower_ist.judge import MAX_EXAMPLES, Expected, judge_reply
 from flower_ist.metrics import finite, mean_metrics
-from flower_ist.partition import Indices, partition, permutation, slice_sizes
+from flower_ist.partition import Indices, permutation, slice_sizes
+from flower_ist.replies import RoundReport, collect_replies, require_enough
 from flower_ist.slice_message import TrainingFailedError, slice_message
 from flower_ist.slicing import Returned, merge
-from flower_ist.wire import PACKED_STYPE, decode
+from flower_ist.submodels import Member, check_sizes, disjoint_shares, family_member
+from flower_ist.wire import decode
 
-__all__ = ["ISTStrategy", "RoundReport", "TrainingFailedError"]
+__all__ = ["ISTStrategy", "RoundReport", "SubmodelStrategy", "TrainingFailedError"]
 
 _log = logging.getLogger("flwr")
 
 
-@dataclass
-class RoundReport:
-    """What happened in one round of training.
-
-    Attributes:
-        coverage: share of the model's weights that some client trained, 0 to 1.
-        refused: node id -> why nothing of its reply was used.
-    """
-
-    coverage: float = 0.0
-    refused: dict[int, str] = field(default_factory=dict)
-
-
-class ISTStrategy(FedAvg):
-    """Independent Subnetwork Training.
+class SubmodelStrategy(FedAvg):
+    """Train sub-models of one member of the family.
 
     It takes FedAvg's arguments and these:
 
     Args:
         axes: which axis of which tensor belongs to which hidden width.
-        num_slices: K, how many slices the neurons are divided into. If None: as many as there are
-            shares, or else as clients are sampled (at most the smallest width). With more clients
-            than slices several clients train the same slice and are averaged; with fewer, some
-            slices rest for a round.
-        shares: K relative sizes of the slices; equal if None.
+        member: a name in :data:`flower_ist.submodels.FAMILY`, or a member of your own.
+        num_slices: K, how many slices the neurons are divided into (disjoint members only). If
+            None: as many as there are shares, or else as clients are sampled (at most the smallest
+            width). With more clients than slices several clients train the same slice and are
+            averaged; with fewer, some slices rest for a round.
+        shares: K relative sizes of the slices; equal if None. Which client gets which slice is
+            drawn in each round.
+        capacities: the share of each width's neurons that a client can hold, above 0 and at most
+            1, for the clients in the order in which they are met (by name); they repeat if there
+            are more clients. A must for members whose slots overlap. With a disjoint member each
+            client keeps its share of the neurons, and what the clients of a round cannot hold
+            together rests; capacities that sum to more than 1 are relative sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
         packed: send one flat array per message. The ClientApp needs ``mods=[packed_mod]``; with
             False any ClientApp will do and each tensor travels as an array of its own.
@@ -79,14 +74,19 @@ class ISTStrategy(FedAvg):
     A reply that is an error, or whose arrays, values or number of examples are not as they must, is
     refused with a logged reason and its slice keeps its weights. The run stops with
     :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
+
+    Raises:
+        PartitionError: the member does not exist, or cannot use these sizes.
     """
 
     def __init__(
         self,
         axes: Axes,
         *,
+        member: str | Member = "ist",
         num_slices: int | None = None,
         shares: Sequence[float] | None = None,
+        capacities: Sequence[float] | None = None,
         seed: int = 0,
         packed: bool = True,
         node_timeout: float = 60.0,
@@ -117,12 +117,12 @@ class ISTStrategy(FedAvg):
         )
         if shares is not None and num_slices is None:
             num_slices = len(shares)
-        if num_slices is not None:
-            for width in axes.widths.values():
-                slice_sizes(width, num_slices, shares)  # refuses what no round could use
         self.axes = axes
+        self.member = family_member(member) if isinstance(member, str) else member
+        check_sizes(self.member, axes.widths, num_slices, shares, capacities)
         self.num_slices = num_slices
         self.shares = shares
+        self.capacities = capacities
         self.seed = seed
         self.packed = packed
         self.node_timeout = node_timeout
@@ -132,14 +132,18 @@ class ISTStrategy(FedAvg):
         self._weights: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
         self._sent: dict[int, Indices] = {}
+        self._seats: dict[str, int] = {}
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
         whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
-        slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
-        _log.info("\t├──> Independent Subnetwork Training:")
+        _log.info("\t├──> %s:", self.member.title)
         _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
-        _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
+        if self.capacities is not None:
+            _log.info("\t│\t├── Capacities of the clients: %s", list(self.capacities))
+        else:
+            slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
+            _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
         if self.num_slices is not None:
             sizes = {
                 name: slice_sizes(width, self.num_slices, self.shares)
@@ -164,19 +168,7 @@ class ISTStrategy(FedAvg):
             return []
         self._load(arrays)
         clients = self._sample(server_round, grid)
-        slices = partition(
-            self.seed,
-            server_round,
-            self.axes.widths,
-            self.num_slices or min(len(clients), *self.axes.widths.values()),
-            self.shares,
-        )
-        _log.info("configure_train: %d clients on %d slices", len(clients), len(slices))
-        order = permutation(self.seed, server_round, "clients", len(clients))
-        self._sent = {
-            clients[position].node_id: slices[turn % len(slices)]
-            for turn, position in enumerate(order)
-        }
+        self._sent = self._assign(server_round, clients)
         # Each message is built from its slice alone: there is no copy of the model per client.
         return [
             slice_message(
@@ -185,6 +177,7 @@ class ISTStrategy(FedAvg):
                 self._sent[client.node_id],
                 client.node_id,
                 ConfigRecord({**config, "server-round": server_round}),
+                scaled=self.member.scaled,
                 packed=self.packed,
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
@@ -198,39 +191,23 @@ class ISTStrategy(FedAvg):
         """Judge each reply on its own and merge the good ones into the model."""
         if not self._sent:
             return None, None
-        report = RoundReport()
-        returned: list[Returned] = []
-        contents: list[RecordDict] = []
-        unanswered = dict(self._sent)
-        for reply in replies:
-            node_id = reply.metadata.src_node_id
-            try:
-                indices = unanswered.pop(node_id, None)
-                if indices is None:
-                    raise BadReply("no answer is due from it: it answered twice or was not asked")
-                tensors, weight = judge_reply(reply, self._expected(node_id, indices))
-            except BadReply as refusal:
-                report.refused[node_id] = str(refusal)
-                continue
-            returned.append(Returned(indices, tensors, weight))
-            contents.append(reply.content)
-        for node_id in unanswered:
-            report.refused[node_id] = "no reply came in time"
+        good, report = collect_replies(replies, self._sent, self._judge, self.roster)
         self.last_round = report
-        for node_id, reason in report.refused.items():
-            name = self.roster.name(node_id)
-            _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
-        self._stop_if_too_few(server_round, len(returned), report)
-
-        report.coverage = merge(self._weights, self.axes, returned)
+        require_enough(
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+        )
+        report.coverage = merge(
+            self._weights, self.axes, [slice_ for _, slice_ in good], scaled=self.member.scaled
+        )
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
-            len(returned),
+            len(good),
             len(self._sent),
             100 * report.coverage,
         )
         merged = ArrayRecord({name: Array(tensor) for name, tensor in self._weights.items()})
         self._weights_record = merged
+        contents = [reply.content for reply, _ in good]
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def _load(self, arrays: ArrayRecord) -> None:
@@ -259,29 +236,49 @@ class ISTStrategy(FedAvg):
             grid, max(self.min_available_nodes, self.min_train_nodes), self.node_timeout
         )
         clients = self.roster.meet(grid, node_ids)
+        for client in clients:
+            self._seats.setdefault(client.name, len(self._seats))
         count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
         chosen = permutation(self.seed, server_round, "sampling", len(clients))[:count]
         return [clients[position] for position in sorted(chosen)]
 
-    def _expected(self, node_id: int, indices: Indices) -> Expected:
+    def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Indices]:
+        """Return the neurons of each client's slice, by node id."""
+        if self.capacities is None:
+            num_slices = self.num_slices or min(len(clients), *self.axes.widths.values())
+            shares = list(self.shares or [1.0] * num_slices)
+            # Whoever trained a slice in one round trains another in the next.
+            order = permutation(self.seed, server_round, "clients", len(clients))
+        else:
+            seats = [self._seats[client.name] % len(self.capacities) for client in clients]
+            shares = [self.capacities[seat] for seat in seats]
+            num_slices, order = len(clients), np.arange(len(clients))
+            if self.member.disjoint:
+                shares = disjoint_shares(shares)
+        slots = self.member.draw(self.seed, server_round, self.axes.widths, shares)
+        _log.info("configure_train: %d clients on %d slices", len(clients), num_slices)
+        return {
+            clients[position].node_id: slots[turn % num_slices]
+            for turn, position in enumerate(order)
+        }
+
+    def _judge(self, reply: Message, indices: Indices) -> Returned:
+        node_id = reply.metadata.src_node_id
         shapes = self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
         told = finite(self.roster.facts(node_id).get(self.weighted_by_key))
-        return Expected(
+        expected = Expected(
             layout={name: (self._weights[name].dtype, shape) for name, shape in shapes.items()},
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=self.weighted_by_key,
             max_weight=self.max_weight,
             max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
         )
+        tensors, examples = judge_reply(reply, expected)
+        return Returned(indices, tensors, examples if self.member.weighted else 1.0)
 
-    def _stop_if_too_few(self, server_round: int, good: int, report: RoundReport) -> None:
-        if good >= max(self.min_train_nodes, 1):
-            return
-        reasons = "; ".join(f"{self.roster.name(n)}: {why}" for n, why in report.refused.items())
-        hint = ""
-        if any(PACKED_STYPE in reason for reason in report.refused.values()):
-            hint = " Give the ClientApp mods=[packed_mod], or use ISTStrategy(packed=False)."
-        raise TrainingFailedError(
-            f"Round {server_round}: {good} of {len(self._sent)} replies were good, "
-            f"min_train_nodes is {self.min_train_nodes}. {reasons}.{hint}"
-        )
+
+class ISTStrategy(SubmodelStrategy):
+    """Independent Subnetwork Training: :class:`SubmodelStrategy` as it is without ``member``.
+
+    Each round the hidden neurons are divided at random into disjoint slices.
+    """

@@ -23,7 +23,10 @@ def loaded(code: str) -> set[str]:
 
 
 def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
-    names = ("partition", "slicing", "axes", "tokens", "token_meta", "token_writer", "runlog")
+    names = (
+        *("partition", "submodels", "slicing", "axes", "closed_form"),
+        *("tokens", "token_meta", "token_writer", "runlog"),
+    )
     modules = loaded("\n".join(f"import flower_ist.{name}" for name in names))
     assert {"flower_ist", "numpy"} <= modules
     assert not modules & {"flwr", "torch", "ray", "timm", "torchvision", "matplotlib"}

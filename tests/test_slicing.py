@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -173,3 +173,117 @@ def test_blocks_counters_and_0d_tensors():
     merge(weights, axes, replies)
     assert weights["seen"] == 10  # 9.5 rounds to even
     assert weights["fc"].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_overlapping_slices_by_hand():
+    """Neurons 0 1 2 at one client, 1 3 at another, nothing scaled; biases 10 20 30 40 before."""
+    weights, axes = tiny_model()
+    one = take(weights, axes, indices(0, 1, 2), scaled=False)
+    other = take(weights, axes, indices(1, 3), scaled=False)
+    assert other["fc2.weight"].tolist() == [[6, 8]]
+    one["fc1.bias"] = np.array([11, 26, 30], np.float32)
+    other["fc1.bias"] = np.array([22, 44], np.float32)
+    other["fc2.bias"] = np.array([104], np.float32)
+    coverage = merge(
+        weights,
+        axes,
+        [Returned(indices(0, 1, 2), one, 1), Returned(indices(1, 3), other, 3)],
+        scaled=False,
+    )
+    assert coverage == 1.0
+    # Neuron 1 has two holders: (1 x 26 + 3 x 22) / 4 = 23. The others have one each.
+    assert weights["fc1.bias"].tolist() == [11, 23, 30, 44]
+    assert weights["fc2.weight"].tolist() == [[5, 6, 7, 8]]
+    # The shared bias: (1 x 100 + 3 x 104) / 4.
+    assert weights["fc2.bias"].tolist() == [103]
+
+
+def test_overlapping_slices_on_scales_of_their_own():
+    """Neuron 1's outgoing weight 6 is sent times 4/3 = 8 and times 4/1 = 24.
+
+    They come back as 12 and 36, which are 9 and 9 on the model's scale.
+    """
+    weights, axes = tiny_model()
+    one = take(weights, axes, indices(0, 1, 2))
+    other = take(weights, axes, indices(1))
+    np.testing.assert_allclose(one["fc2.weight"], [[20 / 3, 8, 28 / 3]], rtol=1e-6)
+    assert other["fc2.weight"].tolist() == [[24]]
+    one["fc2.weight"][0, 1] = 12
+    other["fc2.weight"][0, 0] = 36
+    coverage = merge(
+        weights, axes, [Returned(indices(0, 1, 2), one, 1), Returned(indices(1), other, 1)]
+    )
+    np.testing.assert_allclose(weights["fc2.weight"], [[5, 9, 7, 8]], rtol=1e-6)
+    assert coverage == 10 / 13  # neuron 3 and its 3 weights rest
+
+
+@st.composite
+def overlaps(draw):
+    """Any MLP and any slices of it, of any size, that may overlap."""
+    weights, axes, _ = draw(nets())
+    slices = [
+        {
+            name: np.array(sorted(draw(st.sets(st.integers(0, n - 1), min_size=1))), np.intp)
+            for name, n in axes.widths.items()
+        }
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    return weights, axes, slices
+
+
+@settings(deadline=None)
+@given(overlaps(), st.booleans(), st.data())
+def test_overlapping_slices_that_nobody_trained_give_the_model_back_bit_for_bit(net, scaled, data):
+    weights, axes, slices = net
+    merged = {name: w.copy() for name, w in weights.items()}
+    replies = [
+        Returned(part, take(weights, axes, part, scaled=scaled), data.draw(st.integers(1, 1000)))
+        for part in slices
+    ]
+    merge(merged, axes, replies, scaled=scaled)
+    for name in weights:
+        assert merged[name].tobytes() == weights[name].tobytes()
+
+
+@settings(deadline=None)
+@given(overlaps(), st.data())
+def test_a_weight_is_the_mean_of_its_holders_and_keeps_its_bits_without_any(net, data):
+    """Against a loop over single entries of fc1.bias and the weights behind it."""
+    weights, axes, slices = net
+    weights = {name: np.clip(w, -100, 100) for name, w in weights.items()}
+    merged = {name: w.copy() for name, w in weights.items()}
+    replies = []
+    for part in slices:
+        shift, examples = data.draw(st.integers(-5, 5)), data.draw(st.integers(1, 9))
+        trained = {n: t + np.float32(shift) for n, t in take(weights, axes, part).items()}
+        replies.append(Returned(part, trained, examples))
+    merge(merged, axes, replies)
+    for neuron in range(axes.widths["h1"]):
+        values, counts = [], []
+        for reply in replies:
+            position = np.flatnonzero(reply.indices["h1"] == neuron)
+            if len(position):
+                values.append(float(reply.tensors["fc1.bias"][position[0]]))
+                counts.append(reply.weight)
+        if values:
+            assert merged["fc1.bias"][neuron] == pytest.approx(
+                np.average(values, weights=counts), rel=1e-5, abs=1e-4
+            )
+        else:
+            assert merged["fc1.bias"][neuron].tobytes() == weights["fc1.bias"][neuron].tobytes()
+            column = weights["fc2.weight"][:, neuron]
+            assert merged["fc2.weight"][:, neuron].tobytes() == column.tobytes()
+
+
+def test_slices_with_the_same_neurons_in_a_row_are_not_taken_for_one():
+    """(0 | 1 2) and (0 1 | 2) list the same numbers in the same order."""
+    weights = initial_weights([1, 3, 3, 1], seed=0)
+    axes = mlp_axes(mlp_shapes([1, 3, 3, 1]))
+    parts = [
+        {"h1": np.array([0]), "h2": np.array([1, 2])},
+        {"h1": np.array([0, 1]), "h2": np.array([2])},
+    ]
+    before = {name: w.copy() for name, w in weights.items()}
+    merge(weights, axes, [Returned(part, take(weights, axes, part), 1) for part in parts])
+    for name in weights:
+        assert weights[name].tobytes() == before[name].tobytes()

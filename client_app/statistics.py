@@ -1,0 +1,42 @@
+"""Sum up a shard's statistics for a closed-form head, chunk by chunk."""
+
+from __future__ import annotations
+
+from flwr.app import ArrayRecord, ConfigRecord
+
+from flower_ist.closed_form import (
+    CLASS_SUMS,
+    CLASS_SUMS_AND_GRAM,
+    STATISTICS_DTYPE_KEY,
+    STATISTICS_KEY,
+    WIRE_DTYPES,
+    Statistics,
+)
+from flower_ist.tokens import TokenShard
+from flower_ist.wire import PACKED_KEY, layout_of, pack
+
+_ROWS_PER_CHUNK = 1024
+
+
+def shard_statistics(shard: TokenShard, *, gram: bool) -> Statistics:
+    """Sum over all examples of a shard; 1,024 tokens are in memory at a time."""
+    total = Statistics.empty(shard.meta.num_classes, shard.meta.dim, gram=gram)
+    for start in range(0, len(shard), _ROWS_PER_CHUNK):
+        total.add_tokens(*shard.batch(slice(start, start + _ROWS_PER_CHUNK)))
+    return total
+
+
+def statistics_record(shard: TokenShard, config: ConfigRecord) -> ArrayRecord:
+    """Return the statistics that a message's config asks for, as one packed array.
+
+    Raises:
+        ValueError: the config asks for something else.
+    """
+    kind, dtype = config[STATISTICS_KEY], config.get(STATISTICS_DTYPE_KEY)
+    if kind not in (CLASS_SUMS, CLASS_SUMS_AND_GRAM) or dtype not in WIRE_DTYPES:
+        raise ValueError(
+            f"The server asks for statistics {kind!r} in {dtype!r}: "
+            f"{CLASS_SUMS} or {CLASS_SUMS_AND_GRAM} in {' or '.join(WIRE_DTYPES)} are known."
+        )
+    tensors = shard_statistics(shard, gram=kind == CLASS_SUMS_AND_GRAM).to_tensors(str(dtype))
+    return ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})

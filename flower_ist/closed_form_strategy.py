@@ -1,0 +1,218 @@
+"""Closed-form heads as a Flower strategy: one round, one small answer a client, no model sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from flower_ist.clients import Roster, await_nodes
+from flower_ist.closed_form import (
+    CLASS_SUMS,
+    CLASS_SUMS_AND_GRAM,
+    STATISTICS_DTYPE_KEY,
+    STATISTICS_KEY,
+    WIRE_DTYPES,
+    Head,
+    Statistics,
+    class_means_head,
+    fedcof_head,
+    linear_head,
+    ridge_head,
+    ridge_path,
+    ridge_system,
+    statistics_layout,
+)
+from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
+from flower_ist.metrics import finite, mean_metrics
+from flower_ist.replies import RoundReport, collect_replies, require_enough
+
+METHODS = ("ridge", "fedncm", "fedcof")
+
+_log = logging.getLogger("flwr")
+
+
+class ClosedFormStrategy(FedAvg):
+    """Ridge regression (Fed3R), class means (FedNCM) or FedCOF on frozen features.
+
+    In round 1 every connected client is asked for its statistics; the head that follows from them
+    is the model. Later rounds send nothing and keep it. Start it with :func:`empty_head`:
+
+        strategy = ClosedFormStrategy(method="ridge", penalties=[1, 10, 100], score=on_validation)
+        strategy.start(grid, initial_arrays=empty_head(768, 10), num_rounds=1, ...)
+
+    Args:
+        method: ``ridge``, ``fedncm`` or ``fedcof``; the formulas are in
+            :mod:`flower_ist.closed_form`.
+        penalties: the ridge penalties to try.
+        score: gives a head's score on the server's validation data, higher is better; the best
+            penalty is taken, the first of equals. A must for more than one penalty.
+        shrinkage: of FedCOF's class covariances.
+        wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
+            data are split, or ``float32`` at half the bytes.
+        max_token: statistics that need tokens of larger magnitude are refused.
+        node_timeout: seconds to wait for ``min_available_nodes``.
+        roster: clients met already, if the ServerApp has asked them.
+        min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.
+        min_available_nodes: clients to wait for.
+
+    The ClientApp must answer a train message whose config has the key ``statistics``; the one of
+    this project does.
+
+    Raises:
+        ValueError: the settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str = "ridge",
+        penalties: Sequence[float] = (1.0,),
+        score: Callable[[Head], float] | None = None,
+        shrinkage: float = 1.0,
+        wire_dtype: str = "float64",
+        max_token: float = 1e4,
+        node_timeout: float = 60.0,
+        roster: Roster | None = None,
+        min_train_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+    ) -> None:
+        super().__init__(
+            fraction_evaluate=0.0,
+            min_train_nodes=min_train_nodes,
+            min_available_nodes=min_available_nodes,
+            weighted_by_key=weighted_by_key,
+            arrayrecord_key=arrayrecord_key,
+            configrecord_key=configrecord_key,
+            train_metrics_aggr_fn=mean_metrics,
+        )
+        if method not in METHODS:
+            raise ValueError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
+        if wire_dtype not in WIRE_DTYPES:
+            raise ValueError(f"wire_dtype is {wire_dtype!r}, but must be float64 or float32.")
+        if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
+            raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
+        if len(penalties) > 1 and score is None:
+            raise ValueError("Several penalties need a score to choose by: give score or only one.")
+        self.method = method
+        self.penalties = penalties
+        self.score = score
+        self.shrinkage = shrinkage
+        self.wire_dtype = wire_dtype
+        self.max_token = max_token
+        self.node_timeout = node_timeout
+        self.roster = roster or Roster()
+        self.last_round = RoundReport()
+        self.penalty: float | None = None
+        self._kind = CLASS_SUMS_AND_GRAM if method == "ridge" else CLASS_SUMS
+        self._sent: dict[int, tuple[int, int]] = {}
+        self._done = False
+
+    def summary(self) -> None:
+        """Log the settings of this strategy."""
+        _log.info("\t├──> Closed form: %s", self.method)
+        if self.method == "ridge":
+            _log.info("\t│\t├── Penalties: %s", list(self.penalties))
+        if self.method == "fedcof":
+            _log.info("\t│\t├── Shrinkage: %g", self.shrinkage)
+        _log.info("\t│\t└── On the wire: %s in %s", self._kind, self.wire_dtype)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every client for its statistics, once; the head itself is not sent."""
+        if self._done:
+            self._sent = {}
+            return []
+        shape = self._head_shape(arrays)
+        needed = max(self.min_available_nodes, self.min_train_nodes)
+        clients = self.roster.meet(grid, await_nodes(grid, needed, self.node_timeout))
+        self._sent = {client.node_id: shape for client in clients}
+        question = {
+            **config,
+            "server-round": server_round,
+            STATISTICS_KEY: self._kind,
+            STATISTICS_DTYPE_KEY: self.wire_dtype,
+        }
+        content = RecordDict({self.configrecord_key: ConfigRecord(question)})
+        return [Message(content, client.node_id, MessageType.TRAIN) for client in clients]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge each answer on its own and compute the head from the good ones."""
+        if not self._sent:
+            return None, None
+        good, report = collect_replies(replies, self._sent, self._judge, self.roster)
+        self.last_round = report
+        require_enough(
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+        )
+        head = self._solve([statistics for _, statistics in good])
+        report.coverage = 1.0
+        self._done = True
+        record = ArrayRecord({name: Array(tensor) for name, tensor in head.items()})
+        contents = [reply.content for reply, _ in good]
+        return record, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def _solve(self, clients: Sequence[Statistics]) -> Head:
+        if self.method == "fedcof":
+            return fedcof_head(clients, self.shrinkage)
+        num_classes, dim = clients[0].sums.shape
+        total = Statistics.empty(num_classes, dim, gram=self.method == "ridge")
+        for statistics in clients:
+            total.add(statistics)
+        if self.method == "fedncm":
+            return class_means_head(total)
+        heads = [ridge_head(w) for w in ridge_path(*ridge_system(total), self.penalties)]
+        scores = [0.0] if self.score is None else [self.score(head) for head in heads]
+        best = int(np.argmax(scores))
+        self.penalty = self.penalties[best]
+        _log.info("aggregate_train: ridge penalty %g", self.penalty)
+        return heads[best]
+
+    def _judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
+        told = finite(self.roster.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
+        expected = Expected(
+            layout=statistics_layout(*shape, self._kind, self.wire_dtype),
+            arrayrecord_key=self.arrayrecord_key,
+            weighted_by_key=self.weighted_by_key,
+            max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
+        )
+        tensors, examples = judge_reply(reply, expected)
+        statistics = Statistics.from_tensors(tensors)
+        reason = statistics.why_implausible(examples, self.max_token)
+        if reason:
+            raise BadReply(reason)
+        return statistics
+
+    def _head_shape(self, arrays: ArrayRecord) -> tuple[int, int]:
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        weight = shapes.get("fc1.weight", ())
+        if len(weight) != 2 or shapes != {"fc1.weight": weight, "fc1.bias": weight[:1]}:
+            raise ValueError(
+                f"A closed-form strategy starts from one linear layer, empty_head(D, C), but the "
+                f"model has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}."
+            )
+        return weight[0], weight[1]
+
+
+def empty_head(dim: int, num_classes: int) -> ArrayRecord:
+    """Return a head of zeros: one linear layer from D inputs to C classes."""
+    head = linear_head(np.zeros((num_classes, dim)), np.zeros(num_classes))
+    return ArrayRecord({name: Array(tensor) for name, tensor in head.items()})
