@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from flower_ist.slice_message import LR_SCALES_KEY
 from flower_ist.tokens import TokenShard
+
+# The key with which Flower's FedProx sends the weight of its proximal term.
+PROXIMAL_KEY = "proximal-mu"
 
 # Rows are read from the map for several batches at once: one gather instead of many small ones.
 _BATCHES_PER_READ = 16
@@ -33,6 +36,7 @@ class LocalSettings:
     learning_rate: float
     seed: int
     lr_scales: Mapping[str, float] = field(default_factory=dict)
+    proximal_mu: float = 0.0
 
     @classmethod
     def from_config(cls, config: ConfigRecord) -> LocalSettings:
@@ -48,6 +52,7 @@ class LocalSettings:
             learning_rate=_rate(config.get("learning-rate"), "learning-rate"),
             seed=_whole(config, "seed"),
             lr_scales=_scales(str(config.get(LR_SCALES_KEY, "{}"))),
+            proximal_mu=_rate(config.get(PROXIMAL_KEY, 0.0), PROXIMAL_KEY),
         )
 
 
@@ -58,8 +63,14 @@ def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: 
     would belong to somebody else. A slice's summed weights are larger than the model's own by a
     factor that the server names; their learning rate is too, so that a step moves the model's
     weights as far as it would without the cut (docs/method.md).
+
+    With ``proximal_mu`` FedProx' term ``mu / 2 ||w - w_sent||^2`` is added to the loss that is
+    minimised (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, equation 2), though not to
+    the loss that is returned. Flower's documentation leaves out the square; the paper has it.
     """
     model.train()
+    mu = settings.proximal_mu
+    sent = [weight.detach().clone() for weight in model.parameters()] if mu else []
     by_scale: dict[float, list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         by_scale.setdefault(settings.lr_scales.get(name, 1.0), []).append(weight)
@@ -73,9 +84,18 @@ def train(model: nn.Module, shard: TokenShard, settings: LocalSettings, client: 
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(tokens), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+        if mu:
+            _add_proximal_gradient(model, sent, mu)
         optimizer.step()
         total += loss.detach()
     return float(total) / max(1, settings.local_steps)
+
+
+def _add_proximal_gradient(model: nn.Module, sent: Sequence[torch.Tensor], mu: float) -> None:
+    """Add the proximal term's gradient, ``mu (w - w_sent)``, to the gradients that are there."""
+    for weight, start in zip(model.parameters(), sent, strict=True):
+        if weight.grad is not None:
+            weight.grad.add_(weight.detach() - start, alpha=mu)
 
 
 def batch_order(num_examples: int, settings: LocalSettings, client: str) -> NDArray[np.intp]:

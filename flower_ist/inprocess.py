@@ -1,4 +1,4 @@
-"""Run a ServerApp and a ClientApp in this process: no Ray, no network, the same bytes.
+"""Run a Flower app in this process: no Ray, no network, the same bytes.
 
 Every message is serialised and read back as Flower does it, so that what works here works over a
 network. For tests, sweeps and debugging: clients run one after the other, in a fixed order, and the
@@ -15,7 +15,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from flower_ist._flwr import Run, TaskIdentity, set_message_id
+from flower_ist.app_folder import App, AppError, load_app
 from flower_ist.wire import round_trip
+
+__all__ = ["App", "AppError", "InProcessGrid", "load_app", "run_in_process"]
 
 _RUN_ID = 2**63 + 1
 _SERVER_NODE_ID = 1

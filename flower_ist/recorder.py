@@ -38,7 +38,8 @@ class RoundRecorder:
         meter: the grid that the strategy uses.
         log: where the lines go.
         strategy: the strategy that runs; coverage and refusals are asked of this library's own.
-        evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log.
+        evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and its
+            ``validation_accuracy`` if it gives one.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
         roster: names of the clients; those of a strategy of ours if None.
 
@@ -122,6 +123,7 @@ class RoundRecorder:
             "seed": self.settings.get("seed"),
             "accuracy": finite(metrics.get("accuracy")),
             "loss": finite(metrics.get("loss")),
+            **_validation(metrics),
             **asdict(traffic.total),
             "full_model_bytes": self._full_model_bytes,
             **traffic.inputs,
@@ -146,6 +148,11 @@ class RoundRecorder:
         """Return the same by client name, in the names' order."""
         names = sorted((self.roster.name(node_id), node_id) for node_id in by_node)
         return {name: by_node[node_id] for name, node_id in names}
+
+
+def _validation(metrics: MetricRecord) -> dict[str, float | None]:
+    key = "validation_accuracy"
+    return {key: finite(metrics[key])} if key in metrics else {}
 
 
 def full_model_bytes(arrays: ArrayRecord) -> int:

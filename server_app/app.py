@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg, Strategy
 
-from flower_ist.axes import mlp_axes
 from flower_ist.class_names import class_difference
 from flower_ist.clients import AdmittingGrid, Client, Roster, await_nodes, client_text
 from flower_ist.demo_tokens import test_shard
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.meter import MeteredGrid
-from flower_ist.model import initial_weights, mlp_shapes
+from flower_ist.model import initial_weights
 from flower_ist.recorder import RoundRecorder
 from flower_ist.runlog import RunLog
-from flower_ist.strategy import ISTStrategy
 from flower_ist.tokens import TokenShard, open_shard, test_folder
 from server_app.output import output_folder, write_model, write_settings
 from server_app.settings import Settings, SettingsError
+from server_app.strategies import build_strategy, check_strategy, model_dims
+from server_app.validation import split_shard
 
 app = ServerApp()
 _log = logging.getLogger("flwr")
@@ -34,13 +33,11 @@ _log = logging.getLogger("flwr")
 def main(grid: Grid, context: Context) -> None:
     """Run one federation from settings to model. Whatever is wrong is raised before training."""
     settings = Settings.from_run_config(context.run_config)
+    check_strategy(settings)
     data = settings.data_dir
     shard = open_shard(test_folder(Path(data)), verify=True) if data else test_shard()
-    dims = [
-        shard.meta.dim,
-        *[settings.hidden_width] * settings.hidden_layers,
-        shard.meta.num_classes,
-    ]
+    validation, test = split_shard(shard, settings.validation_share, settings.seed)
+    dims = model_dims(settings, shard.meta.dim, shard.meta.num_classes)
 
     meter = MeteredGrid(grid)
     roster = Roster()
@@ -48,7 +45,8 @@ def main(grid: Grid, context: Context) -> None:
     needed = max(settings.min_available_nodes, settings.min_train_nodes)
     node_ids = await_nodes(meter, needed, settings.node_timeout)
     check_clients(roster.meet(meter, node_ids), shard, needed)
-    strategy = make_strategy(settings, dims, roster)
+    score = None if validation is None else partial(_accuracy, validation)
+    strategy = build_strategy(settings, dims, roster, score)
 
     folder = output_folder(settings, context.run_id)
     run_log = RunLog(folder)
@@ -56,8 +54,12 @@ def main(grid: Grid, context: Context) -> None:
     _log.info("This run is written to %s", folder)
 
     def evaluate(_: int, arrays: ArrayRecord) -> MetricRecord:
-        accuracy, loss = evaluate_arrays(_to_numpy(arrays), shard)
-        return MetricRecord({"accuracy": accuracy, "loss": loss})
+        weights = _to_numpy(arrays)
+        accuracy, loss = evaluate_arrays(weights, test)
+        metrics = MetricRecord({"accuracy": accuracy, "loss": loss})
+        if validation is not None:
+            metrics["validation_accuracy"] = _accuracy(validation, weights)
+        return metrics
 
     weights = initial_weights(dims, settings.seed)
     settings_of_rounds = ConfigRecord(
@@ -87,35 +89,6 @@ def main(grid: Grid, context: Context) -> None:
         "settings": run,
     }
     _log.info("Model written to %s", write_model(folder, _to_numpy(result.arrays), about))
-
-
-def make_strategy(settings: Settings, dims: Sequence[int], roster: Roster) -> Strategy:
-    """Build the strategy that the settings name.
-
-    Raises:
-        ValueError: the settings cannot be used with this network.
-    """
-    # Flower's own strategies draw their clients from Python's global generator. Node ids are random
-    # outside this process, so who is drawn differs from run to run where not all are.
-    random.seed(settings.seed)
-    common: dict[str, Any] = {
-        "fraction_train": settings.fraction_train,
-        "fraction_evaluate": 0.0,
-        "min_train_nodes": settings.min_train_nodes,
-        "min_available_nodes": settings.min_available_nodes,
-    }
-    if settings.strategy == "fedavg":
-        return FedAvg(**common)
-    return ISTStrategy(
-        mlp_axes(mlp_shapes(dims)),
-        num_slices=settings.num_slices or None,
-        shares=settings.slice_shares(),
-        seed=settings.seed,
-        packed=settings.packed,
-        node_timeout=settings.node_timeout,
-        roster=roster,
-        **common,
-    )
 
 
 def check_clients(clients: Sequence[Client], shard: TokenShard, needed: int) -> None:
@@ -165,6 +138,10 @@ def why_not(client: Client, shard: TokenShard) -> str:
             f"{value!r}: encode both with the same encoder and classes"
         )
     return ""
+
+
+def _accuracy(shard: TokenShard, weights: Mapping[str, Any]) -> float:
+    return evaluate_arrays(weights, shard)[0]
 
 
 def _to_numpy(arrays: ArrayRecord) -> dict[str, Any]:

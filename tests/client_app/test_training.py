@@ -172,7 +172,51 @@ def test_training_lowers_the_loss():
     assert second < first / 2
 
 
+def test_the_proximal_term_by_hand():
+    """Zero weights, label 0, x = (0, 1). The first step, of 0.01, starts at the sent weights, where
+    the term has no gradient. At bias (0.01, -0.01) and column (0.01, -0.01) the logits are
+    +-0.02, so the loss has gradient p - 1 = -0.49 for class 0; mu = 100 adds 100 * 0.01 = 1.
+    Their sum 0.51 turns Adam back: m = 0.9 * -0.05 + 0.1 * 0.51 > 0, below 0 without the term.
+    """
+    biases = {}
+    for mu in (0.0, 100.0):
+        model = zeros((2, 2), (2,))
+        chosen = settings(local_steps=2, batch_size=1, proximal_mu=mu)
+        train(model, shard_of(1), chosen, "a")
+        biases[mu] = model.to_arrays()["fc1.bias"]
+    gradients = np.array([-0.5, -1 / (1 + math.exp(0.04)) + 1.0])
+    m = (0.9 * 0.1 * gradients[0] + 0.1 * gradients[1]) / (1 - 0.9**2)
+    v = (0.999 * 0.001 * gradients[0] ** 2 + 0.001 * gradients[1] ** 2) / (1 - 0.999**2)
+    step = 0.01 * m / math.sqrt(v)
+    np.testing.assert_allclose(biases[100.0], [0.01 - step, step - 0.01], rtol=1e-5)
+    assert biases[100.0][0] < 0.01 < biases[0.0][0]
+
+
+def test_no_proximal_term_is_no_change():
+    found = []
+    for changes in ({}, {"proximal_mu": 0.0}):
+        model = net(2, 5, 2)
+        loss = train(model, shard_of(9), settings(local_steps=5, **changes), "a")
+        found.append((loss, *(array.tobytes() for array in model.to_arrays().values())))
+    assert found[0] == found[1]
+
+
+def test_the_proximal_term_is_not_in_the_loss_that_is_reported():
+    """With a rate of 0 it is 0 anyway; after one step it would be 50 * 4 * 0.01^2 = 0.02."""
+    model = zeros((2, 2), (2,))
+    chosen = settings(local_steps=2, batch_size=1, proximal_mu=100.0)
+    expected = (math.log(2) + math.log(1 + math.exp(-0.04))) / 2
+    assert train(model, shard_of(1), chosen, "a") == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", ["5", -1, True, math.nan, math.inf])
+def test_a_proximal_weight_of_no_use_is_refused(value):
+    with pytest.raises(ValueError, match=r"^The server sent 'proximal-mu' as .* is needed\.$"):
+        settings(proximal_mu=value)
+
+
 def test_settings_are_read_from_the_message():
+    assert settings(proximal_mu=0.5).proximal_mu == 0.5
     assert settings(lr_scales='{"fc3.weight": 2}') == LocalSettings(
         server_round=2,
         local_steps=3,

@@ -39,6 +39,14 @@ def test_shares_are_numbers_one_per_slice(default_run_config):
     assert Settings.from_run_config(config).slice_shares() == [0.5, 0.25, 1.0]
 
 
+def test_lists_of_numbers(default_run_config):
+    config = {**default_run_config, "capacities": "0.5, 1", "ridge-penalties": "1,1e3"}
+    settings = Settings.from_run_config(config)
+    assert settings.client_capacities() == [0.5, 1.0]
+    assert settings.penalties() == [1.0, 1000.0]
+    assert Settings.from_run_config(default_run_config).client_capacities() is None
+
+
 def wrong_types() -> list[tuple[str, object]]:
     """Pair each key with a value of each type that it must not have."""
     wrong = {
@@ -65,14 +73,13 @@ def test_missing_keys_are_named(default_run_config, field):
 
 
 REFUSED = [
-    ({"strategy": "fedprox"}, "'strategy' is 'fedprox', but must be one of: ist, fedavg"),
     ({"num-rounds": 0}, "'num-rounds' is 0, but must be at least 1"),
     ({"num-rounds": -3}, "'num-rounds' is -3"),
     ({"num-slices": -1}, "'num-slices' is -1, but must be at least 0"),
     ({"num-slices": 1025}, "'num-slices' is 1025, but 'hidden-width' has only 1024 neurons"),
     ({"num-slices": 9, "hidden-width": 8}, "'num-slices' is 9.*only 8 neurons"),
     ({"hidden-width": 0}, "'hidden-width' is 0"),
-    ({"hidden-layers": 0}, "'hidden-layers' is 0"),
+    ({"hidden-layers": -1}, "'hidden-layers' is -1, but must be at least 0"),
     ({"local-steps": 0}, "'local-steps' is 0"),
     ({"batch-size": 0}, "'batch-size' is 0"),
     ({"learning-rate": 0.0}, "'learning-rate' is 0.0, but must be above 0"),
@@ -96,6 +103,23 @@ REFUSED = [
     ({"shares": "1,inf", "num-slices": 2}, "'shares' is '1,inf'"),
     ({"shares": "1;1", "num-slices": 2}, "'shares' must be numbers with commas between them"),
     ({"shares": "1,,1", "num-slices": 3}, "'shares' must be numbers with commas between them"),
+    ({"capacities": "0.5;0.5"}, "'capacities' must be numbers with commas between them"),
+    ({"capacities": "0.5,0"}, "'capacities' is '0.5,0', but must be shares above 0 and at most 1"),
+    ({"capacities": "1.01"}, "'capacities' is '1.01', but must be shares above 0 and at most 1"),
+    ({"capacities": "nan"}, "'capacities' is 'nan'"),
+    ({"capacities": "1", "num-slices": 2}, "'capacities' and 'num-slices' are both set"),
+    ({"ridge-penalties": ""}, "'ridge-penalties' is '', but must be one or more numbers above 0"),
+    ({"ridge-penalties": "1,0"}, "'ridge-penalties' is '1,0'"),
+    ({"ridge-penalties": "inf"}, "'ridge-penalties' is 'inf'"),
+    ({"ridge-penalties": "1e"}, "'ridge-penalties' must be numbers with commas between them"),
+    ({"proximal-mu": -0.1}, "'proximal-mu' is -0.1, but must be at least 0 and below inf"),
+    ({"proximal-mu": math.inf}, "'proximal-mu' is inf"),
+    ({"server-learning-rate": -1.0}, "'server-learning-rate' is -1.0"),
+    ({"server-learning-rate": math.nan}, "'server-learning-rate' is nan"),
+    ({"server-momentum": 1.0}, "'server-momentum' is 1.0, but must be at least 0 and below 1"),
+    ({"trimmed-share": 0.5}, "'trimmed-share' is 0.5, but must be at least 0 and below 0.5"),
+    ({"validation-share": 1.0}, "'validation-share' is 1.0, but must be at least 0 and below 1"),
+    ({"validation-share": -0.1}, "'validation-share' is -0.1"),
     ({"data-dir": "shards"}, "'data-dir' is 'shards', but must be an absolute path"),
     ({"output-dir": "./run"}, "'output-dir' is './run', but must be an absolute path"),
     ({"output-dir": "~/run"}, "'output-dir' is '~/run', but must be an absolute path"),
