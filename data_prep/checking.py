@@ -6,23 +6,19 @@ per image, never pixels.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
 from data_prep import PrepError
+from data_prep.prefetch import prefetch, usual_workers
 
 ON_ERROR = ("stop", "skip")
 """What to do about an image that cannot be read."""
-_AHEAD = 4
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def check_images(
         count: Number of images, 1 and up.
         split: Names the set on the progress bar.
         on_error: A name in ``ON_ERROR``.
-        workers: Threads; None for as many as there are cores, up to 8.
+        workers: Threads; 0 for none, None for as many as there are cores, up to 8.
 
     Raises:
         PrepError: an image cannot be read under ``stop`` (the first in order is named), none can be
@@ -72,43 +68,17 @@ def check_images(
             return err
 
     rows, facts, skipped = [], [], []
-    attempts = map_in_order(attempt, range(count), workers)
-    for row, found in enumerate(track(attempts, f"Checking {split} images", total=count)):
-        if not isinstance(found, PrepError):
-            rows.append(row)
-            facts.append(found)
-        elif on_error == "stop":
-            sentence = str(found).rstrip(".")
-            raise PrepError(f"{sentence}; remove it or use --on-error skip.") from found
-        else:
-            skipped.append(str(found))
+    threads = usual_workers() if workers is None else workers
+    with closing(prefetch(attempt, range(count), threads)) as attempts:
+        for row, found in enumerate(track(attempts, f"Checking {split} images", total=count)):
+            if not isinstance(found, PrepError):
+                rows.append(row)
+                facts.append(found)
+            elif on_error == "stop":
+                sentence = str(found).rstrip(".")
+                raise PrepError(f"{sentence}; remove it or use --on-error skip.") from found
+            else:
+                skipped.append(str(found))
     if not rows:
         raise PrepError(f"None of {count} {split} images can be read: {skipped[0]}")
     return Readable(np.array(rows, dtype=np.int64), np.array(facts, dtype=np.int64), tuple(skipped))
-
-
-def map_in_order(
-    function: Callable[[int], T], items: Iterable[int], workers: int | None = None
-) -> Iterator[T]:
-    """Yield ``function(item)`` in the order of the items, computed in threads.
-
-    At most four results a thread wait to be taken, whatever the number of items. The first
-    exception in order is raised, and what has not begun is then left undone.
-
-    Raises:
-        PrepError: there is no worker.
-    """
-    threads = min(8, os.cpu_count() or 1) if workers is None else workers
-    if threads < 1:
-        raise PrepError(f"The number of workers must be at least 1, not {threads}.")
-    pending: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= _AHEAD * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
 from data_prep.first_line import first_line
 from data_prep.frozen import DTYPES
 from data_prep.timm_models import VisionTransformer
@@ -101,13 +100,6 @@ def write_encoder(
         .contiguous()
         for name, tensor in model.state_dict().items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, temporary, {METADATA_KEY: json.dumps(description, sort_keys=True)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as err:
-        raise PrepError(f"{path} cannot be written: {first_line(err)}.") from err
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

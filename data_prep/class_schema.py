@@ -7,15 +7,15 @@ numbered by what it happens to have.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
+from data_prep.first_line import first_line
 from data_prep.images import ImageSet
 
 FORMAT = "flower-ist-classes"
@@ -31,7 +31,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise PrepError(f"{path} cannot be read: {err.strerror}.") from err
+        raise PrepError(f"{path} cannot be read: {first_line(err)}.") from err
     except (ValueError, RecursionError) as err:
         raise PrepError(f"{path} is not a JSON file: {err}.") from err
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -54,16 +54,10 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
         PrepError: the names are not distinct texts, or the file cannot be written.
     """
     content = {"format": FORMAT, "version": VERSION, "classes": _checked(names, str(path))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with atomic_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as err:
-        with suppress(OSError):
-            temporary.unlink()
-        raise PrepError(f"{path} cannot be written: {err.strerror}.") from err
 
 
 def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:

@@ -48,9 +48,11 @@ def mask(
     with errors_as_sentences():
         from data_prep.class_schema import read_classes
         from data_prep.masked_writer import MaskSettings, write_masked, write_masked_splits
+        from data_prep.new_folder import refuse_existing
         from data_prep.prep_report import image_progress, masked_summary, print_skipped
         from data_prep.sources import read_source, read_train_and_test
 
+        refuse_existing(out)
         settings = MaskSettings(
             image_size, patch_size, kind, mask_ratio, seed, interpolation, compress
         )

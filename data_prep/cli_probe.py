@@ -9,6 +9,7 @@ import typer
 
 from data_prep import PrepError
 from data_prep.cli_common import OnError, console, errors_as_sentences
+from data_prep.inspect_shards import disagreements
 from flower_ist.tokens import TokenShard, open_shard
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def probe(train: Shards, test: TestShards) -> None:
     from data_prep.probe import linear_probe, token_features
 
     with errors_as_sentences():
-        training, testing = _open(train), _open(test)
+        training, testing = _open(train, test)
         classes = training[0].meta.num_classes
         result = linear_probe(token_features(training), token_features(testing), classes)
         _report("tokens", result)
@@ -53,7 +54,7 @@ def probe_pixels(
         from data_prep.probe import linear_probe, pixel_features
         from data_prep.sources import read_source
 
-        training, testing = _open(train), _open(test)
+        training, testing = _open(train, test)
         train_images = read_source(source, "train", on_error)
         test_images = read_source(test_source or source, "test", on_error)
         seen = pixel_features(training, train_images)
@@ -62,11 +63,13 @@ def probe_pixels(
         print_skipped(console, (*train_images.skipped, *test_images.skipped))
 
 
-def _open(paths: list[Path]) -> list[TokenShard]:
+def _open(train: list[Path], test: list[Path]) -> tuple[list[TokenShard], list[TokenShard]]:
+    paths = [*train, *test]
     shards = [open_shard(path) for path in paths]
-    if len({shard.meta.class_names for shard in shards}) != 1:
-        raise PrepError("The shards have different classes.")
-    return shards
+    named = [(str(path), shard.meta) for path, shard in zip(paths, shards, strict=True)]
+    if wrong := disagreements(named):
+        raise PrepError(wrong[0])
+    return shards[: len(train)], shards[len(train) :]
 
 
 def _report(features: str, result: ProbeResult) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,16 +35,8 @@ def save_png(figure: Figure, file: Path, dpi: int = 120) -> Path:
     Raises:
         PrepError: the file cannot be written.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            # A class name in a script that the font lacks is drawn as boxes: no harm is done.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(temporary, format="png", dpi=dpi)
-        os.replace(temporary, file)
-    except OSError as err:
-        temporary.unlink(missing_ok=True)
-        raise PrepError(
-            f"The picture {file} cannot be written ({err.strerror or err}): choose another place."
-        ) from err
+    with atomic_file(file, "; choose another place") as temporary, warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes: no harm is done.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(temporary, format="png", dpi=dpi)
     return file

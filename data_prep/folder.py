@@ -9,6 +9,7 @@ import numpy as np
 from data_prep import PrepError
 from data_prep.checking import check_images
 from data_prep.classes import check_same_classes
+from data_prep.first_line import first_line
 from data_prep.image_files import ImageFiles, check_image
 from data_prep.images import ImageSet
 
@@ -132,5 +133,5 @@ def _listed(folder: Path) -> list[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as err:
-        raise PrepError(f"{folder} cannot be listed: {err.strerror}.") from err
+        raise PrepError(f"{folder} cannot be listed: {first_line(err)}.") from err
     return [path for path in entries if not path.name.startswith(".") and path.name != _LEFTOVER]

@@ -141,6 +141,4 @@ def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
 
 
 def _reason(err: Exception) -> str:
-    if isinstance(err, OSError) and err.strerror:
-        return err.strerror
     return "its format is unknown" if isinstance(err, UnidentifiedImageError) else first_line(err)

@@ -77,7 +77,34 @@ def inspect_shards(path: Path) -> FolderReport:
         PrepError: there is no shard at all.
     """
     inspections = tuple(_inspect(shard) for shard in find_shards(path))
-    return FolderReport(inspections, tuple(_disagreements(inspections)))
+    whole = [(found.name, found.shard.meta) for found in inspections if found.shard is not None]
+    return FolderReport(inspections, tuple(disagreements(whole)))
+
+
+def disagreements(shards: Sequence[tuple[str, ShardMeta]]) -> list[str]:
+    """Return a sentence for each named shard and thing in which it differs from the first one.
+
+    What counts is that all tokens live in one space and that labels mean the same: encoder and
+    classes.
+    """
+    if not shards:
+        return []
+    first, expected = shards[0]
+    sentences = []
+    for name, meta in shards[1:]:
+        told, wanted = _space(meta), _space(expected)
+        sentences += [
+            f"{name} has {key} {told[key]!r}, but {first} has {wanted[key]!r}: encode both with "
+            "the same encoder and settings."
+            for key in told
+            if told[key] != wanted[key]
+        ]
+        if difference := class_difference(meta.class_names, expected.class_names, name, first):
+            sentences.append(
+                f"{name} and {first} have different classes: {difference}; encode one of them "
+                "again with flower-ist prep --classes FILE."
+            )
+    return sentences
 
 
 def to_table(report: FolderReport) -> Table:
@@ -125,28 +152,6 @@ def _inspect(path: Path) -> Inspection:
         return Inspection(path, open_shard(path, verify=True))
     except ShardError as err:
         return Inspection(path, None, str(err))
-
-
-def _disagreements(inspections: Sequence[Inspection]) -> list[str]:
-    whole = [(found.name, found.shard.meta) for found in inspections if found.shard is not None]
-    if not whole:
-        return []
-    first, expected = whole[0]
-    sentences = []
-    for name, meta in whole[1:]:
-        told, wanted = _space(meta), _space(expected)
-        sentences += [
-            f"{name} has {key} {told[key]!r}, but {first} has {wanted[key]!r}: encode both with "
-            "the same encoder and settings."
-            for key in told
-            if told[key] != wanted[key]
-        ]
-        if difference := class_difference(meta.class_names, expected.class_names, name, first):
-            sentences.append(
-                f"{name} and {first} have different classes: {difference}; encode one of them "
-                "again with flower-ist prep --classes FILE."
-            )
-    return sentences
 
 
 def _space(meta: ShardMeta) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from data_prep.figure_file import new_figure, save_png
 from data_prep.images import ImageSet, masked_pixels
 from data_prep.mask_kinds import Grid
 from data_prep.masking import kept_patches
-from data_prep.split import Rows
+from data_prep.shard_images import rows_of_shard, square_grid
 from flower_ist.token_meta import Mask
 from flower_ist.tokens import TokenShard
 
@@ -52,34 +51,11 @@ def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -
     images = len(shard) // mask.views
     chosen = np.unique(np.linspace(0, images - 1, min(count, images)).round().astype(np.intp))
     rows = rows_of_shard(shard, data, chosen * mask.views)
-    grid = _grid(mask)
+    grid = square_grid(mask)
     epochs = range(min(mask.views, _MOST_VIEWS))
     figure_rows = [_panels(data, row, mask, grid, epochs) for row in rows]
     titles = [data.class_names[label] for label in data.labels[rows]]
     return save_png(_figure(figure_rows, titles, _caption(shard, len(rows))), file)
-
-
-def rows_of_shard(shard: TokenShard, data: ImageSet, examples: Rows) -> Rows:
-    """Return the rows of ``data`` that some examples of a shard were made of.
-
-    Raises:
-        PrepError: an image's id is not there, or its class is another one.
-    """
-    order = np.argsort(data.image_ids, kind="stable")
-    wanted = shard.image_ids[examples]
-    found = np.searchsorted(data.image_ids, wanted, sorter=order)
-    rows = order[np.minimum(found, len(order) - 1)]
-    classes = np.array(shard.meta.class_names)[shard.labels[examples]]
-    wrong = (data.image_ids[rows] != wanted) | (
-        np.array(data.class_names)[data.labels[rows]] != classes
-    )
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise PrepError(
-            f"{data.source} ({data.split}) has no image {wanted[first]} of class "
-            f"{str(classes[first])!r}: give the source and the split that the shard was made of."
-        )
-    return rows
 
 
 def shown_pixels(
@@ -141,10 +117,3 @@ def _caption(shard: TokenShard, images: int) -> str:
 def _drawing(mask: Mask) -> str:
     """Say what a mask is drawn from; its views do not count."""
     return f"{mask.kind} {mask.ratio:g} of {mask.patches} patches with seed {mask.seed}"
-
-
-def _grid(mask: Mask) -> Grid:
-    side = isqrt(mask.patches)
-    if side * side != mask.patches:
-        raise PrepError(f"{mask.patches} patches are no square grid: their masks cannot be drawn.")
-    return side, side

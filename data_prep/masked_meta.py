@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
 from data_prep.images import INTERPOLATIONS
 from data_prep.masking import MASK_KINDS, kept_count
 from data_prep.patch_codec import COMPRESSIONS
@@ -142,8 +143,7 @@ def read_meta(folder: Path) -> MaskedMeta:
         meta = MaskedMeta(**entries)
         meta.check()
     except (ArithmeticError, KeyError, TypeError, ValueError) as err:
-        reason = str(err).rstrip(".")
-        raise PrepError(f"{path} is incomplete or edited: {reason}.") from err
+        raise PrepError(f"{path} is incomplete or edited: {first_line(err)}.") from err
     return meta
 
 
@@ -160,6 +160,6 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise PrepError(f"{path} cannot be read: {err.strerror}.") from err
+        raise PrepError(f"{path} cannot be read: {first_line(err)}.") from err
     except (ValueError, RecursionError) as err:
         raise PrepError(f"{path} is not a JSON file: {err}.") from err

@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.checking import map_in_order
 from data_prep.classes import check_same_classes
 from data_prep.images import ImageSet, network_input
 from data_prep.mask_settings import MaskSettings
@@ -22,6 +22,7 @@ from data_prep.masked_meta import MaskedMeta, bytes_per_image
 from data_prep.new_folder import new_folder
 from data_prep.patch_codec import pack
 from data_prep.patches import cut_patches
+from data_prep.prefetch import prefetch, usual_workers
 from flower_ist.tokens import array_sha256
 
 __all__ = ["MaskSettings", "write_masked", "write_masked_splits"]
@@ -156,9 +157,11 @@ def _write_patches(
     lengths = np.zeros(len(data), dtype=np.int64)
     channels = np.zeros(len(data), dtype=np.uint8)
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    threads = usual_workers() if workers is None else workers
+    packed = prefetch(pack_image, range(len(data)), threads)
+    with path.open("wb") as file, closing(packed):
         file.write(bytes(_HEADER_BYTES))
-        for row, (blob, count) in enumerate(map_in_order(pack_image, range(len(data)), workers)):
+        for row, (blob, count) in enumerate(packed):
             lengths[row], channels[row] = len(blob), count
             digest.update(blob)
             file.write(blob)

@@ -9,6 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
+
+
+def refuse_existing(folder: Path) -> None:
+    """Find out before any work that a folder cannot be made.
+
+    Raises:
+        PrepError: it exists already.
+    """
+    if folder.exists():
+        raise PrepError(f"{folder} exists already: choose another folder or remove it.")
 
 
 @contextmanager
@@ -21,15 +32,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
         PrepError: the folder exists already, or writing fails, for instance on a full disk.
     """
     target = folder.absolute()
-    if target.exists():
-        raise PrepError(f"{target} exists already: choose another folder or remove it.")
+    refuse_existing(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
         os.rename(temporary, target)
     except OSError as err:
-        reason = err.strerror or str(err)
-        raise PrepError(f"{target} cannot be written: {reason}; nothing was kept.") from err
+        raise PrepError(
+            f"{target} cannot be written: {first_line(err)}; nothing was kept."
+        ) from err
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

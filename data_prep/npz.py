@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
 from data_prep.images import ImageSet
 
 
@@ -25,12 +26,19 @@ def read_npz(path: Path, split: str = "train") -> ImageSet:
     """
     try:
         # numpy leaves a file open that it opened itself and cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {
-                name: file[name] for name in ("x", "y", "index", "class_names") if name in file
-            }
+        with path.open("rb") as opened:
+            # numpy takes whatever is no archive for a pickle, and advises to trust it.
+            if not zipfile.is_zipfile(opened):
+                raise zipfile.BadZipFile("it is no zip archive, or one that was cut off")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                arrays: dict[str, NDArray[Any]] = {
+                    name: file[name] for name in ("x", "y", "index", "class_names") if name in file
+                }
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as err:
-        raise PrepError(f"{path} is not a readable .npz file of plain arrays: {err}.") from err
+        raise PrepError(
+            f"{path} is not a readable .npz file of plain arrays: {first_line(err)}."
+        ) from err
     if "x" not in arrays or "y" not in arrays:
         raise PrepError(f"{path} must hold the arrays x (images) and y (labels).")
     x, y = arrays["x"], arrays["y"]

@@ -6,6 +6,7 @@ be sent between processes.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,17 @@ from typing import TypeVar
 
 import torch
 
+from data_prep import PrepError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD_PER_WORKER = 2
+
+
+def usual_workers() -> int:
+    """Return a number of threads for decoding: one a core, 8 at the most."""
+    return min(8, os.cpu_count() or 1)
 
 
 def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
@@ -25,7 +33,12 @@ def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
 
     At most two results a thread are made or wait, whatever the number of items. With 0 workers each
     result is made when it is asked for. An error of ``make`` is raised where its result was due.
+
+    Raises:
+        PrepError: the number of workers is below 0.
     """
+    if workers < 0:
+        raise PrepError(f"The number of workers must be at least 0, not {workers}.")
     if workers == 0:
         yield from map(make, items)
         return

@@ -16,14 +16,12 @@ Nothing lies under a shard's name before the shard is complete.
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from rich.console import Console
 
-from data_prep import PrepError
 from data_prep.assemble import assemble, is_assembled
+from data_prep.atomic_file import atomic_file
 from data_prep.chunks import Chunk, encode_chunks
 from data_prep.class_schema import write_classes
 from data_prep.job import Job, plan_job
@@ -131,14 +129,5 @@ def _write_reports(settings: PrepSettings, job: Job) -> None:
             write_classes(file, job.split.class_names)
     if not settings.client:
         plot_split(job.split, settings.out / "split.png")
-        _write_text(settings.out / "split.json", to_json(job.split))
-
-
-def _write_text(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as err:
-        temporary.unlink(missing_ok=True)
-        raise PrepError(f"{file} cannot be written: {err.strerror or err}.") from err
+        with atomic_file(settings.out / "split.json") as temporary:
+            temporary.write_text(to_json(job.split), encoding="utf-8")

@@ -22,8 +22,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
 from data_prep.checkpoints import Description, write_encoder
 from data_prep.figure_file import new_figure, save_png
+from data_prep.first_line import first_line
 from data_prep.images import ImageSet
 from data_prep.pretrain_settings import PretrainSettings
 from data_prep.pretraining import Pretraining
@@ -125,23 +127,19 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise PrepError(f"{out} cannot be made: {err.strerror}.") from err
+        raise PrepError(f"{out} cannot be made: {first_line(err)}.") from err
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as err:
-        raise PrepError(f"{file} cannot be read: {err}.") from err
+        raise PrepError(f"{file} cannot be read: {first_line(err)}.") from err
 
 
 def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
+    with atomic_file(file) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        temporary.replace(file)
-    except OSError as err:
-        raise PrepError(f"{file} cannot be written: {err.strerror}.") from err
 
 
 def _draw_losses(lines: list[dict[str, Any]], file: Path) -> None:

@@ -20,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
 from data_prep.augment import crop_and_flip
 from data_prep.encoders import build_vit
+from data_prep.first_line import first_line
 from data_prep.images import ImageSet
 from data_prep.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.masking import kept_count, kept_patches
@@ -73,8 +75,7 @@ class Pretraining:
         try:
             self.model.to(device)
         except (RuntimeError, AssertionError) as err:
-            reason = str(err).splitlines()[0].rstrip(".")
-            raise PrepError(f"The device {device!r} cannot be used: {reason}.") from err
+            raise PrepError(f"The device {device!r} cannot be used: {first_line(err)}.") from err
         self.device = torch.device(device)
         self.optimizer = _optimizer(self.model, settings)
         mean, std = NORMALISATIONS[settings.normalisation]
@@ -151,18 +152,13 @@ class Pretraining:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        temporary = file.with_name(f".{file.name}.tmp")
         content = json.dumps({"epoch": self.epoch, **facts})
-        try:
+        with atomic_file(file) as temporary:
             save_file(
                 {name: value.cpu().contiguous() for name, value in tensors.items()},
                 temporary,
                 {"state": content},
             )
-            temporary.replace(file)
-        except (OSError, SafetensorError) as err:
-            temporary.unlink(missing_ok=True)
-            raise PrepError(f"{file} cannot be written: {err}.") from err
 
     def load(self, file: Path, facts: Mapping[str, Any]) -> None:
         """Go on from a file that :meth:`save` wrote.
@@ -174,12 +170,7 @@ class Pretraining:
             with safe_open(file, framework="pt") as opened:
                 found = json.loads(opened.metadata()["state"])
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            for name, value in facts.items():
-                if found[name] != json.loads(json.dumps(value)):
-                    raise PrepError(
-                        f"{file} was made with {name} {found[name]}, not {value}: give the same "
-                        "command again, or choose another folder to start anew."
-                    )
+            _check_same(file, found, json.loads(json.dumps(facts)))
             states: dict[int, dict[str, torch.Tensor]] = {}
             weights = {}
             for name, value in tensors.items():
@@ -196,7 +187,9 @@ class Pretraining:
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as err:
             if isinstance(err, PrepError):
                 raise
-            raise PrepError(f"{file} cannot be read: {err}; remove it to start anew.") from err
+            raise PrepError(
+                f"{file} cannot be read: {first_line(err)}; remove it to start anew."
+            ) from err
 
     def _kept(self, images: ImageSet, epoch: int) -> NDArray[np.int64]:
         settings = self.settings
@@ -210,6 +203,18 @@ class Pretraining:
     def _autocast(self) -> torch.autocast:
         cuda = self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=cuda)
+
+
+def _check_same(file: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse the state of another run; of facts that are a mapping, the differing entry is told."""
+    for name, value in wanted.items():
+        if isinstance(value, dict) and isinstance(found[name], dict):
+            _check_same(file, {key: found[name].get(key) for key in value}, value)
+        elif found[name] != value:
+            raise PrepError(
+                f"{file} was made with {name} {found[name]}, not {value}: give the same command "
+                "again, or choose another folder to start anew."
+            )
 
 
 def _optimizer(model: torch.nn.Module, settings: PretrainSettings) -> torch.optim.AdamW:

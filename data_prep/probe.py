@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.images import ImageSet, masked_pixels
 from data_prep.masking import kept_patches
+from data_prep.shard_images import rows_of_shard, square_grid
 from data_prep.split import hold_out
 from flower_ist.tokens import TokenShard
 
@@ -79,29 +80,29 @@ def token_features(shards: Sequence[TokenShard]) -> Features:
 def pixel_features(shards: Sequence[TokenShard], data: ImageSet) -> Features:
     """Return the shards' images as masked native pixels (N, H*W*C) float32 in [0, 1].
 
-    The masks are drawn again from each shard's seed and image ids; dropped patches are zero.
+    The masks are drawn again from each shard's seed and image ids, for each view its own; dropped
+    patches are zero. Labels are the shards'.
 
     Raises:
-        PrepError: the source lacks an image of a shard, its label differs, or the images are not
+        PrepError: the source lacks an image of a shard, its class differs, or the images are not
             of one size.
     """
-    order = np.argsort(data.image_ids, kind="stable")
-    pixels, labels = [], []
+    pixels = []
     for shard in shards:
-        found = np.searchsorted(data.image_ids, shard.image_ids, sorter=order)
-        rows = order[np.minimum(found, len(order) - 1)]
-        if not np.array_equal(data.image_ids[rows], shard.image_ids) or not np.array_equal(
-            data.labels[rows], shard.labels
-        ):
-            raise PrepError(f"{data.source} does not hold the images that the shards were made of.")
-        mask, side = shard.meta.mask, shard.meta.encoder.image_size // shard.meta.encoder.patch_size
-        kept = kept_patches(
-            mask.kind, (side, side), mask.ratio, seed=mask.seed, image_ids=shard.image_ids
-        )
-        shown = masked_pixels(data.native_pixels(rows), (side, side), kept)
+        rows = rows_of_shard(shard, data, np.arange(len(shard)))
+        mask, grid = shard.meta.mask, square_grid(shard.meta.mask)
+        # A copy of the images' pixels, also where they are in memory.
+        shown = data.native_pixels(rows)
+        for epoch in range(mask.views):
+            view = slice(epoch, None, mask.views)
+            ids = shard.image_ids[view]
+            kept = kept_patches(
+                mask.kind, grid, mask.ratio, seed=mask.seed, image_ids=ids, epoch=epoch
+            )
+            shown[view] = masked_pixels(shown[view], grid, kept)
         pixels.append(shown.reshape(len(rows), -1).astype(np.float32) / 255)
-        labels.append(data.labels[rows])
-    return np.concatenate(pixels), np.concatenate(labels)
+    labels = np.concatenate([shard.labels for shard in shards])
+    return np.concatenate(pixels), labels.astype(np.int64)
 
 
 def _fit_and_score(train: Features, test: Features, classes: int, l2: float) -> float:

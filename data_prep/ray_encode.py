@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.chunks import Chunk, encode_chunks
+from data_prep.first_line import first_line
 from data_prep.job import plan_job
 from data_prep.prep_settings import PrepSettings
 from data_prep.work_folder import WORK_FOLDER, WorkFolder
@@ -100,7 +101,7 @@ def _start(ray: Any) -> None:
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
     # Ray raises plain exceptions where a cluster cannot be reached or started.
     except Exception as err:
-        raise PrepError(f"Ray cannot be started: {str(err).strip().splitlines()[0]}") from err
+        raise PrepError(f"Ray cannot be started: {first_line(err)}.") from err
 
 
 def share_cluster(device: str, cluster: dict[str, float]) -> tuple[dict[str, Any], int]:

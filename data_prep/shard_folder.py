@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
 from flower_ist.tokens import META_FILE
 
 _CLIENT = re.compile(r"client-(\d+)")
@@ -26,7 +27,7 @@ def find_shards(path: Path) -> list[Path]:
     try:
         folders = [folder for folder in path.iterdir() if folder.is_dir() and _is_shard(folder)]
     except OSError as err:
-        raise PrepError(f"{path} cannot be listed: {err.strerror}.") from err
+        raise PrepError(f"{path} cannot be listed: {first_line(err)}.") from err
     if not folders:
         raise PrepError(
             f"{path} holds no token shard: give a shard's folder, or a folder with client-0 and so "

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
+from data_prep.first_line import first_line
 
 WORK_FOLDER = ".prep"
 PLAN_FILE = "plan.json"
@@ -56,21 +58,13 @@ class WorkFolder:
         Raises:
             PrepError: they cannot be written; no file of that chunk is left.
         """
-        temporary = self.path / f"{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **rows)  # type: ignore[arg-type]
-                file.flush()
-                # The name must not survive a power cut that the content does not.
-                os.fsync(file.fileno())
-            os.replace(temporary, self._file(chunk))
-        except OSError as err:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise PrepError(
-                f"{self._file(chunk)} cannot be written: {err.strerror or err}; mend that and "
-                "start the same command again: it goes on after the chunks that are finished."
-            ) from err
+        remedy = (
+            "; mend that and start the same command again: it goes on after the chunks that are "
+            "finished"
+        )
+        # savez would add a suffix to a name without one.
+        with atomic_file(self._file(chunk), remedy) as temporary, temporary.open("wb") as file:
+            np.savez(file, **rows)  # type: ignore[arg-type]
 
     def read(self, chunk: int) -> dict[str, NDArray[Any]]:
         """Return a finished chunk's arrays; the file's checksums are compared.
@@ -115,7 +109,7 @@ def _create(path: Path, plan: Plan) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         # Another process may have been first; whether its plan is the same is compared next.
         if not (path / PLAN_FILE).exists():
-            raise PrepError(f"{path} cannot be made: {err.strerror or err}.") from err
+            raise PrepError(f"{path} cannot be made: {first_line(err)}.") from err
 
 
 def _read_plan(file: Path) -> dict[str, Any]:

@@ -1,15 +1,18 @@
-"""The command line: ``demo``, ``report``, and the commands of ``data_prep``."""
+"""The command line: ``demo``, ``report``, ``compare``, and the commands of ``data_prep``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from click import Context
 from rich.console import Console
+from typer.core import TyperCommand
 
 from flower_ist import report as reports
+from flower_ist.compare.options import one_value_each
 from flower_ist.demo import run_demo
 from flower_ist.launch import LaunchError
 from flower_ist.runlog import RunLogError
@@ -81,6 +84,89 @@ def report(
     else:
         text = reports.to_json if output is Format.JSON else reports.to_csv
         typer.echo(text(summaries), nl=output is Format.JSON)
+
+
+class _ManyValues(TyperCommand):
+    """A command whose ``--set`` and ``--sweep`` take all the values that follow."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
+
+
+@app.command("compare", cls=_ManyValues)
+def compare_strategies(
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; started again, it goes on.")],
+    app_folder: Annotated[
+        Path | None, typer.Option("--app", help="Folder of the Flower app.", show_default=".")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of shards.", show_default="the embedded demo tokens"),
+    ] = None,
+    strategies: Annotated[
+        str | None, typer.Option(help="Strategies, with commas between them.")
+    ] = None,
+    clients: Annotated[int | None, typer.Option(min=1, help="Clients.", show_default="4")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds.", show_default="20")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each strategy.", show_default="3")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="inprocess, or flwr for real runs.", show_default="inprocess")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time.", show_default="one a core")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="Settings to tune: local-steps=20,80 learning-rate=0.001,0.01."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Settings of all runs: hidden-width=256.")
+    ] = None,
+    capacity: Annotated[
+        str | None, typer.Option(help="Share of the neurons that each client holds: 0.5,0.25,...")
+    ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="0 to 1.", show_default="FedAvg's best - 0.005"),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the comparison in this folder.")
+    ] = None,
+) -> None:
+    """Compare strategies on the same shards, seeds, evaluation and byte meter.
+
+    Each run has a process and a folder of its own. Killed at any point and started again, it goes
+    on where it was. It ends with a table, CSV, JSON, pictures and a report in one HTML file.
+    """
+    from flower_ist.compare.command import compare, make_plan, repeated_plan
+
+    options = {
+        "app": app_folder,
+        "data": data,
+        "strategies": strategies,
+        "clients": clients,
+        "rounds": rounds,
+        "seeds": seeds,
+        "engine": engine,
+        "settings": settings,
+        "sweep": sweep,
+        "capacity": capacity,
+        "target_accuracy": target_accuracy,
+    }
+    given: dict[str, Any] = {
+        name: value for name, value in options.items() if value not in (None, [])
+    }
+    try:
+        if source is not None and given:
+            raise ValueError("--from takes all from the comparison there: give only --out beside.")
+        plan = make_plan(**given) if source is None else repeated_plan(source)
+        finished = compare(plan, out, Console(), jobs)
+    except (RunLogError, ValueError) as err:
+        _fail(err)
+    if not finished:
+        raise typer.Exit(1)
 
 
 def _forward(name: str, summary: str) -> None:

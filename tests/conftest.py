@@ -7,43 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from shards import write_blobs
 
 from flower_ist._flwr import TaskIdentity
-from flower_ist.token_meta import Encoder, Mask, ShardMeta
-from flower_ist.token_writer import ShardWriter
 
 # The nets of the tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
-CLASSES = ("circle", "square", "star")
-DIM = 12
-
-
-def write_blobs(folder: Path, name: str, count: int, *, seed: int, dtype: str = "float16") -> Path:
-    """Write a shard of three Gaussian blobs (N, 12) that a linear probe separates mostly."""
-    generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(len(CLASSES), DIM))
-    labels = generator.integers(0, len(CLASSES), count)
-    tokens = centres[labels] + generator.normal(size=(count, DIM))
-    meta = ShardMeta(
-        num_examples=count,
-        dim=DIM,
-        class_names=CLASSES,
-        encoder=Encoder(name="blobs", weights_sha256="0" * 64, image_size=8, patch_size=2),
-        mask=Mask(kind="random", ratio=0.5, seed=0, patches=16, kept=8),
-        image_bytes=64 * count,
-        image_file_bytes=70 * count,
-        masked_image_bytes=32 * count,
-        token_dtype=dtype,
-        client=name,
-    )
-    with ShardWriter(folder / name, meta) as writer:
-        writer.append(tokens, labels, np.arange(count))
-    return folder / name
 
 
 @pytest.fixture(autouse=True)

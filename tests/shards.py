@@ -1,4 +1,4 @@
-"""A shard of three tokens, and ways to spoil it."""
+"""Shards for tests: three tokens and ways to spoil them, and blobs of any number."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from flower_ist.tokens import array_sha256
 TOKENS = np.array([[127.0, -63.5, 0.0], [0.5, 0.25, -1.0], [0.0, 0.0, 0.0]], dtype=np.float32)
 LABELS = np.array([0, 1, 1])
 IDS = np.array([7, 5, 2**40])
+BLOB_CLASSES = ("circle", "square", "star")
+BLOB_DIM = 12
 
 
 def make_meta(**changes: Any) -> ShardMeta:
@@ -53,3 +55,26 @@ def replace_array(folder: Path, name: str, array: np.ndarray) -> None:
     """Write another array with a matching hash: only its content can give it away."""
     np.save(folder / f"{name}.npy", array)
     edit_meta(folder, lambda meta: meta["sha256"].update({name: array_sha256(array)}))
+
+
+def write_blobs(folder: Path, name: str, count: int, *, seed: int, dtype: str = "float16") -> Path:
+    """Write a shard of three Gaussian blobs (N, 12) that a linear probe separates mostly."""
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(len(BLOB_CLASSES), BLOB_DIM))
+    labels = generator.integers(0, len(BLOB_CLASSES), count)
+    tokens = centres[labels] + generator.normal(size=(count, BLOB_DIM))
+    meta = ShardMeta(
+        num_examples=count,
+        dim=BLOB_DIM,
+        class_names=BLOB_CLASSES,
+        encoder=Encoder(name="blobs", weights_sha256="0" * 64, image_size=8, patch_size=2),
+        mask=Mask(kind="random", ratio=0.5, seed=0, patches=16, kept=8),
+        image_bytes=64 * count,
+        image_file_bytes=70 * count,
+        masked_image_bytes=32 * count,
+        token_dtype=dtype,
+        client=name,
+    )
+    with ShardWriter(folder / name, meta) as writer:
+        writer.append(tokens, labels, np.arange(count))
+    return folder / name

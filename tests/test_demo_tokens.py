@@ -19,8 +19,8 @@ def test_demo_shares_are_disjoint_and_cover_the_4000_rows(num_clients):
         assert share.meta.client == f"demo-{client}"
         assert share.meta.num_examples == len(share) >= 4000 // num_clients
         assert share.meta.image_bytes == 784 * len(share)
-        # Half of the patches, each over 2 x 2 native pixels.
-        assert share.meta.masked_image_bytes == 392 * len(share)
+        # 24 of 49 patches of 4 x 4 pixels.
+        assert share.meta.masked_image_bytes == 384 * len(share)
 
 
 def test_demo_sets_are_balanced_and_their_files_fit_an_app_bundle():

@@ -57,6 +57,8 @@ def test_masking_twice_into_one_folder_or_with_bad_sizes_is_refused(fashion_fold
     call("mask", fashion_folder, "--out", tmp_path / "kept", *SIZES)
     said = call("mask", fashion_folder, "--out", tmp_path / "kept", *SIZES, code=1)
     assert "exists" in said
+    # It is found out before the images are read: here there are none.
+    assert "exists" in call("mask", tmp_path / "none", "--out", tmp_path / "kept", *SIZES, code=1)
     bad = ("--image-size", 16, "--patch-size", 5)
     assert "no multiple" in call("mask", fashion_folder, "--out", tmp_path / "x", *bad, code=1)
     assert not (tmp_path / "x").exists()

@@ -62,8 +62,21 @@ def test_shards_of_different_classes_are_not_probed_together(encoded, fashion_fo
     one = encoded(fashion_folder, clients=1)
     other = encoded(tmp_path / "set.npz", "other", clients=1)
     both = [one / "client-0", other / "client-0"]
-    output = call("probe", *both, "--test", one / "test", fails=True)
-    assert "Error: The shards have different classes." in output
+    first, second = both
+    for arguments in (
+        [*both, "--test", one / "test"],
+        [first, "--test", one / "test", "--test", second],
+    ):
+        output = call("probe", *arguments, fails=True)
+        assert f"Error: {second} and {first} have different classes:" in output
+
+
+def test_shards_of_different_encoders_are_not_probed_together(encoded, fashion_folder):
+    """Both are 16 wide: only the meta data tell them apart."""
+    one = encoded(fashion_folder, clients=1)
+    other = encoded(fashion_folder, "other", clients=1, pool="mean")
+    output = call("probe", one / "client-0", "--test", other / "test", fails=True)
+    assert "other/test has encoder.pool 'mean'" in output
 
 
 def test_demo_tokens_are_balanced_small_and_made_again_bit_for_bit(

@@ -9,7 +9,8 @@ from shards import make_meta
 
 from data_prep import PrepError
 from data_prep.images import ImageSet
-from data_prep.mask_sheet import draw_sheet, rows_of_shard, shown_pixels
+from data_prep.mask_sheet import draw_sheet, shown_pixels
+from data_prep.shard_images import rows_of_shard
 from flower_ist.token_writer import ShardWriter
 from flower_ist.tokens import open_shard
 

@@ -32,6 +32,11 @@ def test_nothing_is_made_without_workers_before_it_is_asked_for():
     assert made == [0]
 
 
+def test_as_many_run_at_once_as_there_are_workers():
+    together = threading.Barrier(3, timeout=60)
+    assert list(prefetch(lambda item: together.wait() >= 0, range(6), 3)) == [True] * 6
+
+
 def test_no_more_than_two_results_a_worker_wait():
     taken = []
     items = iter(lambda: taken.append(0) or len(taken), None)

@@ -48,6 +48,13 @@ def whole_run(tmp_path_factory):
     return out
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(whole_run, monkeypatch):
+    """Pictures are the whole run's; to draw them takes longer than to train."""
+    monkeypatch.setattr(module, "_draw_losses", lambda lines, file: None)
+    monkeypatch.setattr(module, "_draw_reconstruction", lambda training, data, file: None)
+
+
 def test_the_encoder_file_describes_itself_and_holds_half_precision(whole_run):
     encoder = open_encoder(str(whole_run / "encoder.safetensors"))
     assert (encoder.grid, encoder.dim) == ((4, 4), 16)
@@ -110,7 +117,7 @@ def test_a_finished_run_is_not_trained_again(whole_run, monkeypatch):
 
 
 def test_another_run_in_the_folder_is_refused(whole_run, tmp_path):
-    with pytest.raises(PrepError, match="settings"):
+    with pytest.raises(PrepError, match="was made with seed 0, not 1: give the same"):
         pretrain(images(), whole_run, replace(TINY, seed=1))
     with pytest.raises(PrepError, match="images"):
         pretrain(images(41), whole_run, TINY)

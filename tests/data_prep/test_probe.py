@@ -87,9 +87,28 @@ def test_pixel_features_draw_the_shards_masks_again():
     assert whole.min() == 1
 
 
+def test_each_view_shows_its_own_patch():
+    """Of 4 patches 1 is kept: 8 views of an image that all show the same one are 1 in 16,384."""
+    images = np.full((2, 4, 4, 1), 255, np.uint8)
+    data = ImageSet(images, np.array([0, 1]), np.array([10, 30]), ("a", "b"), "set")
+    shard = make_shard([10] * 8 + [30] * 8, [0] * 8 + [1] * 8, views=8)
+    pixels, labels = pixel_features([shard], data)
+    assert labels.tolist() == [0] * 8 + [1] * 8
+    assert pixels.sum(axis=1).tolist() == [4] * 16
+    first, _ = pixel_features([make_shard([10, 30], [0, 1])], data)
+    assert np.array_equal(pixels[::8], first)
+    assert len(np.unique(pixels[:8], axis=0)) > 1
+
+
+def test_classes_are_matched_by_name():
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    data = ImageSet(images, np.array([1]), np.array([10]), ("b", "a"), "set")
+    assert pixel_features([make_shard([10], [0])], data)[1].tolist() == [0]
+
+
 @pytest.mark.parametrize(("ids", "labels"), [([11], [0]), ([99], [0]), ([10], [1])])
 def test_another_source_is_refused(ids, labels):
     images = np.zeros((2, 4, 4, 1), np.uint8)
     data = ImageSet(images, np.array([0, 1]), np.array([10, 30]), ("a", "b"), "set")
-    with pytest.raises(PrepError, match="set does not hold the images that the shards"):
+    with pytest.raises(PrepError, match=r"set \(train\) has no image \d+ of class '[ab]'"):
         pixel_features([make_shard(ids, labels)], data)

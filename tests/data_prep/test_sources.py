@@ -96,6 +96,12 @@ def test_npz_files_of_another_form_are_refused(tmp_path, arrays, message):
         read_source(save(tmp_path / "set.npz", **arrays))
 
 
+def test_a_file_that_is_no_archive_is_not_called_a_pickle_to_trust(tmp_path):
+    (tmp_path / "set.npz").write_bytes(b"hello")
+    with pytest.raises(PrepError, match=r"it is no zip archive, or one that was cut off\.$"):
+        read_source(tmp_path / "set.npz")
+
+
 def test_a_second_set_of_other_classes_is_refused(tmp_path):
     one = save(tmp_path / "one.npz", class_names=np.array(["a", "b", "c"]))
     two = save(tmp_path / "two.npz", class_names=np.array(["a", "b", "d"]))

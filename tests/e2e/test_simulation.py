@@ -40,27 +40,27 @@ def test_ist_comes_within_a_point_of_fedavg_at_a_fifth_of_its_bytes(demo: Path) 
 
 
 def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -> None:
-    """d=384, H=1024, C=10, K=4: a slice has 166,922 of 1,454,090 weights, 11.48 %.
+    """d=128, H=1024, C=10, K=4: a slice has 101,386 of 1,191,946 weights, 8.51 %.
 
-    256*384 + 256 + 256*256 + 256 + 10*256 + 10, and
-    1024*384 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
+    256*128 + 256 + 256*256 + 256 + 10*256 + 10, and
+    1024*128 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
     """
     ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
-    share = 166_922 / 1_454_090
+    share = 101_386 / 1_191_946
     assert ist.bytes_per_client_round <= 1.005 * share * fedavg.bytes_per_client_round
     for line in read_run(demo / "ist")[1:]:
-        assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 166_922
+        assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 101_386
         assert line["wire_bytes_down"] <= 1.005 * line["payload_bytes_down"]
         assert line["wire_bytes_up"] <= 1.005 * line["payload_bytes_up"]
 
 
-def test_input_bytes_are_those_of_half_the_patches(demo: Path) -> None:
-    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 392 B of it kept, 388 B a token."""
+def test_input_bytes_are_those_of_24_of_49_patches(demo: Path) -> None:
+    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 384 B of it kept, 132 B a token."""
     for line in read_run(demo / "ist")[1:]:
         assert line["examples"] == 4 * 160 * 64
         assert line["image_bytes"] == 784 * line["examples"]
-        assert line["masked_image_bytes"] == 392 * line["examples"]
-        assert line["token_bytes"] == 388 * line["examples"]
+        assert line["masked_image_bytes"] == 384 * line["examples"]
+        assert line["token_bytes"] == 132 * line["examples"]
 
 
 def test_in_process_logs_the_same_bytes(
@@ -85,7 +85,7 @@ def test_in_process_logs_the_same_bytes(
 def test_the_plot_and_the_models_are_there(demo: Path) -> None:
     assert (demo / "accuracy-by-bytes.png").stat().st_size > 10_000
     for run in ("ist", "fedavg"):
-        assert (demo / run / "model.safetensors").stat().st_size > 4 * 1_454_090
+        assert (demo / run / "model.safetensors").stat().st_size > 4 * 1_191_946
         assert json.loads((demo / run / "settings.json").read_text())["strategy"] == run
 
 

@@ -1,0 +1,1 @@
+"""Compare strategies on the same shards, seeds, evaluation and meter: ``flower-ist compare``."""

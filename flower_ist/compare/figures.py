@@ -1,0 +1,127 @@
+"""The pictures of a comparison, as PNG bytes. matplotlib is loaded only when one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from flower_ist.compare.analyse import Comparison
+from flower_ist.compare.plan import PlanError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MB = 1e6
+_SIZE = (7.5, 4.5)
+_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#7f3c8d",
+    "#80520f",
+    "#5c5c5c",
+    "#a5aa99",
+)
+
+
+def draw_all(comparison: Comparison) -> dict[str, bytes]:
+    """Return file name -> PNG of each picture.
+
+    Raises:
+        PlanError: matplotlib is not installed.
+    """
+    return {name: _png(draw, comparison) for name, (_, draw) in PICTURES.items()}
+
+
+def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
+    """Draw accuracy against cumulative wire bytes: median over the seeds, and the range."""
+    for result, colour in zip(comparison.results, colours(comparison), strict=True):
+        accuracy = [100 * (point.accuracy.median or 0.0) for point in result.curve]
+        if not result.federated:
+            best = 100 * (result.best_accuracy.median or 0.0)
+            label = f"{result.strategy} (not federated)"
+            axes.axhline(best, color=colour, linestyle="--", linewidth=1, label=label)
+            continue
+        megabytes = [point.wire_bytes / _MB for point in result.curve]
+        low = [100 * (point.accuracy.low or 0.0) for point in result.curve]
+        high = [100 * (point.accuracy.high or 0.0) for point in result.curve]
+        axes.plot(
+            megabytes, accuracy, color=colour, marker="o", markersize=3, label=result.strategy
+        )
+        axes.fill_between(megabytes, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
+    axes.set_ylabel("test accuracy (%)")
+
+
+def bytes_per_round(axes: Axes, comparison: Comparison) -> None:
+    """Draw the mean bytes of a round that trains, by direction."""
+    federated = [result for result in comparison.results if result.federated]
+    down = [result.round_bytes_down / _MB for result in federated]
+    up = [result.round_bytes_up / _MB for result in federated]
+    names = [result.strategy for result in federated]
+    axes.barh(names, down, color=_COLOURS[0], label="server to clients")
+    axes.barh(names, up, left=down, color=_COLOURS[1], label="clients to server")
+    axes.invert_yaxis()
+    axes.set_xlabel("bytes on the wire in a round of training (MB)")
+
+
+def bytes_per_client(axes: Axes, comparison: Comparison) -> None:
+    """Draw the bytes of a whole run by client: the median one, and from lowest to highest."""
+    federated = [result for result in comparison.results if result.federated]
+    names = [result.strategy for result in federated]
+    for name, result in zip(names, federated, strict=True):
+        low, high = result.client_bytes.low or 0.0, result.client_bytes.high or 0.0
+        axes.plot([low / _MB, high / _MB], [name, name], color=_COLOURS[8], linewidth=3, alpha=0.5)
+    middle = [(result.client_bytes.median or 0.0) / _MB for result in federated]
+    axes.plot(middle, names, "o", color=_COLOURS[0], label="median client; bar: all clients")
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("bytes on the wire of one client, whole run, both directions (MB)")
+
+
+def coverage_by_round(axes: Axes, comparison: Comparison) -> None:
+    """Draw the share of the model's weights that some client trained in a round."""
+    for result, colour in zip(comparison.results, colours(comparison), strict=True):
+        rounds = [point.server_round for point in result.curve]
+        covered = [100 * point.coverage for point in result.curve]
+        axes.plot(rounds, covered, color=colour, marker="o", markersize=3, label=result.strategy)
+    axes.set_ylim(0, 105)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("round")
+    axes.set_ylabel("weights that some client trained (%)")
+
+
+def colours(comparison: Comparison) -> list[str]:
+    """Return a colour for each strategy, the same in all pictures."""
+    return [_COLOURS[number % len(_COLOURS)] for number in range(len(comparison.results))]
+
+
+PICTURES: Mapping[str, tuple[str, Callable[[Axes, Comparison], None]]] = {
+    "accuracy-by-bytes.png": ("Accuracy against bytes on the wire", accuracy_by_bytes),
+    "bytes-per-round.png": ("Bytes of a round, by direction", bytes_per_round),
+    "bytes-per-client.png": ("Bytes of a client", bytes_per_client),
+    "coverage.png": ("Share of the weights trained in each round", coverage_by_round),
+}
+"""File name -> (title, how it is drawn)."""
+
+
+def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> bytes:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise PlanError("Pictures need matplotlib: pip install 'flower-ist[plot]'.") from None
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes, comparison)
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(fontsize="small")
+    buffer = io.BytesIO()
+    # Without the library's name and version the same figures give the same bytes.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

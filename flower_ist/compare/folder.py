@@ -1,0 +1,175 @@
+"""The folder of a comparison: its plan, its runs, and which of them are done.
+
+OUT/plan.json                       what is compared
+OUT/choices.json                    the settings that the sweep chose
+OUT/runs/NAME/settings.json         the run config, written before the run starts
+OUT/runs/NAME/task.json             what else the worker needs
+OUT/runs/NAME/run.jsonl             the run log
+OUT/runs/NAME/done.json             is there if and only if the run is complete
+OUT/runs/NAME/failed.txt            one sentence, if it failed
+OUT/pooled/                         all clients' tokens in one shard, for ``central``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run
+
+PLAN_FILE = "plan.json"
+SETTINGS_FILE = "settings.json"
+TASK_FILE = "task.json"
+DONE_FILE = "done.json"
+FAILED_FILE = "failed.txt"
+OUTPUT_FILE = "output.txt"
+POOLED = "pooled"
+_LOCK_SECONDS = 15.0
+
+
+class ComparisonFolder:
+    """Where a comparison lives. Every file appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """Hold the folder against a second comparison; yields the lock's file descriptor.
+
+        Workers inherit the descriptor, so a folder stays locked until the last worker of a killed
+        comparison has ended too, which takes a moment.
+
+        Raises:
+            PlanError: the folder cannot be written, or another comparison writes to it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as err:
+            raise PlanError(f"{self.path} cannot be written: {err}.") from err
+        try:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise PlanError(
+                            f"Another comparison is writing to {self.path}: wait until it is over, "
+                            "or choose another folder."
+                        ) from None
+                    time.sleep(0.2)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def adopt(self, plan: Plan) -> Plan:
+        """Store a plan, or extend the one that is there, and return what is stored.
+
+        Raises:
+            PlanError: the folder holds something else, or a plan that cannot be extended.
+        """
+        file = self.path / PLAN_FILE
+        if file.exists():
+            plan = read_plan(self.path).extended(plan)
+        elif (self.path / "runs").exists():
+            raise PlanError(f"{self.path} is not a comparison's folder: choose another one.")
+        write_whole(file, plan.to_json())
+        return plan
+
+    def run_folder(self, run: Run) -> Path:
+        """Return the folder of a run."""
+        return self.path / "runs" / run.name
+
+    def config(self, run: Run, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the complete run config of a run.
+
+        Args:
+            run: which run.
+            plan: of the comparison.
+            base: the app's own run config.
+
+        Raises:
+            PlanError: the app does not know a setting.
+        """
+        changes = run.config(plan)
+        if unknown := sorted(changes.keys() - base.keys()):
+            raise PlanError(
+                f"The app has no setting {unknown[0]!r}: its run config has {', '.join(base)}."
+            )
+        pooled = run.strategy == CENTRAL and plan.data
+        config = {
+            **base,
+            **{key: _like(base[key], value) for key, value in changes.items()},
+            "data-dir": str(self.path / POOLED) if pooled else plan.data,
+            "output-dir": str(self.run_folder(run)),
+        }
+        if plan.engine == "inprocess":
+            config["node-timeout"] = 0.0  # every client is there from the start
+        return config
+
+    def is_done(self, run: Run) -> bool:
+        """Return whether a run is complete; it is then never repeated."""
+        return (self.run_folder(run) / DONE_FILE).exists()
+
+    def failure(self, run: Run) -> str | None:
+        """Return the sentence that a failed run left."""
+        try:
+            return (self.run_folder(run) / FAILED_FILE).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
+    def prepare(self, run: Run, plan: Plan, config: Mapping[str, Any]) -> Path:
+        """Make a run's folder anew, without anything of an attempt that did not finish."""
+        folder = self.run_folder(run)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_whole(folder / SETTINGS_FILE, json.dumps(config, indent=2) + "\n")
+        task = {
+            "app": plan.app,
+            "engine": plan.engine,
+            "clients": run.clients(plan),
+            "name": run.strategy,
+            "choice": dict(run.choice),
+        }
+        write_whole(folder / TASK_FILE, json.dumps(task, indent=2) + "\n")
+        return folder
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read the plan of a comparison's folder.
+
+    Raises:
+        PlanError: there is none.
+    """
+    file = folder / PLAN_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise PlanError(f"There is no comparison in {folder.absolute()}: {err}.") from err
+    return Plan.from_json(text, str(file))
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    os.replace(temporary, file)
+
+
+def _like(own: Any, value: Any) -> Any:
+    """Return a value as the app's own setting is typed: ``1`` for a decimal setting is 1.0."""
+    if isinstance(own, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(own, str) and not isinstance(value, str):
+        return str(value)
+    return value

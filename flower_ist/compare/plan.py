@@ -1,0 +1,245 @@
+"""What a comparison consists of: a plan, and the runs that follow from it.
+
+A plan is a frozen object that is stored as ``plan.json``; everything here is a function of it. This
+module imports neither flwr nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
+from typing import Any
+
+Value = bool | int | float | str
+
+ENGINES = ("inprocess", "flwr")
+CENTRAL = "central"
+FEDAVG = "fedavg"
+# Names of the harness: a strategy of the app with settings that make it another rival.
+PSEUDO: Mapping[str, Mapping[str, Value]] = {
+    "fedavg-linear": {"strategy": FEDAVG, "hidden-layers": 0},
+    CENTRAL: {"strategy": FEDAVG},
+}
+DEFAULT_STRATEGIES = (
+    "ist",
+    "ist-fixed",
+    "federated-dropout",
+    "fedrolex",
+    "ridge",
+    FEDAVG,
+    "fedavg-linear",
+    CENTRAL,
+)
+CLOSED_FORM = ("ridge", "fedncm", "fedcof")
+DISJOINT = ("ist", "ist-fixed")
+OVERLAPPING = ("federated-dropout", "heterofl", "fedrolex")
+# Who uses a setting that not all use; for the others it is not varied.
+_HIDDEN = {"hidden-width", "hidden-layers"}
+_TRAINING = {"local-steps", "batch-size", "learning-rate", "packed", *_HIDDEN}
+_ONLY = {
+    "ridge-penalties": {"ridge"},
+    "proximal-mu": {"fedprox"},
+    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi"},
+    "server-momentum": {"fedavgm", "fedadam", "fedyogi"},
+    "trimmed-share": {"fedtrimmedavg"},
+}
+# What the harness itself decides for each run.
+_OWN_KEYS = {
+    "strategy": "--strategies",
+    "num-rounds": "--rounds",
+    "seed": "--seeds",
+    "data-dir": "--data",
+    "output-dir": "--out",
+    "capacities": "--capacity",
+}
+KEY = re.compile(r"[a-z][a-z0-9-]*")
+_FORMAT = "flower-ist-comparison"
+
+
+class PlanError(ValueError):
+    """A comparison cannot be planned, or its folder belongs to another one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        app: absolute folder of the Flower app.
+        data: absolute folder of shards; empty: the embedded demo tokens.
+        data_sha256: of the tokens' own hashes, so that results of other tokens are never mixed in.
+        strategies: names, in the order of the table.
+        clients: number of clients, all connected.
+        rounds: server rounds of each run (1 for closed forms).
+        seeds: runs are seeded 0 to ``seeds - 1``.
+        engine: ``inprocess`` or ``flwr``.
+        settings: run config entries of every run.
+        sweep: run config key -> values to try for every strategy.
+        capacity: shares of the neurons that clients can hold; empty: equal.
+        target_accuracy: 0 to 1; None: FedAvg's best - 0.5 points.
+    """
+
+    app: str
+    data: str
+    data_sha256: str
+    strategies: tuple[str, ...]
+    clients: int
+    rounds: int
+    seeds: int
+    engine: str = "inprocess"
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    sweep: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    capacity: tuple[float, ...] = ()
+    target_accuracy: float | None = None
+
+    def to_json(self) -> str:
+        """Return the content of ``plan.json``."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Plan:
+        """Read the content of ``plan.json``; ``where`` names it in errors.
+
+        Raises:
+            PlanError: it is not the plan of a comparison of this release.
+        """
+        try:
+            content = json.loads(text)
+            if content.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            for name in ("strategies", "capacity"):
+                content[name] = tuple(content[name])
+            content["sweep"] = {key: tuple(values) for key, values in content["sweep"].items()}
+            return cls(**content)
+        except (ValueError, TypeError, KeyError, AttributeError) as err:
+            raise PlanError(f"{where} is not the plan of a comparison: {err}.") from err
+
+    def check(self) -> None:
+        """Refuse what no run could use.
+
+        Raises:
+            PlanError: with one sentence.
+        """
+        if not self.strategies or len(set(self.strategies)) < len(self.strategies):
+            names = ",".join(self.strategies)
+            raise PlanError(f"Each strategy is compared once, not {names!r}: name some, once each.")
+        for name in self.strategies:
+            if not KEY.fullmatch(name):
+                raise PlanError(f"{name!r} is no name of a strategy.")
+        if self.engine not in ENGINES:
+            raise PlanError(f"There is no engine {self.engine!r}: choose {' or '.join(ENGINES)}.")
+        if min(self.clients, self.rounds, self.seeds) < 1:
+            raise PlanError("There must be at least one client, one round and one seed.")
+        for key in (*self.settings, *self.sweep):
+            if key in _OWN_KEYS:
+                raise PlanError(f"{key!r} is set by {_OWN_KEYS[key]}, not by --set or --sweep.")
+        if both := sorted(self.settings.keys() & self.sweep.keys()):
+            raise PlanError(f"{both[0]!r} is both set and swept: choose one.")
+        for key, values in self.sweep.items():
+            if len(set(values)) < len(values):
+                raise PlanError(f"--sweep {key} has a value twice.")
+        if not all(0 < share <= 1 for share in self.capacity):
+            raise PlanError("Each --capacity must be above 0 and at most 1.")
+
+    def extended(self, other: Plan) -> Plan:
+        """Return a plan with the strategies and seeds of both; ``other`` has the last word.
+
+        Raises:
+            PlanError: they differ in something else, so their runs cannot be compared.
+        """
+        free = {"strategies", "seeds", "target_accuracy"}
+        for f in fields(self):
+            if f.name not in free and getattr(self, f.name) != getattr(other, f.name):
+                raise PlanError(
+                    f"The folder holds a comparison with another {f.name.replace('_', ' ')} "
+                    f"({_shown(getattr(self, f.name))}, not {_shown(getattr(other, f.name))}): "
+                    "choose another output folder."
+                )
+        names = tuple(dict.fromkeys((*self.strategies, *other.strategies)))
+        return replace(other, strategies=names, seeds=max(self.seeds, other.seeds))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a strategy, one choice of the swept settings, a seed.
+
+    Attributes:
+        strategy: a name in the plan.
+        choice: swept key -> value; empty without a sweep.
+        seed: of the run.
+    """
+
+    strategy: str
+    choice: Mapping[str, Value]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return f"{self.strategy}-{slug(self.choice)}-seed{self.seed}"
+
+    def clients(self, plan: Plan) -> int:
+        """Return how many clients it has."""
+        return 1 if self.strategy == CENTRAL else plan.clients
+
+    def config(self, plan: Plan) -> dict[str, Value]:
+        """Return the run config entries that differ from the app's own, without the folders."""
+        clients = self.clients(plan)
+        config: dict[str, Value] = {
+            "strategy": self.strategy,
+            "min-train-nodes": min(2, clients),
+            "min-available-nodes": clients,
+            **plan.settings,
+            **self.choice,
+            **PSEUDO.get(self.strategy, {}),
+            "num-rounds": 1 if self.strategy in CLOSED_FORM else plan.rounds,
+            "seed": self.seed,
+        }
+        if self.strategy == CENTRAL:
+            config |= {"min-train-nodes": 1, "min-available-nodes": 1}
+        capacity = plan.capacity
+        if self.strategy in OVERLAPPING:
+            # Equal to IST's slices, so that the members are compared at the same bytes.
+            capacity = capacity or (1 / clients,)
+        elif self.strategy not in DISJOINT:
+            capacity = ()
+        if capacity:
+            config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)
+        return config
+
+
+def grid(plan: Plan, strategy: str) -> list[dict[str, Value]]:
+    """Return the choices that are tried for a strategy: the same for all that can tell them apart.
+
+    A closed form takes no steps and has no hidden layer: what only training uses is not varied for
+    it, and what one strategy alone uses is varied for no other.
+    """
+    unused = {key for key, users in _ONLY.items() if strategy not in users}
+    if strategy in CLOSED_FORM:
+        unused |= _TRAINING
+    if strategy == "fedavg-linear":
+        unused |= _HIDDEN
+    keys = [key for key in plan.sweep if key not in unused]
+    return [
+        dict(zip(keys, values, strict=True))
+        for values in product(*(plan.sweep[key] for key in keys))
+    ]
+
+
+def slug(choice: Mapping[str, Value]) -> str:
+    """Return a choice as a part of a folder's name: ``local-steps=20+learning-rate=0.001``."""
+    text = "+".join(f"{key}={value_text(value)}" for key, value in sorted(choice.items()))
+    return re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text) or "default"
+
+
+def value_text(value: Value) -> str:
+    """Return a value as :func:`flower_ist.compare.options.parse_value` reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, dict | tuple) else repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."

@@ -1,0 +1,91 @@
+"""The tokens of a comparison: their fingerprint, and one shard that pools all clients'."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from flower_ist import demo_tokens
+from flower_ist.compare.plan import PlanError
+from flower_ist.token_writer import ShardWriter
+from flower_ist.tokens import TokenShard, client_folder, open_shard, test_folder
+
+_ROWS_PER_CHUNK = 4096
+
+
+def fingerprint(data: str, clients: int) -> str:
+    """Return a SHA-256 over the hashes of all shards of a comparison.
+
+    Args:
+        data: absolute folder with ``client-0`` to ``client-{clients - 1}`` and ``test``; empty:
+            the demo tokens.
+        clients: number of clients.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    digest = hashlib.sha256()
+    if data:
+        for shard in (*_open_all(data, clients), open_shard(test_folder(Path(data)))):
+            digest.update("".join(sorted(shard.meta.sha256.values())).encode())
+    else:
+        demo_tokens.train_shard(clients - 1, clients)  # refuses more clients than it can serve
+        for file in sorted(Path(demo_tokens.__file__).parent.glob("*.json")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def pool(data: str, clients: int, folder: Path) -> None:
+    """Write all clients' tokens as one client's shard, with the test shard beside it, once.
+
+    Args:
+        data: as for :func:`fingerprint`, not empty: the demo tokens have all rows for one client.
+        clients: number of clients.
+        folder: where ``client-0`` and ``test`` are to be.
+
+    Raises:
+        PlanError: the shards were not made alike.
+        ShardError: one cannot be read, or the pooled one cannot be written.
+    """
+    target = client_folder(folder, 0)
+    if not test_folder(folder).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / ".test.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(test_folder(Path(data)), temporary)
+        temporary.rename(test_folder(folder))
+    if target.exists():
+        return
+    shards = _open_all(data, clients)
+    first = shards[0].meta
+    for shard in shards:
+        meta = shard.meta
+        kind = (meta.dim, meta.class_names, meta.encoder.weights_sha256, meta.token_dtype)
+        if kind != (
+            first.dim,
+            first.class_names,
+            first.encoder.weights_sha256,
+            first.token_dtype,
+        ):
+            raise PlanError(
+                f"{first.client} and {meta.client} hold tokens of different kinds: they cannot be "
+                "pooled for 'central'; leave it out or encode all images alike."
+            )
+    totals = {
+        name: sum(getattr(shard.meta, name) for shard in shards)
+        for name in ("num_examples", "image_bytes", "image_file_bytes", "masked_image_bytes")
+    }
+    meta = replace(first, client="pooled", source="all clients of a comparison", **totals)
+    with ShardWriter(target, meta) as writer:
+        for shard in shards:
+            for start in range(0, len(shard), _ROWS_PER_CHUNK):
+                arrays = shard.select(slice(start, start + _ROWS_PER_CHUNK)).arrays()
+                # Rows are copied as they are stored: nothing is rounded twice.
+                labels, image_ids = arrays.pop("labels"), arrays.pop("image_ids")
+                writer.append_stored(arrays, labels, image_ids)
+
+
+def _open_all(data: str, clients: int) -> list[TokenShard]:
+    return [open_shard(client_folder(Path(data), client)) for client in range(clients)]
