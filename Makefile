@@ -25,7 +25,7 @@ tests: .venv/installed-dev
 	$(BIN)/pytest
 
 bench: .venv/installed-dev
-	for script in benchmarks/*.py; do $(BIN)/python -W ignore $$script || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -W ignore $$script || exit 1; done
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -21,12 +21,12 @@ from data_prep.masking import kept_patches
 from data_prep.vit import KeptPatches, TokenEncoder, build_vit
 
 RATIO = 0.5
-SMALL = {"patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 2}
+SMALL = {"patch_size": 4, "embed_dim": 128, "depth": 4, "num_heads": 4}
 CASES: tuple[tuple[str, str, int, dict[str, Any], int], ...] = (
     ("ViT-B/16, 224 px", "vit_base_patch16_224", 224, {}, 8),
     ("ViT-S/16, 224 px", "vit_small_patch16_224", 224, {}, 16),
     ("ViT-Ti/16, 96 px", "vit_tiny_patch16_224", 96, {}, 64),
-    ("128 wide, 6 blocks, 28 px", "vit_tiny_patch16_224", 28, SMALL, 256),
+    ("as the embedded one, 28 px", "vit_tiny_patch16_224", 28, SMALL, 256),
 )
 """What the table says, timm's name, image size, options, images."""
 

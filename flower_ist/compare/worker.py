@@ -72,15 +72,18 @@ def _run_flwr(task: dict[str, Any], config: dict[str, Any]) -> None:
         flower.wait(run_id, _RUN_SECONDS, on_poll=over)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     # Nothing is ever written: the pipe ends when the comparison does. Python's own reader would
     # hold a lock that the interpreter wants when it shuts down.
     os.read(sys.stdin.fileno(), 1)
-    _thread.interrupt_main()  # so that Flower's programs are ended too
-    time.sleep(_GRACE_SECONDS)
+    if json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))["engine"] == "flwr":
+        _thread.interrupt_main()  # so that Flower's programs are ended too
+        time.sleep(_GRACE_SECONDS)
+    # An interrupt can be swallowed, by an import for one: then the run would go on by itself.
     os._exit(1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(main(Path(sys.argv[1])))
+    run_folder = Path(sys.argv[1])
+    threading.Thread(target=_end_with_parent, args=(run_folder,), daemon=True).start()
+    sys.exit(main(run_folder))
