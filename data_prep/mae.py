@@ -17,12 +17,7 @@ from torch import nn
 
 from data_prep.encoders import KeptPatches
 from data_prep.mask_kinds import Grid
-from data_prep.torchvision_guard import guard_torchvision
-
-guard_torchvision()
-
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed  # noqa: E402
-from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+from data_prep.timm_models import Block, VisionTransformer, build_sincos2d_pos_embed
 
 _VARIANCE_FLOOR = 1e-6
 

@@ -17,16 +17,19 @@ guard_torchvision()
 
 import timm  # noqa: E402  (after the guard, which its import of torchvision may need)
 from timm.layers.patch_embed import PatchEmbed  # noqa: E402
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed  # noqa: E402
 from timm.models import is_model_in_modules  # noqa: E402
 from timm.models.eva import Eva  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 __all__ = [
     "ACCEPTED",
+    "Block",
     "Eva",
     "PatchEmbed",
     "VisionTransformer",
     "architecture",
+    "build_sincos2d_pos_embed",
     "create",
     "default_size",
     "has_vit",
