@@ -8,7 +8,9 @@ from statistics import median
 import torch
 from torch.nn import functional
 
-from client_app.training import LocalSettings, batch_order, train
+from client_app.batches import Batches
+from client_app.local_settings import LocalSettings
+from client_app.training import train
 from flower_ist.demo_tokens import train_shard
 from flower_ist.model import MLP, initial_weights
 
@@ -24,7 +26,7 @@ def main() -> None:
     settings = LocalSettings(
         server_round=1, local_steps=STEPS, batch_size=64, learning_rate=5e-4, seed=0
     )
-    tokens, labels = map(torch.from_numpy, shard.batch(batch_order(len(shard), settings, "a")))
+    tokens, labels = map(torch.from_numpy, shard.batch(Batches(shard, settings, "a").order()))
 
     def bare() -> None:
         model = MLP.from_arrays(initial_weights(DIMS, 0))
@@ -38,7 +40,7 @@ def main() -> None:
             optimizer.step()
 
     def ours() -> None:
-        train(MLP.from_arrays(initial_weights(DIMS, 0)), shard, settings, "a")
+        train(MLP.from_arrays(initial_weights(DIMS, 0)), Batches(shard, settings, "a"))
 
     ours(), bare()
     ratios = []

@@ -8,9 +8,10 @@ import tracemalloc
 import numpy as np
 
 from flower_ist.axes import mlp_axes
+from flower_ist.merging import merge
 from flower_ist.model import mlp_shapes
 from flower_ist.partition import partition
-from flower_ist.slicing import Returned, merge, take
+from flower_ist.slicing import Returned, take
 
 DIMS = [2048, 8192, 8192, 2048]
 CLIENTS = 32

@@ -17,9 +17,13 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from client_app.batches import Batches
 from client_app.data import open_client_shard
+from client_app.local_settings import LocalSettings
+from client_app.prior import token_prior
+from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatise
 from client_app.statistics import statistics_record
-from client_app.training import LocalSettings, train
+from client_app.training import train
 from flower_ist.clients import CLIENT_NAME_KEY, FACTS_RECORD
 from flower_ist.closed_form import STATISTICS_KEY
 from flower_ist.evaluation import evaluate_arrays
@@ -34,33 +38,46 @@ app = ClientApp(mods=[packed_mod])
 def train_slice(message: Message, context: Context) -> Message:
     """Train the net of the message's arrays for a round and send it back.
 
-    A closed-form strategy sends no net: it asks for sums over the shard instead.
+    A closed-form strategy sends no net: it asks for sums over the shard instead. With privacy
+    (:mod:`client_app.privacy`) the update is clipped and noisy, and the metrics are those that tell
+    nothing of an example.
     """
+    privacy = Privacy.of(context)
     shard = open_client_shard(context)
     if STATISTICS_KEY in message.content.config_records["config"]:
+        _refuse_with(privacy, "sums over them")
         return _sum_up(message, shard)
     settings = LocalSettings.from_config(message.content.config_records["config"])
-    model = MLP.from_arrays(_arrays(message))
+    prior = token_prior(message, context, shard.meta)
+    batches = Batches(shard, settings, shard.meta.client, prior)
+    sent = _arrays(message)
+    model = MLP.from_arrays(sent)
     start = time.monotonic()
-    loss = train(model, shard, settings, shard.meta.client)
-    arrays = ArrayRecord({name: Array(array) for name, array in model.to_arrays().items()})
-    metrics = MetricRecord(
-        {
-            "num-examples": len(shard),
-            "train-loss": loss,
-            "train-seconds": time.monotonic() - start,
-            "local-steps": settings.local_steps,
-            **_input_bytes(shard, settings.local_steps * settings.batch_size),
-        }
-    )
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+    loss = train(model, batches)
+    trained: dict[str, NDArray[Any]] = {**model.to_arrays()}
+    metrics: dict[str, int | float | list[int] | list[float]] = {
+        "num-examples": len(shard),
+        "train-loss": loss,
+        "train-seconds": time.monotonic() - start,
+        "local-steps": settings.local_steps,
+        **_input_bytes(shard, settings.local_steps * batches.real_per_batch),
+    }
+    if privacy is not None:
+        trained = privatise(sent, trained, settings.lr_scales, privacy)
+        metrics = {key: metrics[key] for key in PUBLIC_METRICS}
+    arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
+    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the net of the message's arrays on this client's own shard."""
+    _refuse_with(Privacy.of(context), "a model's accuracy on them")
     shard = open_client_shard(context)
-    accuracy, loss = evaluate_arrays(_arrays(message), shard)
+    prior = token_prior(message, context, shard.meta)
+    arrays = _arrays(message)
+    accuracy, loss = evaluate_arrays(arrays if prior is None else prior.fold(arrays), shard)
     metrics = MetricRecord({"num-examples": len(shard), "accuracy": accuracy, "loss": loss})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
@@ -83,6 +100,14 @@ def tell_facts(message: Message, context: Context) -> Message:
         }
     )
     return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)
+
+
+def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
+    if privacy is not None:
+        raise PrivacyError(
+            f"This client's data are private, and the server asks for {asked_for}: only clipped "
+            "and noisy updates are sent."
+        )
 
 
 def _sum_up(message: Message, shard: TokenShard) -> Message:

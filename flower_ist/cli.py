@@ -1,4 +1,4 @@
-"""The command line: ``demo``, ``report``, ``compare``, and the commands of ``data_prep``."""
+"""The command line: ``demo``, ``report``, ``compare``, ``predict``, and those of ``data_prep``."""
 
 from __future__ import annotations
 
@@ -86,6 +86,78 @@ def report(
         typer.echo(text(summaries), nl=output is Format.JSON)
 
 
+@app.command()
+def watch(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    once: Annotated[bool, typer.Option("--once", help="Show what is there and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+) -> None:
+    """Show runs live until they end: rounds, accuracy, bytes, clients that failed, time left.
+
+    One run is shown in full, several with a line each. Exit code 1 if one has failed.
+    """
+    from flower_ist.watch import watch as watch_runs
+
+    try:
+        good = watch_runs(runs, Console(), once=once, every=every)
+    except RunLogError as err:
+        _fail(err)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def track(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: Annotated[str, typer.Option(help="tensorboard, wandb or mlflow.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+    project: Annotated[
+        str, typer.Option(help="Project of W&B, experiment of MLflow.")
+    ] = "flower-ist",
+    per_client: Annotated[
+        bool, typer.Option("--per-client", help="Send the bytes of each client too.")
+    ] = False,
+) -> None:
+    """Send a run's numbers to TensorBoard, W&B or MLflow; a round is never sent twice.
+
+    TensorBoard's event file is written into the run folder: tensorboard --logdir RUN.
+    """
+    from flower_ist.trackers.track import track as send
+
+    try:
+        send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)
+    except (OSError, ValueError) as err:
+        _fail(err)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="model.safetensors, or the run folder with it.")],
+    shard: Annotated[Path, typer.Argument(help="Token shard to classify.")],
+    out: Annotated[Path | None, typer.Option(help="Write each prediction into this CSV.")] = None,
+) -> None:
+    """Classify a token shard with a trained model, and print the accuracy.
+
+    The CSV's columns are image_id, label, predicted and probability.
+    """
+    from flower_ist.classifier import load_classifier
+    from flower_ist.predict import predict as classify
+    from flower_ist.predict import write_csv
+    from flower_ist.tokens import open_shard
+
+    try:
+        predictions = classify(load_classifier(model), open_shard(shard, verify=True))
+        if out is not None:
+            write_csv(predictions, out)
+    except ValueError as err:
+        _fail(err)
+    typer.echo(predictions.summary())
+
+
 class _ManyValues(TyperCommand):
     """A command whose ``--set`` and ``--sweep`` take all the values that follow."""
 
@@ -107,7 +179,7 @@ def compare_strategies(
         str | None, typer.Option(help="Strategies, with commas between them.")
     ] = None,
     clients: Annotated[int | None, typer.Option(min=1, help="Clients.", show_default="4")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds.", show_default="20")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds.", show_default="10")] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs of each strategy.", show_default="3")
     ] = None,
@@ -185,6 +257,19 @@ def _forward(name: str, summary: str) -> None:
         except ModuleNotFoundError as err:
             _fail(f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'.")
         data_prep([name, *context.args], prog_name="flower-ist")
+
+
+@app.command(
+    "deploy",
+    help="Set up a federation of devices with TLS and authenticated nodes.",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def deploy(context: typer.Context) -> None:
+    """Hand all arguments, ``--help`` too, to the deployment's own commands."""
+    from flower_ist.deploy.command import app as deployment
+
+    deployment(context.args, prog_name="flower-ist deploy")
 
 
 for _name, _summary in DATA_PREP_COMMANDS.items():

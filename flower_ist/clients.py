@@ -8,9 +8,10 @@ function) is named after its node id.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecordValues, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -20,6 +21,12 @@ from flower_ist.gridwrapper import GridWrapper
 CLIENT_NAME_KEY = "client-name"
 FACTS_RECORD = "facts"
 MAX_NAME_LENGTH = 80
+# Seconds that a message lives after the time in which its sender waits for the reply.
+LIFE_AFTER_TIMEOUT = 30.0
+
+_LONGEST_WAIT = 3600.0
+# Flower's codes for: message unavailable, reply unavailable, node unavailable.
+_SUPERLINK_ERRORS = (3, 4, 5)
 
 _log = logging.getLogger("flwr")
 
@@ -53,19 +60,51 @@ def client_name(reply: Message) -> str | None:
     return None
 
 
-class Roster:
-    """The clients met so far. Each node is asked once, when it is first needed."""
+def _question(node_id: int, life: float) -> Message:
+    """Return a query that is delivered within so many seconds or not at all."""
+    return Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY, ttl=life)
 
-    def __init__(self, query_timeout: float = 60.0) -> None:
+
+def in_its_stead(reply: Message) -> bool:
+    """Return whether a reply is the SuperLink's own: the node is gone, or a message has expired."""
+    return reply.has_error() and reply.error.code in _SUPERLINK_ERRORS
+
+
+class Roster:
+    """The clients met so far. Each node is asked when it is first needed.
+
+    A node that could not answer is asked again later, after ``retry_seconds`` at first and after
+    twice as long each time, up to an hour. Nobody waits for these answers: they are fetched when
+    the clients are met next. So a device that was slow to start or was mended joins a run that goes
+    on, and one that stays silent holds nobody up.
+
+    A name belongs to a node as long as the node is connected. A SuperNode that is started again
+    has another node id in Flower, unless its key is registered; here it gets its client's name
+    back, and with it whatever follows from the name, as soon as its old self is gone.
+
+    Args:
+        query_timeout: seconds to wait for answers.
+        retry_seconds: from a node's first silence to the second question.
+    """
+
+    def __init__(self, query_timeout: float = 60.0, retry_seconds: float = 60.0) -> None:
         self.query_timeout = query_timeout
+        self.retry_seconds = retry_seconds
         self._known: dict[int, Client] = {}
+        self._told_names: dict[int, str] = {}
+        self._holders: dict[str, int] = {}
+        self._due: dict[int, float] = {}
+        self._wait: dict[int, float] = {}
+        self._pending: dict[str, int] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
-        """Return the clients of these nodes, sorted by name; ask those not met before."""
+        """Return the clients of connected nodes, sorted by name; ask those not met before."""
         node_ids = list(node_ids)
         strangers = [node_id for node_id in node_ids if node_id not in self._known]
         if strangers:
             self._ask(grid, strangers)
+        self._ask_again(grid, node_ids)
+        self._name(node_ids)
         return sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
 
     def name(self, node_id: int) -> str:
@@ -77,32 +116,67 @@ class Roster:
         return self._known[node_id].facts if node_id in self._known else {}
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
-        questions = [
-            Message(
-                RecordDict(),
-                dst_node_id=node_id,
-                message_type=MessageType.QUERY,
-            )
-            for node_id in node_ids
-        ]
+        # A question that nobody waits for any more is not delivered. It lives a little longer than
+        # the wait, so that it cannot expire while its answer is being fetched.
+        life = self.query_timeout + LIFE_AFTER_TIMEOUT
+        questions = [_question(node_id, life) for node_id in node_ids]
         answers: dict[int, Message] = {}
         for reply in grid.send_and_receive(questions, timeout=self.query_timeout):
             answers.setdefault(reply.metadata.src_node_id, reply)
-        taken = {client.name for client in self._known.values()}
+        for node_id in node_ids:
+            self._note(node_id, answers.get(node_id))
+
+    def _ask_again(self, grid: Grid, node_ids: list[int]) -> None:
+        """Fetch the answers to earlier second questions, and send those that are due."""
+        if self._pending:
+            for reply in grid.pull_messages(list(self._pending)):
+                asked = self._pending.pop(reply.metadata.reply_to_message_id, None)
+                if asked is not None:
+                    self._note(asked, reply)
+        now = time.monotonic()
+        due = {node_id for node_id in node_ids if self._due.get(node_id, math.inf) <= now}
+        if not due:
+            return
+        self._pending = {i: node_id for i, node_id in self._pending.items() if node_id not in due}
+        questions = [_question(node_id, self._schedule(node_id)) for node_id in sorted(due)]
+        grid.push_messages(questions)
+        for question in questions:
+            self._pending[question.metadata.message_id] = question.metadata.dst_node_id
+
+    def _note(self, node_id: int, answer: Message | None) -> None:
+        """Write down what a node answered."""
+        told = client_name(answer) if answer is not None else None
+        self._told_names[node_id] = told or f"node-{node_id}"
+        facts: dict[str, ConfigRecordValues] = {}
+        if answer is not None and answer.has_content():
+            for config in answer.content.config_records.values():
+                facts.update(config)
+        silent = answer is None or in_its_stead(answer)
+        problem = _problem(answer)
+        self._known[node_id] = Client(node_id, self.name(node_id), facts, problem, silent=silent)
+        if not problem:
+            self._due.pop(node_id, None)
+            self._wait.pop(node_id, None)
+        elif node_id not in self._due:
+            self._schedule(node_id)
+
+    def _schedule(self, node_id: int) -> float:
+        """Set when a node is asked next, and return the seconds until then."""
+        wait = self._wait.get(node_id, self.retry_seconds)
+        self._due[node_id] = time.monotonic() + wait
+        self._wait[node_id] = min(2 * wait, _LONGEST_WAIT)
+        return wait
+
+    def _name(self, node_ids: list[int]) -> None:
+        """Give each connected node a name that no other connected node has."""
+        connected = set(node_ids)
         for node_id in sorted(node_ids):
-            answer = answers.get(node_id)
-            name = client_name(answer) if answer is not None else None
-            while name is None or name in taken:
+            name = self._told_names[node_id]
+            while (holder := self._holders.get(name, node_id)) != node_id and holder in connected:
                 # Two devices with copies of one shard are two clients all the same.
-                name = f"{name or 'node'}-{node_id}"
-            taken.add(name)
-            facts: dict[str, ConfigRecordValues] = {}
-            if answer is not None and answer.has_content():
-                for config in answer.content.config_records.values():
-                    facts.update(config)
-            self._known[node_id] = Client(
-                node_id, name, facts, _problem(answer), silent=answer is None
-            )
+                name = f"{name}-{node_id}"
+            self._holders[name] = node_id
+            self._known[node_id] = replace(self._known[node_id], name=name)
 
 
 class AdmittingGrid(GridWrapper):
@@ -130,6 +204,9 @@ class AdmittingGrid(GridWrapper):
             reason = self._check(client)
             if not reason:
                 admitted.append(client.node_id)
+                if client.node_id in self._told:
+                    self._told.remove(client.node_id)
+                    _log.info("%s has joined after all", client.name)
             elif client.node_id not in self._told:
                 self._told.add(client.node_id)
                 _log.warning("%s is left out of this run: %s", client.name, reason)

@@ -104,6 +104,21 @@ def statistics_layout(
     return {name: (t.dtype, t.shape) for name, t in empty.to_tensors(dtype).items()}
 
 
+def full_gram(statistics: Statistics) -> Floats:
+    """Return the Gram matrix (D, D) from its packed upper triangle.
+
+    Raises:
+        ValueError: the statistics have none.
+    """
+    if statistics.gram is None:
+        raise ValueError(f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}.")
+    dim = statistics.sums.shape[1]
+    gram = np.empty((dim, dim))
+    upper = np.triu_indices(dim)
+    gram[upper] = gram[upper[::-1]] = statistics.gram
+    return gram
+
+
 def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
     """Return A (D+1, D+1) and B (D+1, C) of the ridge equation, a constant 1 behind each token.
 
@@ -114,13 +129,9 @@ def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
     Raises:
         ValueError: the statistics have no Gram matrix.
     """
-    if statistics.gram is None:
-        raise ValueError(f"Ridge needs the Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}.")
     dim = statistics.sums.shape[1]
     a = np.empty((dim + 1, dim + 1))
-    upper = np.triu_indices(dim)
-    a[upper] = statistics.gram
-    a[upper[::-1]] = statistics.gram
+    a[:dim, :dim] = full_gram(statistics)
     a[:dim, dim] = a[dim, :dim] = statistics.sums.sum(axis=0)
     a[dim, dim] = statistics.counts.sum()
     b = np.vstack([statistics.sums.T, statistics.counts])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from flwr.app import (
@@ -18,6 +19,7 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from flower_ist.checkpoint import State
 from flower_ist.clients import Roster, await_nodes
 from flower_ist.closed_form import (
     CLASS_SUMS,
@@ -37,7 +39,7 @@ from flower_ist.closed_form import (
 )
 from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
 from flower_ist.metrics import finite, mean_metrics
-from flower_ist.replies import RoundReport, collect_replies, require_enough
+from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
 
 METHODS = ("ridge", "fedncm", "fedcof")
 
@@ -158,25 +160,48 @@ class ClosedFormStrategy(FedAvg):
         """Judge each answer on its own and compute the head from the good ones."""
         if not self._sent:
             return None, None
-        good, report = collect_replies(replies, self._sent, self._judge, self.roster)
-        self.last_round = report
-        require_enough(
-            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
-        )
-        head = self._solve([statistics for _, statistics in good])
-        report.coverage = 1.0
+        good = self._good(server_round, replies)
+        head = self.solve([statistics for _, statistics in good])
+        self.last_round.coverage = 1.0
         self._done = True
         record = ArrayRecord({name: Array(tensor) for name, tensor in head.items()})
         contents = [reply.content for reply, _ in good]
         return record, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
-    def _solve(self, clients: Sequence[Statistics]) -> Head:
+    def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
+        """Return the sum of the good answers, for who wants more of them than a head.
+
+        Raises:
+            TrainingFailedError: too few answers are good.
+        """
+        good = self._good(server_round, replies)
+        return _sum([statistics for _, statistics in good])
+
+    def _good(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> list[tuple[Message, Statistics]]:
+        good, report = collect_replies(replies, self._sent, self._judge)
+        log_refusals(report, self.roster)
+        self.last_round = report
+        require_enough(
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+        )
+        return good
+
+    def state(self) -> Mapping[str, State]:
+        """Return whether the head is made, and with which penalty."""
+        return {"done": self._done, "penalty": self.penalty}
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take over what :meth:`state` returned."""
+        self._done = bool(state["done"])
+        self.penalty = cast(float | None, state["penalty"])
+
+    def solve(self, clients: Sequence[Statistics]) -> Head:
+        """Return the head that follows from the clients' statistics."""
         if self.method == "fedcof":
             return fedcof_head(clients, self.shrinkage)
-        num_classes, dim = clients[0].sums.shape
-        total = Statistics.empty(num_classes, dim, gram=self.method == "ridge")
-        for statistics in clients:
-            total.add(statistics)
+        total = _sum(clients)
         if self.method == "fedncm":
             return class_means_head(total)
         heads = [ridge_head(w) for w in ridge_path(*ridge_system(total), self.penalties)]
@@ -210,6 +235,14 @@ class ClosedFormStrategy(FedAvg):
                 f"model has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}."
             )
         return weight[0], weight[1]
+
+
+def _sum(clients: Sequence[Statistics]) -> Statistics:
+    num_classes, dim = clients[0].sums.shape
+    total = Statistics.empty(num_classes, dim, gram=clients[0].gram is not None)
+    for statistics in clients:
+        total.add(statistics)
+    return total
 
 
 def empty_head(dim: int, num_classes: int) -> ArrayRecord:

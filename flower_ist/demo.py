@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from flower_ist.compare.plan import Plan, Run
 from flower_ist.demo_tokens import MAX_CLIENTS
 from flower_ist.launch import LaunchError, LocalFlower
 from flower_ist.report import compare, plot, summarise, to_table
 from flower_ist.runlog import RunLogError, read_run
 
-STRATEGIES = ("ist", "fedavg")
 _RUN_SECONDS = 900.0
 
 
@@ -26,9 +26,10 @@ def run_demo(
 
     Args:
         out: a folder for this and further demos; each gets a new folder below it.
-        strategies: names as in the run config.
+        strategies: names as in the run config, or those that a comparison adds to them. The app
+            refuses others.
         num_clients: virtual SuperNodes.
-        num_rounds: server rounds of each run.
+        num_rounds: server rounds of each run; closed forms take one.
         console: where progress and the table go.
 
     Returns:
@@ -39,7 +40,7 @@ def run_demo(
         ValueError: an argument is of no use.
     """
     app = find_app()
-    _check(strategies, num_clients)
+    plan = _plan(app, strategies, num_clients, num_rounds)
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     runs = [folder / strategy for strategy in strategies]
     columns = (
@@ -51,9 +52,12 @@ def run_demo(
     )
     with Progress(*columns, console=console) as progress, LocalFlower() as flower:
         for strategy, run in zip(strategies, runs, strict=True):
-            task = progress.add_task(strategy, total=num_rounds, state="starting Flower and Ray")
+            one = Run(strategy, {}, seed=0)
+            settings = {**one.config(plan), "output-dir": str(run)}
+            total = int(settings["num-rounds"])
+            task = progress.add_task(strategy, total=total, state="starting Flower and Ray")
 
-            def show(task: TaskID = task, run: Path = run) -> bool:
+            def show(task: TaskID = task, run: Path = run, total: int = total) -> bool:
                 try:
                     last = read_run(run)[-1]
                 except RunLogError:
@@ -61,18 +65,11 @@ def run_demo(
                 state = f"accuracy {100 * (last['accuracy'] or 0):.1f} %"
                 if last["round"] > progress.tasks[task].completed and not console.is_terminal:
                     # A log has no bar that moves: it gets a line a round.
-                    console.print(f"{run.name} round {last['round']}/{num_rounds}: {state}")
+                    console.print(f"{run.name} round {last['round']}/{total}: {state}")
                 progress.update(task, completed=last["round"], state=state)
-                return bool(last["round"] == num_rounds)
+                return bool(last["round"] == total)
 
-            settings = {
-                "strategy": strategy,
-                "num-rounds": num_rounds,
-                "min-train-nodes": min(2, num_clients),
-                "min-available-nodes": num_clients,
-                "output-dir": str(run),
-            }
-            run_id = flower.submit(app, settings, num_clients)
+            run_id = flower.submit(app, settings, one.clients(plan))
             flower.wait(run_id, _RUN_SECONDS, on_poll=show)
     summaries = [summarise(run) for run in runs]
     console.print(to_table(summaries))
@@ -84,23 +81,27 @@ def run_demo(
     return picture
 
 
-def _check(strategies: Sequence[str], num_clients: int) -> None:
-    """Refuse at once what would fail after half a minute.
+def _plan(app: Path, strategies: Sequence[str], num_clients: int, num_rounds: int) -> Plan:
+    """Return what is run, and refuse at once what would fail after half a minute.
 
     Raises:
         ValueError: with one sentence.
     """
     if find_spec("matplotlib") is None:
         raise ValueError("The demo draws a plot: pip install 'flower-ist[plot]' first.")
-    if not strategies or len(set(strategies)) < len(strategies):
-        raise ValueError(f"The demo runs each strategy once, not {','.join(strategies)!r}.")
-    for strategy in strategies:
-        if strategy not in STRATEGIES:
-            raise ValueError(
-                f"There is no strategy {strategy!r}: choose from {', '.join(STRATEGIES)}."
-            )
     if num_clients > MAX_CLIENTS:
         raise ValueError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
+    plan = Plan(
+        app=str(app),
+        data="",
+        data_sha256="",
+        strategies=tuple(strategies),
+        clients=num_clients,
+        rounds=num_rounds,
+        seeds=1,
+    )
+    plan.check()
+    return plan
 
 
 def find_app() -> Path:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from flower_ist.axes import Axes
 from flower_ist.model import MLP
 from flower_ist.partition import Indices
+from flower_ist.ridge_blend import Model, RidgeBlend, blended
 from flower_ist.slicing import take
+from flower_ist.strategy import SubmodelStrategy
 from flower_ist.tokens import TokenShard
 
 _ROWS_PER_BATCH = 4096
 
 
-def evaluate_arrays(arrays: Mapping[str, NDArray[Any]], shard: TokenShard) -> tuple[float, float]:
+def evaluate_arrays(
+    arrays: Mapping[str, NDArray[Any]], shard: TokenShard, blend: RidgeBlend | None = None
+) -> tuple[float, float]:
     """Return accuracy (0 to 1) and mean cross-entropy (nats) over all examples of a shard.
 
     At most 4,096 tokens are in memory at a time, whatever the shard's size.
+
+    Args:
+        arrays: of a net.
+        shard: whose tokens are classified.
+        blend: a ridge head that predicts beside the net.
     """
-    return _evaluate(MLP.from_arrays(arrays).eval(), shard)
+    return _evaluate(blended(MLP.from_arrays(arrays).eval(), blend), shard)
 
 
 def ensemble_logits(
@@ -60,14 +70,60 @@ def evaluate_ensemble(
     shard: TokenShard,
     *,
     scaled: bool = True,
+    blend: RidgeBlend | None = None,
 ) -> tuple[float, float]:
     """Return what :func:`evaluate_arrays` does, for the slices' averaged logits."""
-    return _evaluate(_ensemble(weights, index_sets, axes, scaled), shard)
+    return _evaluate(blended(_ensemble(weights, index_sets, axes, scaled), blend), shard)
+
+
+def fixed_slices(strategy: SubmodelStrategy, num_clients: int) -> Sequence[Indices]:
+    """Return the slices that a strategy keeps for good; none if it is no ensemble of nets.
+
+    Args:
+        strategy: of any member.
+        num_clients: how many trained in the last round: without ``num_slices`` there are as many
+            slices. With ``capacities`` the slices follow from who these clients are, so there are
+            none that are kept for good.
+    """
+    if not strategy.member.ensemble or strategy.capacities is not None or num_clients == 0:
+        return []
+    widths = strategy.axes.widths
+    num_slices = strategy.num_slices or min(num_clients, *widths.values())
+    return strategy.member.draw(strategy.seed, 1, widths, strategy.shares or [1.0] * num_slices)
+
+
+def ensemble_accuracies(
+    strategy: Strategy,
+    num_clients: int,
+    weights: Mapping[str, NDArray[Any]],
+    shards: Mapping[str, TokenShard | None],
+    blend: RidgeBlend | None = None,
+) -> dict[str, float]:
+    """Return the accuracies of a strategy's averaged logits, under the names of the shards.
+
+    Args:
+        strategy: any; without :func:`fixed_slices` nothing is returned.
+        num_clients: as :func:`fixed_slices` takes it.
+        weights: the whole model.
+        shards: name -> what to evaluate on; None: nothing under this name.
+        blend: a ridge head that predicts beside the nets.
+    """
+    if not isinstance(strategy, SubmodelStrategy):
+        return {}
+    slices = fixed_slices(strategy, num_clients)
+    scaled = strategy.member.scaled
+    return {
+        name: evaluate_ensemble(weights, slices, strategy.axes, shard, scaled=scaled, blend=blend)[
+            0
+        ]
+        for name, shard in shards.items()
+        if slices and shard is not None
+    }
 
 
 def _ensemble(
     weights: Mapping[str, NDArray[Any]], index_sets: Sequence[Indices], axes: Axes, scaled: bool
-) -> Callable[[torch.Tensor], torch.Tensor]:
+) -> Model:
     nets = [
         MLP.from_arrays(take(weights, axes, indices, scaled=scaled)).eval()
         for indices in index_sets
@@ -75,9 +131,7 @@ def _ensemble(
     return lambda tokens: torch.stack([net(tokens) for net in nets]).mean(dim=0)
 
 
-def _evaluate(
-    model: Callable[[torch.Tensor], torch.Tensor], shard: TokenShard
-) -> tuple[float, float]:
+def _evaluate(model: Model, shard: TokenShard) -> tuple[float, float]:
     correct = 0
     loss = 0.0
     with torch.inference_mode():

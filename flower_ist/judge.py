@@ -30,6 +30,10 @@ class BadReply(ValueError):  # noqa: N818 - a reply that is refused is an expect
         super().__init__(client_text(reason))
 
 
+class ClientFailed(BadReply):
+    """The client brought nothing that could be judged: it says that it failed."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a good reply holds.
@@ -56,7 +60,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
         BadReply: the reply is an error, or lacks something, or something in it is not as it must.
     """
     if reply.has_error():
-        raise BadReply(f"the client failed: {last_line(reply.error.reason)}")
+        raise ClientFailed(f"the client failed: {last_line(reply.error.reason)}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
     records = reply.content.array_records

@@ -23,11 +23,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flower_ist.app_files import copy_app
+
 _CONNECTION = "own"
-_START_SECONDS = 60.0
+# Far more than an idle machine needs: on a busy one the imports alone can take a minute.
+_START_SECONDS = 120.0
 _POLL_SECONDS = 0.5
 _STATUS_SECONDS = 20.0
-_ANSWER_SECONDS = 120.0
+_ANSWER_SECONDS = 300.0
 
 
 class LaunchError(RuntimeError):
@@ -115,9 +118,11 @@ class LocalFlower:
             num_supernodes: virtual clients, in simulation.
 
         Raises:
-            LaunchError: Flower refused the run.
+            LaunchError: Flower refused the run, or gave no answer.
+            OSError: the app's files cannot be read.
         """
-        command = ["flwr", "run", str(app), _CONNECTION, "--format", "json"]
+        copy = copy_app(app, Path(tempfile.mkdtemp(prefix="app-", dir=self.home)))
+        command = ["flwr", "run", str(copy), _CONNECTION, "--format", "json"]
         for key, value in run_config.items():
             command += ["--run-config", f"{key}={json.dumps(value)}"]
         if self.simulation:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.clients import last_line
+from flower_ist.clients import in_its_stead, last_line
 from flower_ist.gridwrapper import GridWrapper
 from flower_ist.metrics import finite
 from flower_ist.wire import payload_bytes, wire_bytes
@@ -128,6 +128,7 @@ class MeteredGrid(GridWrapper):
         start = time.monotonic()
         replies = list(self._grid.send_and_receive(messages, timeout=timeout))
         end = time.monotonic()
+        replies = _attributed(replies, messages)
         if messages:
             traffic = self.traffic(self._round)
             if _is_train(messages[0]):
@@ -162,21 +163,36 @@ class MeteredGrid(GridWrapper):
         traffic = self.traffic(self._round)
         for reply in replies:
             node_id = reply.metadata.src_node_id
-            traffic.count(
-                node_id,
-                reply.metadata.message_type,
-                Traffic(
-                    wire_bytes_up=wire_bytes(reply),
-                    payload_bytes_up=payload_bytes(reply),
-                    messages_up=1,
-                ),
-            )
+            if not in_its_stead(reply):  # else nothing came from the client
+                traffic.count(
+                    node_id,
+                    reply.metadata.message_type,
+                    Traffic(
+                        wire_bytes_up=wire_bytes(reply),
+                        payload_bytes_up=payload_bytes(reply),
+                        messages_up=1,
+                    ),
+                )
             if _is_train(reply):
                 if reply.has_error():
                     traffic.failures[node_id] = last_line(reply.error.reason)
                 else:
                     traffic.replied.add(node_id)
                     _add_inputs(traffic, reply.content)
+
+
+def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
+    """Let the SuperLink's own errors name the node that they are about.
+
+    They come with the SuperLink's node id: the node is known only by the message that they answer.
+    """
+    asked = {message.metadata.message_id: message for message in messages}
+    return [
+        Message(reply.error, reply_to=asked[reply.metadata.reply_to_message_id])
+        if in_its_stead(reply) and reply.metadata.reply_to_message_id in asked
+        else reply
+        for reply in replies
+    ]
 
 
 def _category(message: Message) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flower_ist.clients import Roster
 from flower_ist.closed_form_strategy import ClosedFormStrategy
+from flower_ist.durable import NotWrittenError
 from flower_ist.meter import MeteredGrid
 from flower_ist.metrics import finite
 from flower_ist.runlog import RunLog
@@ -24,6 +26,7 @@ from flower_ist.strategy import SubmodelStrategy, TrainingFailedError
 from flower_ist.wire import wire_bytes
 
 _T = TypeVar("_T")
+_OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
 _OURS = (SubmodelStrategy, ClosedFormStrategy)
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -39,12 +42,17 @@ class RoundRecorder:
         log: where the lines go.
         strategy: the strategy that runs; coverage and refusals are asked of this library's own.
         evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and its
-            ``validation_accuracy`` if it gives one.
+            ``validation_accuracy``, ``ensemble_accuracy`` and ``ensemble_validation_accuracy`` if
+            it gives them.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
         roster: names of the clients; those of a strategy of ours if None.
+        save: called with the round and the model when the round is over and in the log; not after
+            a round in which nobody brought anything.
+        resumed_after: the last round that is in the log already, if the run goes on with it. The
+            next line says so: ``resumed_after``.
 
     As a context manager around ``strategy.start`` it also writes down a round that an exception cut
-    short, with accuracy and loss null.
+    short, with accuracy and loss null and the exception as ``error``.
 
     Raises:
         TrainingFailedError: clients were asked to train and none answered, which Flower's own
@@ -59,6 +67,8 @@ class RoundRecorder:
         evaluate: EvaluateFn,
         settings: Mapping[str, Any],
         roster: Roster | None = None,
+        save: Callable[[int, ArrayRecord], None] = lambda _, __: None,
+        resumed_after: int | None = None,
     ) -> None:
         self.meter = meter
         self.log = log
@@ -66,7 +76,9 @@ class RoundRecorder:
         self.evaluate = evaluate
         self.settings = dict(settings)
         self.roster = roster or (strategy.roster if isinstance(strategy, _OURS) else Roster())
-        self._next_round = 0
+        self.save = save
+        self._resumed_after = resumed_after
+        self._next_round = 0 if resumed_after is None else resumed_after + 1
         self._full_model_bytes: int | None = None
         self._round_began = meter.started
 
@@ -78,15 +90,17 @@ class RoundRecorder:
         metrics = self.evaluate(server_round, arrays)
         line = self._line(server_round, metrics or MetricRecord(), start, time.monotonic())
         self.log.append(line)
+        self._resumed_after = None
         self._next_round = server_round + 1
         self.meter.begin_round(self._next_round)
-        self._round_began = time.monotonic()
         if line["clients_selected"] and not line["clients_replied"]:
             reasons = "; ".join(f"{name}: {why}" for name, why in line["failures"].items())
             raise TrainingFailedError(
                 f"Round {server_round}: none of {line['clients_selected']} clients brought "
                 f"anything. {reasons}."
             )
+        self.save(server_round, arrays)
+        self._round_began = time.monotonic()
         return metrics
 
     def __enter__(self) -> Self:
@@ -102,7 +116,10 @@ class RoundRecorder:
         """Write down the round that an exception cut short, if anything was sent in it."""
         if kind is not None and self.meter.traffic(self._next_round).total.messages_down:
             now = time.monotonic()
-            self.log.append(self._line(self._next_round, MetricRecord(), now, now))
+            line = self._line(self._next_round, MetricRecord(), now, now)
+            # Where the log itself cannot be written, that error is on its way already.
+            with suppress(NotWrittenError):
+                self.log.append({**line, "error": f"{kind.__name__}: {error}"})
 
     def _line(
         self, server_round: int, metrics: MetricRecord, start: float, end: float
@@ -123,7 +140,7 @@ class RoundRecorder:
             "seed": self.settings.get("seed"),
             "accuracy": finite(metrics.get("accuracy")),
             "loss": finite(metrics.get("loss")),
-            **_validation(metrics),
+            **{name: finite(metrics[name]) for name in _OPTIONAL if name in metrics},
             **asdict(traffic.total),
             "full_model_bytes": self._full_model_bytes,
             **traffic.inputs,
@@ -142,17 +159,13 @@ class RoundRecorder:
             "clients": self._named({n: asdict(t) for n, t in traffic.by_node.items()}),
             "message_types": {name: asdict(t) for name, t in sorted(traffic.by_type.items())},
             "settings": self.settings,
+            **({} if self._resumed_after is None else {"resumed_after": self._resumed_after}),
         }
 
     def _named(self, by_node: Mapping[int, _T]) -> dict[str, _T]:
         """Return the same by client name, in the names' order."""
         names = sorted((self.roster.name(node_id), node_id) for node_id in by_node)
         return {name: by_node[node_id] for name, node_id in names}
-
-
-def _validation(metrics: MetricRecord) -> dict[str, float | None]:
-    key = "validation_accuracy"
-    return {key: finite(metrics[key])} if key in metrics else {}
 
 
 def full_model_bytes(arrays: ArrayRecord) -> int:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from flwr.app import Message
 
 from flower_ist.clients import Roster
-from flower_ist.judge import BadReply
+from flower_ist.judge import BadReply, ClientFailed
 from flower_ist.slice_message import TrainingFailedError
 from flower_ist.wire import PACKED_STYPE
 
@@ -26,25 +26,35 @@ class RoundReport:
     Attributes:
         coverage: share of the model's weights that some client trained, 0 to 1.
         refused: node id -> why nothing of its reply was used.
+        faulty: the refused nodes whose reply itself was at fault, not an error or silence.
+        update_rms: node id -> root mean square of its changes, if updates are compared.
+        quarantined: names of the clients that were not asked because of earlier faults.
     """
 
     coverage: float = 0.0
     refused: dict[int, str] = field(default_factory=dict)
+    faulty: set[int] = field(default_factory=set)
+    update_rms: dict[int, float] = field(default_factory=dict)
+    quarantined: list[str] = field(default_factory=list)
+
+    def refuse(self, node_id: int, reason: str, *, faulty: bool = False) -> None:
+        """Note that nothing of a node's reply is used."""
+        self.refused[node_id] = reason
+        if faulty:
+            self.faulty.add(node_id)
 
 
 def collect_replies(
     replies: Iterable[Message],
     sent: Mapping[int, _Sent],
     judge: Callable[[Message, _Sent], _Good],
-    roster: Roster,
 ) -> tuple[list[tuple[Message, _Good]], RoundReport]:
-    """Judge each reply on its own and log the refusals.
+    """Judge each reply on its own.
 
     Args:
         replies: whatever came back.
         sent: node id -> what an answer is due for.
         judge: returns what a reply is worth, or raises :class:`BadReply`.
-        roster: names of the clients, for the log.
 
     Returns:
         The good replies, each with its worth, and a report that names the others.
@@ -54,18 +64,23 @@ def collect_replies(
     unanswered = dict(sent)
     for reply in replies:
         node_id = reply.metadata.src_node_id
+        if node_id not in unanswered:
+            report.refuse(node_id, "no answer is due from it: it answered twice or was not asked")
+            continue
         try:
-            if node_id not in unanswered:
-                raise BadReply("no answer is due from it: it answered twice or was not asked")
             good.append((reply, judge(reply, unanswered.pop(node_id))))
         except BadReply as refusal:
-            report.refused[node_id] = str(refusal)
+            report.refuse(node_id, str(refusal), faulty=not isinstance(refusal, ClientFailed))
     for node_id in unanswered:
-        report.refused[node_id] = "no reply came in time"
+        report.refuse(node_id, "no reply came in time")
+    return good, report
+
+
+def log_refusals(report: RoundReport, roster: Roster) -> None:
+    """Log who is left out of a round and why."""
     for node_id, reason in report.refused.items():
         name = roster.name(node_id)
         _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
-    return good, report
 
 
 def require_enough(

@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flower_ist.durable import not_written, sync_folder, write_through
+
 RUN_LOG = "run.jsonl"
+DROPPED_LOG = "run.dropped.jsonl"
 
 
 class RunLogError(ValueError):
-    """A run log is missing or cannot be read."""
+    """A run log is missing, cannot be read, or belongs to somebody else."""
 
 
 class RunLog:
@@ -32,18 +36,81 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.touch(exist_ok=False)
+            sync_folder(folder)
         except FileExistsError:
             state = "holds a run already" if folder.is_dir() else "is not a folder"
             raise RunLogError(f"{folder} {state}: choose another output folder.") from None
         except OSError as err:
             raise RunLogError(f"The run log cannot be written: {err}.") from err
 
+    @classmethod
+    def reopen(cls, folder: Path, size: int) -> RunLog:
+        """Go on with a log that is there, after its first ``size`` bytes.
+
+        What follows them (rounds that were not over, a torn line) goes to ``run.dropped.jsonl``.
+
+        Raises:
+            RunLogError: the log's first ``size`` bytes are not whole lines.
+            NotWrittenError: the log, or what was dropped, cannot be written.
+        """
+        log = cls.__new__(cls)
+        log.path = folder / RUN_LOG
+        try:
+            content = log.path.read_bytes()
+        except OSError as err:
+            raise RunLogError(f"There is no readable run log at {log.path}: {err}.") from err
+        if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
+            raise RunLogError(
+                f"{log.path} is not the log of its checkpoint, which ends after {size} bytes: it "
+                "was changed, so the run cannot go on; choose another output folder."
+            )
+        if dropped := content[size:]:
+            # A kill between the two steps keeps a line twice: none is lost.
+            _append(folder / DROPPED_LOG, dropped.rstrip(b"\n") + b"\n")
+            sync_folder(folder)
+            try:
+                os.truncate(log.path, size)
+            except OSError as err:
+                raise not_written(log.path, err) from err
+        return log
+
+    @property
+    def size(self) -> int:
+        """Length of the log in bytes."""
+        return self.path.stat().st_size
+
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one round. The file is open only meanwhile: nothing is left to close."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(line), allow_nan=False, default=str) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write one round. The file is open only meanwhile: nothing is left to close.
+
+        Raises:
+            NotWrittenError: it cannot be written, for instance on a full disk; the log is as it
+                was.
+        """
+        text = json.dumps(_plain(line), allow_nan=False, default=str) + "\n"
+        _append(self.path, text.encode())
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against a second process; the lock ends with this one, however it ends.
+
+    Raises:
+        RunLogError: another process, for instance a ServerApp whose SuperLink was killed, has it.
+    """
+    import fcntl  # POSIX only, as servers are; logs are read everywhere
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunLogError(
+            f"Another process writes to {folder}: end it, or choose another output folder."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_run(path: Path) -> list[dict[str, Any]]:
@@ -70,6 +137,21 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     if not rounds:
         raise RunLogError(f"{file} holds no round yet.")
     return rounds
+
+
+def _append(file: Path, content: bytes) -> None:
+    """Append to a file and flush it to the disk, or leave the file as it was."""
+    try:
+        with file.open("ab", buffering=0) as opened:
+            before = opened.tell()
+            try:
+                write_through(opened.fileno(), content)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(opened.fileno(), before)
+                raise
+    except OSError as err:
+        raise not_written(file, err) from err
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,8 @@ and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import (
@@ -28,13 +28,19 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from flower_ist.axes import Axes
+from flower_ist.checkpoint import State
 from flower_ist.clients import Client, Roster, await_nodes
+from flower_ist.defence import check_norm_bound, within_norm_bound
 from flower_ist.judge import MAX_EXAMPLES, Expected, judge_reply
+from flower_ist.merging import merge
 from flower_ist.metrics import finite, mean_metrics
 from flower_ist.partition import Indices, permutation, slice_sizes
-from flower_ist.replies import RoundReport, collect_replies, require_enough
+from flower_ist.quarantine import Quarantine
+from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.robust import cut_of
+from flower_ist.sampling import TurnSampler
 from flower_ist.slice_message import TrainingFailedError, slice_message
-from flower_ist.slicing import Returned, merge
+from flower_ist.slicing import Returned
 from flower_ist.submodels import Member, check_sizes, disjoint_shares, family_member
 from flower_ist.wire import decode
 
@@ -68,6 +74,16 @@ class SubmodelStrategy(FedAvg):
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude is refused.
+        max_examples: a reply that counts more examples is refused, and so is one that counts more
+            than its client said at first.
+        norm_bound: a reply whose update is more than so many times the round's median is refused
+            (:mod:`flower_ist.defence`); at least 1, or 0 for no bound.
+        quarantine_after: faulty replies in a row after which a client is asked no more
+            (:mod:`flower_ist.quarantine`); 0: never.
+        quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
+        merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
+            or ``trimmed-mean`` (:mod:`flower_ist.robust`).
+        trimmed_share: of the values, cut off at each end by ``trimmed-mean``.
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -77,6 +93,7 @@ class SubmodelStrategy(FedAvg):
 
     Raises:
         PartitionError: the member does not exist, or cannot use these sizes.
+        ValueError: the merge rule or a bound is of no use.
     """
 
     def __init__(
@@ -92,6 +109,12 @@ class SubmodelStrategy(FedAvg):
         node_timeout: float = 60.0,
         roster: Roster | None = None,
         max_weight: float = 1e4,
+        max_examples: float = MAX_EXAMPLES,
+        norm_bound: float = 0.0,
+        quarantine_after: int = 3,
+        quarantine_rounds: int = 0,
+        merge_rule: str = "mean",
+        trimmed_share: float = 0.25,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 0.0,
         min_train_nodes: int = 2,
@@ -128,11 +151,17 @@ class SubmodelStrategy(FedAvg):
         self.node_timeout = node_timeout
         self.roster = roster or Roster()
         self.max_weight = max_weight
+        self.max_examples = max_examples
+        self.norm_bound = check_norm_bound(norm_bound)
+        self.quarantine = Quarantine(quarantine_after, quarantine_rounds)
+        self.merge_rule = merge_rule
         self.last_round = RoundReport()
         self._weights: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
         self._sent: dict[int, Indices] = {}
         self._seats: dict[str, int] = {}
+        self._turns = TurnSampler(seed)
+        self._cut = cut_of(merge_rule, trimmed_share)
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
@@ -157,6 +186,12 @@ class SubmodelStrategy(FedAvg):
                 "\t│\t├── A slice: %.2f to %.2f %% of %d weights", min(parts), max(parts), whole
             )
         _log.info("\t│\t├── On the wire: %s", "one packed array" if self.packed else "one a tensor")
+        _log.info(
+            "\t│\t├── Norm bound: %s | quarantine after %s faults | merge by %s",
+            self.norm_bound or "none",
+            self.quarantine.after or "no number of",
+            self.merge_rule,
+        )
         _log.info("\t│\t└── Seed: %d", self.seed)
         super().summary()
 
@@ -191,13 +226,20 @@ class SubmodelStrategy(FedAvg):
         """Judge each reply on its own and merge the good ones into the model."""
         if not self._sent:
             return None, None
-        good, report = collect_replies(replies, self._sent, self._judge, self.roster)
-        self.last_round = report
+        good, report = collect_replies(replies, self._sent, self._judge)
+        good = within_norm_bound(
+            good, report, self._weights, self.axes, self.norm_bound, scaled=self.member.scaled
+        )
+        self._close_round(server_round, [reply for reply, _ in good], report)
         require_enough(
             server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
         )
         report.coverage = merge(
-            self._weights, self.axes, [slice_ for _, slice_ in good], scaled=self.member.scaled
+            self._weights,
+            self.axes,
+            [slice_ for _, slice_ in good],
+            scaled=self.member.scaled,
+            cut=self._cut,
         )
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
@@ -209,6 +251,38 @@ class SubmodelStrategy(FedAvg):
         self._weights_record = merged
         contents = [reply.content for reply, _ in good]
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def state(self) -> Mapping[str, State]:
+        """Return what is to be kept from round to round: seats, quarantine and turns.
+
+        Everything else follows from settings, model and round.
+        """
+        seats: list[str] = sorted(self._seats, key=self._seats.__getitem__)
+        return {
+            "seats": seats,
+            "quarantine": self.quarantine.state(),
+            "turns": self._turns.state(),
+        }
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take over what :meth:`state` returned."""
+        self._seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
+        self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
+        self._turns.load_state(cast(dict[str, Any], state["turns"]))
+
+    def _close_round(self, server_round: int, good: list[Message], report: RoundReport) -> None:
+        """Log who is left out, and count who was at fault."""
+        name = self.roster.name
+        report.quarantined = [
+            client for client in self._seats if self.quarantine.holds(client, server_round)
+        ]
+        log_refusals(report, self.roster)
+        self.quarantine.note(
+            server_round,
+            good=[name(reply.metadata.src_node_id) for reply in good],
+            faulty=[name(node_id) for node_id in report.faulty],
+        )
+        self.last_round = report
 
     def _load(self, arrays: ArrayRecord) -> None:
         """Keep the whole model as writable arrays; it is decoded again only if others made it."""
@@ -238,9 +312,15 @@ class SubmodelStrategy(FedAvg):
         clients = self.roster.meet(grid, node_ids)
         for client in clients:
             self._seats.setdefault(client.name, len(self._seats))
+        clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
+        if len(clients) < self.min_train_nodes:
+            raise TrainingFailedError(
+                f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
+                f"quarantine, but min_train_nodes is {self.min_train_nodes}."
+            )
         count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
-        chosen = permutation(self.seed, server_round, "sampling", len(clients))[:count]
-        return [clients[position] for position in sorted(chosen)]
+        chosen = self._turns.sample(server_round, [client.name for client in clients], count)
+        return [client for client in clients if client.name in chosen]
 
     def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Indices]:
         """Return the neurons of each client's slice, by node id."""
@@ -271,7 +351,7 @@ class SubmodelStrategy(FedAvg):
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=self.weighted_by_key,
             max_weight=self.max_weight,
-            max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
+            max_examples=self.max_examples if told is None else min(told, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)
         return Returned(indices, tensors, examples if self.member.weighted else 1.0)

@@ -41,6 +41,8 @@ class Member:
         scaled: summed weights travel times H / n.
         weighted: a weight is the mean of its holders by examples; otherwise the plain mean.
         uneven: slots may differ in size.
+        ensemble: the slots divide the neurons and are the same in all rounds: they are nets of
+            their own, whose averaged logits are evaluated besides the merged model.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Member:
     scaled: bool = True
     weighted: bool = True
     uneven: bool = True
+    ensemble: bool = False
 
 
 def ist(seed: int, server_round: int, widths: Mapping[str, int], shares: Sequence[float]) -> Slots:
@@ -162,7 +165,7 @@ FAMILY: Mapping[str, Member] = {
     member.name: member
     for member in (
         Member("ist", "Independent Subnetwork Training", ist, disjoint=True),
-        Member("ist-fixed", "Ensemble of narrow nets", ist_fixed, disjoint=True),
+        Member("ist-fixed", "Ensemble of narrow nets", ist_fixed, disjoint=True, ensemble=True),
         Member("ist-balanced", "IST, balanced blocks", ist_balanced, disjoint=True, uneven=False),
         Member("federated-dropout", "Federated Dropout", federated_dropout, disjoint=False),
         Member("heterofl", "HeteroFL", heterofl, disjoint=False, weighted=False),

@@ -1,22 +1,16 @@
-"""Tensors on the wire: one flat packed array per message, and the real size of a message.
+"""What a message takes on the wire, and the client mod that unpacks and packs its tensors.
 
-Flower sends an array as an object of its own (about 450 bytes and two requests each), so a slice
-travels as ONE flat array: its tensors' bytes one after the other. Where each tensor begins follows
-from a short layout in the message's ConfigRecord. No neuron index is ever sent: a client sees a
-small dense net. :func:`packed_mod` unpacks and packs on the client, so that a training function
-works on an ordinary ArrayRecord.
+The format of packed arrays is in :mod:`flower_ist.packing`. :func:`packed_mod` undoes it on the
+client, so that a training function works on an ordinary ArrayRecord.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, Metadata
+from flwr.app import Array, ArrayRecord, Context, Message, Metadata, RecordDict
 from numpy.typing import NDArray
 
 from flower_ist._flwr import (
@@ -26,14 +20,45 @@ from flower_ist._flwr import (
     set_message_id,
     with_metadata,
 )
+from flower_ist.packing import (
+    CODEC_KEY,
+    LAYOUT_KEY,
+    NUMPY_STYPE,
+    PACKED_KEY,
+    PACKED_STYPE,
+    Codec,
+    Layout,
+    WireError,
+    check_layout,
+    decode,
+    layout_bytes,
+    layout_from_text,
+    layout_of,
+    layout_to_text,
+    pack,
+    unpack,
+)
+from flower_ist.quantise import noise_of
 
-PACKED_STYPE = "flower-ist.flat.1"
-PACKED_KEY = "packed"
-LAYOUT_KEY = "packed-layout"
-NUMPY_STYPE = "numpy.ndarray"
-
-# name of each tensor -> its dtype and shape, in the order in which the tensors are packed
-Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+__all__ = [
+    "LAYOUT_KEY",
+    "NUMPY_STYPE",
+    "PACKED_KEY",
+    "PACKED_STYPE",
+    "Layout",
+    "WireError",
+    "decode",
+    "layout_bytes",
+    "layout_from_text",
+    "layout_of",
+    "layout_to_text",
+    "pack",
+    "packed_mod",
+    "payload_bytes",
+    "round_trip",
+    "unpack",
+    "wire_bytes",
+]
 
 _ITEM_BYTES = {
     kind + bits: int(bits) // 8
@@ -45,154 +70,76 @@ _WIDEST_ID = 2**64 - 1
 _MESSAGE_ID_LENGTH = 64
 
 
-class WireError(ValueError):
-    """An array on the wire does not hold what it should."""
-
-
-def layout_of(tensors: Mapping[str, NDArray[Any]]) -> Layout:
-    """Return the layout of some tensors in their own order."""
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-
-
-def layout_to_text(layout: Layout) -> str:
-    """Write a layout as compact JSON, e.g. ``[["fc1.bias","<f4",[256]]]``."""
-    entries = [
-        [name, dtype.newbyteorder("<").str, list(shape)] for name, (dtype, shape) in layout.items()
-    ]
-    return json.dumps(entries, separators=(",", ":"))
-
-
-def layout_from_text(text: str) -> Layout:
-    """Read what :func:`layout_to_text` wrote.
-
-    Raises:
-        WireError: the text is not a layout of plain numbers.
-    """
-    try:
-        layout = {
-            str(name): (np.dtype(dtype), tuple(int(length) for length in shape))
-            for name, dtype, shape in json.loads(text)
-        }
-    except (ValueError, TypeError, OverflowError, SyntaxError) as err:
-        raise WireError(f"The message's packed layout cannot be read: {err}.") from err
-    for name, (dtype, shape) in layout.items():
-        if dtype.kind not in "fiub" or any(length < 0 for length in shape):
-            raise WireError(f"The packed layout gives {name!r} as {dtype}{list(shape)}.")
-    return layout
-
-
-def pack(tensors: Mapping[str, NDArray[Any]], layout: Layout) -> Array:
-    """Pack tensors into one flat Flower Array: their little-endian bytes in the layout's order.
-
-    Raises:
-        WireError: a tensor is missing, left over, or of another dtype or shape than the layout's.
-    """
-    if tensors.keys() != layout.keys():
-        raise WireError(
-            f"The arrays are {sorted(tensors)}, but the slice that was sent has {sorted(layout)}."
-        )
-    for name, (dtype, shape) in layout.items():
-        tensor = tensors[name]
-        if (tensor.dtype, tensor.shape) != (dtype, shape):
-            raise WireError(
-                f"{name!r} came back as {tensor.dtype}{list(tensor.shape)}, but was sent as "
-                f"{dtype}{list(shape)}."
-            )
-    parts = [
-        np.ascontiguousarray(tensors[name], dtype=dtype.newbyteorder("<")).reshape(-1).data
-        for name, (dtype, _) in layout.items()
-    ]
-    data = b"".join(parts)
-    return Array(_flat_dtype(layout), (len(data),), PACKED_STYPE, data)
-
-
-def unpack(array: Array, layout: Layout) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a packed array as read-only views; nothing is copied.
-
-    Raises:
-        WireError: another kind of array, another dtype, or not exactly the layout's bytes.
-    """
-    if array.stype != PACKED_STYPE:
-        raise WireError(f"The array is of kind {array.stype!r} instead of {PACKED_STYPE!r}.")
-    if array.dtype != _flat_dtype(layout):
-        raise WireError(f"The array's dtype is {array.dtype} instead of {_flat_dtype(layout)}.")
-    expected = layout_bytes(layout)
-    if len(array.data) != expected:
-        raise WireError(f"The array has {len(array.data)} bytes instead of {expected}.")
-    tensors: dict[str, NDArray[Any]] = {}
-    offset = 0
-    for name, (dtype, shape) in layout.items():
-        count = math.prod(shape)
-        flat = np.frombuffer(array.data, dtype.newbyteorder("<"), count=count, offset=offset)
-        tensors[name] = flat.reshape(shape)
-        offset += flat.nbytes
-    return tensors
-
-
-def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an ordinary Flower Array's values as a read-only view, after checking every claim.
-
-    ``Array.numpy()`` allocates whatever an array's inner header asks for; this reads the header
-    first and allocates nothing.
-
-    Raises:
-        WireError: the array, or the .npy data in it, is not of this dtype and shape.
-    """
-    expected = f"{dtype}{list(shape)}"
-    if array.stype != NUMPY_STYPE:
-        raise WireError(f"The array is of kind {array.stype!r} instead of {NUMPY_STYPE!r}.")
-    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):
-        raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
-    stream = BytesIO(array.data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise WireError(f"The array's data are .npy version {version} instead of (1, 0).")
-        inner = np.lib.format.read_array_header_1_0(stream)
-    except WireError:
-        raise
-    except Exception as err:  # numpy's header parser lets errors of many kinds through
-        raise WireError("The array's data are not in .npy form.") from err
-    inner_shape, fortran_order, inner_dtype = inner
-    if (inner_dtype, inner_shape) != (dtype, shape):
-        raise WireError(f"The array's data hold {inner_dtype}{list(inner_shape)}, not {expected}.")
-    count = math.prod(shape)
-    if len(array.data) - stream.tell() != count * dtype.itemsize:
-        raise WireError(f"The array's data are cut off or too long for {expected}.")
-    flat = np.frombuffer(array.data, dtype, count=count, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran_order else "C")
-
-
 def packed_mod(
     message: Message, context: Context, call_next: Callable[[Message, Context], Message]
 ) -> Message:
     """Unpack a packed message before the ClientApp sees it, and pack the reply's arrays.
 
     Use it as ``ClientApp(mods=[packed_mod])``. Messages that are not packed pass untouched, so the
-    same ClientApp also serves FedAvg and any other strategy.
+    same ClientApp also serves FedAvg and any other strategy. A message with a codec is read back to
+    its own dtypes, and the reply then brings the change of each floating-point tensor instead of
+    the tensor, rounded stochastically to the codec's dtype.
+
+    Raises:
+        WireError: the message or the reply's arrays are not of the layout, or the reply's cannot
+            be quantised. Flower makes an error reply of it.
     """
     if not message.has_content():
         return call_next(message, context)
-    for config in message.content.config_records.values():
-        text = config.pop(LAYOUT_KEY, None)
-        if isinstance(text, str):
-            layout = layout_from_text(text)
-            break
-    else:
+    layout, codec = _take_format(message.content)
+    if layout is None:
         return call_next(message, context)
 
-    packed = {n: r for n, r in message.content.array_records.items() if PACKED_KEY in r}
-    for name, record in packed.items():
-        tensors = unpack(record[PACKED_KEY], layout)
+    received = {
+        name: unpack(record[PACKED_KEY], layout, codec.down if codec else "float32")
+        for name, record in message.content.array_records.items()
+        if PACKED_KEY in record
+    }
+    if not received:
+        return call_next(message, context)
+    for name, tensors in received.items():
         message.content[name] = ArrayRecord({n: Array(t) for n, t in tensors.items()})
     reply = call_next(message, context)
     if reply.has_content():
         for name, record in reply.content.array_records.items():
             # Other records that a ClientApp adds go as they are.
-            if name in packed or len(reply.content.array_records) == 1:
-                arrays = {n: array.numpy() for n, array in record.items()}
-                reply.content[name] = ArrayRecord({PACKED_KEY: pack(arrays, layout)})
+            if name in received or len(reply.content.array_records) == 1:
+                trained = {n: array.numpy() for n, array in record.items()}
+                start = received[name] if name in received else next(iter(received.values()))
+                reply.content[name] = ArrayRecord(
+                    {PACKED_KEY: _pack(trained, start, layout, codec)}
+                )
     return reply
+
+
+def _take_format(content: RecordDict) -> tuple[Layout | None, Codec | None]:
+    """Take the layout and the codec out of a message, which the ClientApp need not see."""
+    for config in content.config_records.values():
+        layout, codec = config.pop(LAYOUT_KEY, None), config.pop(CODEC_KEY, None)
+        if isinstance(layout, str):
+            return (
+                layout_from_text(layout),
+                Codec.from_text(codec) if isinstance(codec, str) else None,
+            )
+    return None, None
+
+
+def _pack(
+    trained: Mapping[str, NDArray[Any]],
+    received: Mapping[str, NDArray[Any]],
+    layout: Layout,
+    codec: Codec | None,
+) -> Array:
+    """Pack trained tensors as they are, or their changes if there is a codec."""
+    if codec is None:
+        return pack(trained, layout)
+    check_layout(trained, layout)
+    with np.errstate(over="ignore", invalid="ignore"):
+        changes = {
+            name: tensor - received[name] if tensor.dtype.kind == "f" else tensor
+            for name, tensor in trained.items()
+        }
+    return pack(changes, layout, codec.up, noise_of(codec.seed))
 
 
 def wire_bytes(message: Message) -> int:
@@ -227,16 +174,6 @@ def round_trip(message: Message) -> Message:
         raise WireError(f"A message came back as {type(copy).__name__}.")
     set_message_id(copy, message.metadata.message_id)
     return copy
-
-
-def layout_bytes(layout: Layout) -> int:
-    """Return the payload of a layout in bytes."""
-    return sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
-
-
-def _flat_dtype(layout: Layout) -> str:
-    dtypes = {str(dtype) for dtype, _ in layout.values()}
-    return dtypes.pop() if len(dtypes) == 1 else "mixed"
 
 
 def _tensor_bytes(array: Array) -> int:

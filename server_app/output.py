@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from flower_ist.durable import write_durably
 from server_app.settings import Settings
 
 SETTINGS_FILE = "settings.json"
@@ -28,10 +28,13 @@ def output_folder(settings: Settings, run_id: int) -> Path:
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Write the run's settings, whole or not at all."""
-    temporary = folder / f".{SETTINGS_FILE}.tmp"
-    temporary.write_text(json.dumps(settings.to_run_config(), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / SETTINGS_FILE)
+    """Write the run's settings, whole or not at all.
+
+    Raises:
+        NotWrittenError: they cannot be written.
+    """
+    text = json.dumps(settings.to_run_config(), indent=2) + "\n"
+    write_durably(folder / SETTINGS_FILE, text.encode())
 
 
 def write_model(
@@ -43,13 +46,14 @@ def write_model(
         folder: of the run.
         weights: name -> array.
         about: what the file's header says of the model, as JSON values.
+
+    Raises:
+        NotWrittenError: it cannot be written; the model that was there is unchanged.
     """
-    temporary = folder / f".{MODEL_FILE}.tmp"
     header = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
     }
     # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
     ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
-    save_file(ordered, temporary, metadata=header)
-    os.replace(temporary, folder / MODEL_FILE)
+    write_durably(folder / MODEL_FILE, save(ordered, metadata=header))
     return folder / MODEL_FILE

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from flower_ist.quantise import WIRE_DTYPES
+from flower_ist.robust import MERGE_RULES
+
 
 class SettingsError(ValueError):
     """A setting is unknown, missing, or of no use; the text names its key."""
@@ -33,23 +36,53 @@ class Settings:
         learning_rate: of the clients' Adam.
         seed: of initial weights, partitions, client sampling and batches.
         packed: send one flat array per message (sub-models).
+        wire_dtype_down: dtype of the weights that go to the clients: float32, float16, int8 or
+            int4 (:mod:`flower_ist.quantise`).
+        wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
+            are changes of the weights.
         proximal_mu: weight of FedProx' proximal term.
         server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03.
         server_momentum: of fedavgm.
-        trimmed_share: of fedtrimmedavg: the share of the replies that is cut off at each end.
+        trimmed_share: of fedtrimmedavg, and of ``merge_rule`` ``trimmed-mean``: the share of the
+            replies that is cut off at each end.
+        merge_rule: what becomes of a weight that several clients hold (sub-models): ``mean``,
+            ``median`` or ``trimmed-mean``.
+        norm_bound: a reply whose update is more than so many times the round's median is refused
+            (sub-models); at least 1, or 0: no bound.
+        max_examples: a reply that counts more examples is refused (sub-models).
+        quarantine_after: faulty replies in a row after which a client is asked no more
+            (sub-models); 0: never.
+        quarantine_rounds: how many rounds that lasts; 0: the rest of the run.
+        privacy_clip: largest L2 norm of the update that a client sends; 0: it is sent as it is.
+            Settings of a device's own come first (docs/privacy.md).
+        privacy_noise: standard deviation, in multiples of ``privacy_clip``, of the Gaussian noise
+            that a client adds to each weight of its update.
+        standardise: clients standardise their tokens by mean and spread of all clients' tokens.
+        replay: a client whose classes are not those of the whole fills its batches up with virtual
+            tokens of what it lacks (:mod:`flower_ist.token_prior`).
+        ridge_blend: weight of a closed-form ridge head beside the net in predictions; 0: the net
+            alone (:mod:`flower_ist.ridge_blend`). For each of these three the clients send summed
+            statistics of their tokens before the first round.
         ridge_penalties: penalties that ridge tries, comma-separated; the one with the best
             accuracy on the validation part is taken.
         validation_share: share of the server's test shard that is set apart for validation, drawn
             by seed within each class; ``accuracy`` is of the rest. 0: nothing is set apart.
-        fraction_train: share of the connected clients that train in a round.
+        fraction_train: share of the connected clients that train in a round. Sub-model strategies
+            ask every client once before any twice.
         min_train_nodes: fewest clients, and fewest good replies, in a round.
         min_available_nodes: clients that must be connected before anything starts.
-        node_timeout: seconds to wait for them.
+        node_timeout: seconds to wait for them, and if above 60, for their first answers.
         round_timeout: seconds to wait for a round's replies.
+        close_early: end a round's training as soon as every slice has a reply, where more clients
+            train than there are slices (sub-models with ``num-slices``).
         data_dir: absolute folder with the shards ``client-0``, ``client-1``, ... (simulation) and
             ``test`` (the server's); empty: the embedded demo tokens.
         output_dir: absolute folder for this run's log, settings and model; empty: a new folder
             below ``~/flower-ist-runs``.
+        resume: go on with the run in ``output_dir`` after its last checkpoint; begin it if there is
+            none. The same command does for the first start and for every later one.
+        keep_checkpoints: how many of the latest checkpoints are kept; 0: none are written, and the
+            run cannot be resumed.
     """
 
     strategy: str
@@ -64,10 +97,22 @@ class Settings:
     learning_rate: float
     seed: int
     packed: bool
+    wire_dtype_down: str
+    wire_dtype_up: str
     proximal_mu: float
     server_learning_rate: float
     server_momentum: float
     trimmed_share: float
+    merge_rule: str
+    norm_bound: float
+    max_examples: int
+    quarantine_after: int
+    quarantine_rounds: int
+    privacy_clip: float
+    privacy_noise: float
+    standardise: bool
+    replay: bool
+    ridge_blend: float
     ridge_penalties: str
     validation_share: float
     fraction_train: float
@@ -75,8 +120,11 @@ class Settings:
     min_available_nodes: int
     node_timeout: float
     round_timeout: float
+    close_early: bool
     data_dir: str
     output_dir: str
+    resume: bool
+    keep_checkpoints: int
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Settings:
@@ -134,6 +182,10 @@ class Settings:
             "local-steps": (self.local_steps, 1),
             "batch-size": (self.batch_size, 1),
             "seed": (self.seed, 0),
+            "max-examples": (self.max_examples, 1),
+            "quarantine-after": (self.quarantine_after, 0),
+            "quarantine-rounds": (self.quarantine_rounds, 0),
+            "keep-checkpoints": (self.keep_checkpoints, 0),
             "min-train-nodes": (self.min_train_nodes, 1),
             "min-available-nodes": (self.min_available_nodes, 1),
             "node-timeout": (self.node_timeout, 0),
@@ -150,9 +202,12 @@ class Settings:
             )
         below = {
             "proximal-mu": (self.proximal_mu, math.inf),
+            "ridge-blend": (self.ridge_blend, math.inf),
             "server-learning-rate": (self.server_learning_rate, math.inf),
             "server-momentum": (self.server_momentum, 1),
             "trimmed-share": (self.trimmed_share, 0.5),
+            "privacy-clip": (self.privacy_clip, math.inf),
+            "privacy-noise": (self.privacy_noise, math.inf),
             "validation-share": (self.validation_share, 1),
         }
         for key, (value, bound) in below.items():
@@ -160,6 +215,28 @@ class Settings:
                 raise SettingsError(
                     f"{key!r} is {value}, but must be at least 0 and below {bound}."
                 )
+        for key, dtype in (
+            ("wire-dtype-down", self.wire_dtype_down),
+            ("wire-dtype-up", self.wire_dtype_up),
+        ):
+            if dtype not in WIRE_DTYPES:
+                raise SettingsError(
+                    f"{key!r} is {dtype!r}, but must be one of: {', '.join(WIRE_DTYPES)}."
+                )
+        if self.merge_rule not in MERGE_RULES:
+            raise SettingsError(
+                f"'merge-rule' is {self.merge_rule!r}, but must be one of: "
+                f"{', '.join(MERGE_RULES)}."
+            )
+        if self.norm_bound != 0 and not 1 <= self.norm_bound < math.inf:
+            raise SettingsError(
+                f"'norm-bound' is {self.norm_bound}, but must be at least 1, or 0 for no bound."
+            )
+        if self.privacy_noise and not self.privacy_clip:
+            raise SettingsError(
+                f"'privacy-noise' is {self.privacy_noise}, but 'privacy-clip' is 0: noise protects "
+                "only an update whose size is bounded."
+            )
         if self.num_slices > self.hidden_width:
             raise SettingsError(
                 f"'num-slices' is {self.num_slices}, but 'hidden-width' has only "
@@ -195,6 +272,11 @@ class Settings:
                     f"{key!r} is {folder!r}, but must be an absolute path: the server does not "
                     "run in the folder that you start it from."
                 )
+        if self.resume and not self.output_dir:
+            raise SettingsError(
+                "'resume' is true, but 'output-dir' is empty: set it to the folder of the run to "
+                "go on with."
+            )
 
 
 def _numbers(key: str, text: str) -> list[float]:

@@ -46,6 +46,12 @@ def _submodel(
         capacities=settings.client_capacities(),
         seed=settings.seed,
         packed=settings.packed,
+        merge_rule=settings.merge_rule,
+        trimmed_share=settings.trimmed_share,
+        norm_bound=settings.norm_bound,
+        max_examples=settings.max_examples,
+        quarantine_after=settings.quarantine_after,
+        quarantine_rounds=settings.quarantine_rounds,
         node_timeout=settings.node_timeout,
         roster=roster,
         **_common(settings),
@@ -137,7 +143,40 @@ def check_strategy(settings: Settings) -> None:
             )
         if settings.shares and not member.uneven:
             raise SettingsError(f"'shares' is set, but {name!r} has equal slices: leave it empty.")
-    if name == "ridge" and len(settings.penalties()) > 1 and settings.validation_share == 0:
+    if member is None:
+        for key, value, unused in (
+            ("merge-rule", settings.merge_rule, "mean"),
+            ("norm-bound", settings.norm_bound, 0.0),
+        ):
+            if value != unused:
+                raise SettingsError(
+                    f"{key!r} is {value!r}, but {name!r} does not follow it: leave it at "
+                    f"{unused!r}, or choose a sub-model strategy, e.g. ist."
+                )
+    if settings.close_early and (member is None or not member.disjoint or not settings.num_slices):
+        raise SettingsError(
+            "'close-early' ends a round once every slice is back: set 'num-slices' and choose a "
+            "strategy with disjoint slices, e.g. ist, or set it to false."
+        )
+    small = [d for d in (settings.wire_dtype_down, settings.wire_dtype_up) if d != "float32"]
+    if name in METHODS and small:
+        raise SettingsError(
+            f"'wire-dtype-down' or 'wire-dtype-up' is {small[0]!r}, but {name!r} sends no model: "
+            "set both to float32."
+        )
+    if name in METHODS and settings.privacy_clip:
+        raise SettingsError(
+            f"'privacy-clip' is {settings.privacy_clip}, but the sums that {name!r} asks for are "
+            "not protected by it: set it to 0, or choose a strategy that trains."
+        )
+    if settings.privacy_clip and (settings.standardise or settings.replay or settings.ridge_blend):
+        raise SettingsError(
+            f"'privacy-clip' is {settings.privacy_clip}, but the statistics that clients send "
+            "before the first round are not protected by it: set 'standardise' and 'replay' to "
+            "false and 'ridge-blend' to 0."
+        )
+    solves = name == "ridge" or (name not in METHODS and settings.ridge_blend > 0)
+    if solves and len(settings.penalties()) > 1 and settings.validation_share == 0:
         raise SettingsError(
             f"'ridge-penalties' is {settings.ridge_penalties!r}, but choosing one needs data that "
             "are not the test data: set 'validation-share' above 0, or give one penalty."

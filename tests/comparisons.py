@@ -85,7 +85,7 @@ class StrictPage(HTMLParser):
         self.open: list[str] = []
         self.ids: set[str] = set()
         self.rows: list[dict[str, str]] = []
-        self.images = 0
+        self.images: list[str] = []
         self.text = ""
         self.feed(text)
         self.close()
@@ -104,7 +104,8 @@ class StrictPage(HTMLParser):
             self.rows.append({})
         if tag == "data":
             self.rows[-1][str(given["class"])] = str(given["value"])
-        self.images += tag == "img"
+        if tag == "img":
+            self.images.append(str(given["src"]))
         if tag not in VOID:
             self.open.append(tag)
 

@@ -60,6 +60,10 @@ def blob_config(
             "batch-size": 16,
             "learning-rate": 0.01,
             "node-timeout": 0.0,
+            # What comes before the first round has tests of its own.
+            "standardise": False,
+            "replay": False,
+            "ridge-blend": 0.0,
         }
         return {**config, **{key.replace("_", "-"): value for key, value in changes.items()}}
 

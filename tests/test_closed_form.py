@@ -103,7 +103,7 @@ def test_a_penalty_that_is_no_penalty_is_refused(penalty):
 
 
 def test_ridge_needs_the_gram_matrix():
-    with pytest.raises(ValueError, match="Ridge needs the Gram matrix"):
+    with pytest.raises(ValueError, match="There is no Gram matrix"):
         ridge_system(statistics_of(TOKENS, LABELS, gram=False))
 
 

@@ -72,6 +72,35 @@ def test_spread(values, expected):
     assert spread(values) == expected
 
 
+def with_ensemble(lines, *rounds):
+    """The same log with (accuracy, validation accuracy) of an ensemble from round 1 on."""
+    fields = [{}]
+    fields += [
+        {"ensemble_accuracy": accuracy, "ensemble_validation_accuracy": validation}
+        for accuracy, validation in rounds
+    ]
+    return [{**line, **more} for line, more in zip(lines, fields, strict=True)]
+
+
+def test_an_ensembles_round_is_chosen_by_its_own_validation():
+    """The merged model's best validation is in round 2, the ensemble's in round 1 and 3."""
+    merged = log((0.5, 0.5), (0.7, 0.7), (0.6, 0.6), down=6, up=3)
+    runs = [
+        with_ensemble(merged, (0.61, 0.80), (0.65, 0.60), (0.70, 0.70)),
+        with_ensemble(merged, (0.61, 0.60), (0.65, 0.60), (0.70, 0.70)),
+    ]
+    comparison = analyse({"ist-fixed": runs, "fedavg": FEDAVG})
+    fixed, fedavg = comparison.results
+    assert fixed.best_accuracy == Spread(0.7, 0.7, 0.7)
+    assert fixed.ensemble_accuracy == Spread(pytest.approx(0.655), 0.61, 0.70)
+    assert fedavg.ensemble_accuracy == Spread(None, None, None)
+    row, other = csv.DictReader(io.StringIO(to_csv(comparison)))
+    assert (row["ensemble_accuracy_low"], row["ensemble_accuracy_high"]) == ("0.61", "0.7")
+    assert other["ensemble_accuracy"] == ""
+    assert [column.header for column in to_tables(comparison)[0].columns][5] == "ensemble\nacc. %"
+    assert len(to_tables(analyse(LOGS))[0].columns) == 7
+
+
 def test_the_figures_of_four_strategies():
     """FedAvg's best by validation are 70, 72 and 74 %: the target is 72 - 0.5 %.
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from flower_ist import cli
 from flower_ist.compare import command
+from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.plan import DEFAULT_STRATEGIES, Plan
 
@@ -38,8 +39,14 @@ def test_what_it_does_without_options(calls):
     assert call("--out", "x").exit_code == 0
     plan, out, jobs = calls[0]
     assert (plan.strategies, plan.data, out, jobs) == (DEFAULT_STRATEGIES, "", Path("x"), None)
-    assert (plan.clients, plan.rounds, plan.seeds, plan.engine) == (4, 20, 3, "inprocess")
-    assert plan.settings == {"local-steps": 20, "validation-share": 0.2}
+    assert (plan.clients, plan.rounds, plan.seeds, plan.engine) == (4, 10, 3, "inprocess")
+    assert plan.settings == {
+        "local-steps": 80,
+        "validation-share": 0.2,
+        "standardise": False,
+        "replay": False,
+        "ridge-blend": 0.0,
+    }
 
 
 def test_options_are_handed_on(calls, blobs):
@@ -53,7 +60,8 @@ def test_options_are_handed_on(calls, blobs):
     assert (plan.data, plan.strategies, plan.clients) == (str(blobs), ("ist", "fedavg"), 2)
     assert (plan.rounds, plan.seeds, plan.engine, jobs) == (5, 1, "flwr", 3)
     assert plan.sweep == {"local-steps": (20, 80), "learning-rate": (0.1, 1)}
-    assert plan.settings == {"validation-share": 0.2, "a": 1, "b": "x"}
+    own = {key: value for key, value in DEFAULT_SETTINGS.items() if key != "local-steps"}
+    assert plan.settings == {**own, "a": 1, "b": "x"}
     assert (plan.capacity, plan.target_accuracy) == ((0.5, 0.25), 0.75)
 
 
@@ -94,5 +102,5 @@ def test_whatever_is_wrong_is_one_sentence(tmp_path, options, sentence):
 
 def test_help():
     output = " ".join(typer.unstyle(call("--help").output).split())
-    for text in ("--strategies", "--sweep", "--from", "(20)", "byte meter"):
+    for text in ("--strategies", "--sweep", "--from", "(10)", "byte meter"):
         assert text in output

@@ -15,6 +15,7 @@ from tiny import WEIGHTS, NotingGrid, model, tiny_app
 
 from flower_ist.axes import Axes
 from flower_ist.clients import Roster
+from flower_ist.durable import NotWrittenError
 from flower_ist.meter import MeteredGrid
 from flower_ist.recorder import RoundRecorder, full_model_bytes
 from flower_ist.runlog import RUN_LOG, RunLog, read_run
@@ -221,3 +222,57 @@ def test_lines_are_plain_json_whatever_numpy_types_come_in(tmp_path):
     federate(tmp_path, NotingGrid(tiny_app(), 2), settings=settings)
     for text in (tmp_path / RUN_LOG).read_text().splitlines():
         assert json.loads(text, parse_constant=pytest.fail)["settings"]["learning-rate"] == 0.5
+
+
+def test_a_round_is_saved_when_its_line_is_in_the_log(tmp_path):
+    saved: list[tuple[int, int]] = []
+
+    def save(server_round: int, arrays: ArrayRecord) -> None:
+        assert arrays.keys() == WEIGHTS.keys()
+        saved.append((server_round, len(read_run(tmp_path))))
+
+    federate(tmp_path, NotingGrid(tiny_app(), 2), save=save)
+    assert saved == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_round_that_brought_nothing_is_not_saved(tmp_path):
+    saved: list[int] = []
+    broken = NotingGrid(tiny_app(fails=lambda _: True), 2)
+    with pytest.raises(TrainingFailedError, match="none of 2 clients"):
+        federate(tmp_path, broken, save=lambda number, _: saved.append(number))
+    assert saved == [0]
+    assert [line["round"] for line in read_run(tmp_path)] == [0, 1]
+
+
+def test_a_log_that_goes_on_says_so_once(tmp_path):
+    meter = MeteredGrid(NotingGrid(tiny_app(), 1))
+    strategy = make("fedavg", Roster())
+    recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS, resumed_after=4)
+    recorder(5, model())
+    recorder(6, model())
+    assert [line.get("resumed_after") for line in read_run(tmp_path)] == [4, None]
+
+
+def test_a_round_that_was_cut_short_names_the_error(tmp_path):
+    def full(_: int, __: ArrayRecord) -> MetricRecord:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        federate(
+            tmp_path,
+            NotingGrid(tiny_app(), 2),
+            evaluate=lambda number, arrays: (evaluate if number == 0 else full)(number, arrays),
+        )
+    lines = read_run(tmp_path)
+    assert [line["round"] for line in lines] == [0, 1]
+    assert (lines[1]["accuracy"], lines[1]["error"]) == (None, "OSError: the disk is full")
+
+
+def test_a_log_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch):
+    def full(_: RunLog, __: dict[str, Any]) -> None:
+        raise NotWrittenError("the log cannot be written")
+
+    monkeypatch.setattr(RunLog, "append", full)
+    with pytest.raises(NotWrittenError, match="the log cannot be written") as caught:
+        federate(tmp_path, NotingGrid(tiny_app(), 2))
+    assert caught.value.__context__ is None

@@ -2,10 +2,12 @@
 
 import json
 import math
+import resource
 
 import pytest
 
-from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, read_run
+from flower_ist.durable import NotWrittenError
+from flower_ist.runlog import DROPPED_LOG, RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 
 
 def write(folder, text):
@@ -90,3 +92,67 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
         RunLog(tmp_path / "file" / "run")
     with pytest.raises(RunLogError, match="file is not a folder: choose another output folder"):
         RunLog(tmp_path / "file")
+
+
+def lines_of(folder, count):
+    log = RunLog(folder)
+    for server_round in range(count):
+        log.append({"round": server_round})
+    return log
+
+
+def test_a_reopened_log_goes_on_and_what_came_later_is_kept_beside_it(tmp_path):
+    log = lines_of(tmp_path, 2)
+    size = log.size
+    log.append({"round": 2})
+    with log.path.open("a") as file:
+        file.write('{"round": 3, "acc')
+    again = RunLog.reopen(tmp_path, size)
+    assert again.size == size
+    again.append({"round": 2, "second": True})
+    assert read_run(tmp_path) == [{"round": 0}, {"round": 1}, {"round": 2, "second": True}]
+    assert (tmp_path / DROPPED_LOG).read_text() == '{"round": 2}\n{"round": 3, "acc\n'
+    RunLog.reopen(tmp_path, size)
+    assert (tmp_path / DROPPED_LOG).read_text().count("\n") == 3
+
+
+def test_nothing_is_dropped_where_nothing_came_later(tmp_path):
+    RunLog.reopen(tmp_path, lines_of(tmp_path, 2).size)
+    assert len(read_run(tmp_path)) == 2
+    assert not (tmp_path / DROPPED_LOG).exists()
+
+
+@pytest.mark.parametrize("size", [5, 14, 1000])
+def test_a_log_that_was_changed_is_not_reopened(tmp_path, size):
+    """Two lines of 13 bytes each: neither 5 nor 14 bytes are whole lines."""
+    before = lines_of(tmp_path, 2).path.read_bytes()
+    assert len(before) == 26
+    with pytest.raises(RunLogError, match=f"not the log of its checkpoint, .* after {size} bytes"):
+        RunLog.reopen(tmp_path, size)
+    assert (tmp_path / RUN_LOG).read_bytes() == before
+
+
+def test_a_log_that_is_gone_is_not_reopened(tmp_path):
+    with pytest.raises(RunLogError, match="There is no readable run log at"):
+        RunLog.reopen(tmp_path, 0)
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path):
+    """The operating system takes 30 bytes: two lines and 4 bytes of the third."""
+    log = lines_of(tmp_path, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, before[1]))
+    try:
+        with pytest.raises(NotWrittenError, match=r"run.jsonl cannot be written \(File too large"):
+            log.append({"round": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert log.path.read_bytes() == b'{"round": 0}\n{"round": 1}\n'
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    expected = pytest.raises(RunLogError, match=f"Another process writes to {tmp_path}: end it")
+    with sole_writer(tmp_path), expected, sole_writer(tmp_path):
+        pass
+    with sole_writer(tmp_path):
+        pass

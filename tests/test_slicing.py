@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flower_ist.axes import Axes, mlp_axes
+from flower_ist.merging import merge
 from flower_ist.model import initial_weights, mlp_shapes
 from flower_ist.partition import partition
-from flower_ist.slicing import Returned, merge, scale, take
+from flower_ist.slicing import Returned, scale, take
 
 
 def tiny_model():

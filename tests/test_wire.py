@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from flower_ist.packing import CODEC_KEY, Codec
 from flower_ist.wire import (
     LAYOUT_KEY,
     PACKED_KEY,
@@ -207,14 +208,124 @@ def test_round_trip_keeps_everything():
     assert found.data == outgoing.content.array_records["arrays"][PACKED_KEY].data
 
 
-def test_one_slice_at_four_clients_costs_half_a_percent_at_most():
-    """d=768, H=1024, C=10, K=4 in float32: 1,060,904 bytes of weights."""
-    from flower_ist.axes import mlp_axes
-    from flower_ist.model import mlp_shapes
+K4 = {"fc1": (256, 768), "fc2": (256, 256), "fc3": (10, 256)}
+# d=768, H=1024, C=10, K=4: 264,704 weights in 522 rows (4,136 groups of at most 64) and 522 biases.
+K4_BYTES = {
+    "float32": 265_226 * 4,
+    "float16": 265_226 * 2,
+    "int8": 264_704 + 522 * 2 + 522 * 2,
+    "int4": 264_704 // 2 + 4_136 * 2 + 522 * 2,
+}
 
-    axes = mlp_axes(mlp_shapes([768, 1024, 1024, 10]))
-    shapes = axes.slice_shapes({"h1": 256, "h2": 256})
+
+@pytest.mark.parametrize(("dtype", "size"), K4_BYTES.items())
+def test_one_slice_at_four_clients_costs_one_percent_more_at_most(dtype, size):
+    """In float32: half a percent above its 1,060,904 bytes of weights."""
     rng = np.random.default_rng(0)
-    outgoing = packed_message({n: rng.random(s, np.float32) for n, s in shapes.items()})
-    assert payload_bytes(outgoing) == 1_060_904
-    assert wire_bytes(outgoing) <= 1.005 * 1_060_904
+    tensors = {}
+    for name, shape in K4.items():
+        tensors[f"{name}.weight"] = rng.random(shape, np.float32)
+        tensors[f"{name}.bias"] = rng.random(shape[:1], np.float32)
+    layout = layout_of(tensors)
+    config = ConfigRecord({"server-round": 1, LAYOUT_KEY: layout_to_text(layout)})
+    if dtype != "float32":
+        config[CODEC_KEY] = Codec(dtype, dtype, 4_000_000_000).to_text()
+    packed = ArrayRecord({PACKED_KEY: pack(tensors, layout, dtype)})
+    outgoing = message(RecordDict({"arrays": packed, "config": config}))
+    assert payload_bytes(outgoing) == size
+    assert wire_bytes(outgoing) <= (1.005 if dtype == "float32" else 1.01) * size
+
+    answer = packed_mod(outgoing, context(), doubling_app())
+    assert payload_bytes(answer) == size
+    assert wire_bytes(answer) <= 1.01 * size
+
+
+def doubling_app():
+    def app(incoming: Message, _: Context) -> Message:
+        arrays = incoming.content.array_records["arrays"]
+        trained = ArrayRecord({name: Array(array.numpy() * 2) for name, array in arrays.items()})
+        return Message(RecordDict({"arrays": trained}), reply_to=incoming)
+
+    return app
+
+
+def coded_message(tensors: dict[str, np.ndarray], codec: str) -> Message:
+    layout = layout_of(tensors)
+    texts = {LAYOUT_KEY: layout_to_text(layout), CODEC_KEY: codec}
+    packed = pack(tensors, layout, codec.split()[0])
+    return message(
+        RecordDict({"arrays": ArrayRecord({PACKED_KEY: packed}), "config": ConfigRecord(texts)})
+    )
+
+
+def test_quantised_bytes_by_hand():
+    """Scales 1 and 2 in bfloat16, then rounded numbers; a bias is float16."""
+    tensors = {
+        "w": np.array([[127, 3.4], [-254, 8]], np.float32),
+        "b": np.array([1, -2], np.float32),
+        "n": np.array([300], np.int16),
+    }
+    array = pack(tensors, layout_of(tensors), "int8")
+    numbers = bytes([0x80, 0x3F, 0x00, 0x40]) + bytes([127, 3, 129, 4])
+    assert array.data == numbers + np.array([1, -2], "<f2").tobytes() + bytes([44, 1])
+    assert (array.dtype, array.shape, array.stype) == ("int8", (14,), PACKED_STYPE)
+    found = unpack(array, layout_of(tensors), "int8")
+    assert found["w"].tolist() == [[127, 3], [-254, 8]]
+    assert found["b"].tolist() == [1, -2]
+    assert found["n"].tolist() == [300]
+
+
+def test_mod_answers_a_coded_message_with_changes():
+    """The app doubles what it receives, so the change is what it received: 1 to 6, 7 and 8.
+
+    Of int8 rows the largest number is exact, and the others within one step of max / 127.
+    """
+    answer = packed_mod(coded_message(TENSORS, "float32 int8 9"), context(), doubling_app())
+    packed = answer.content.array_records["arrays"][PACKED_KEY]
+    found = unpack(packed, layout_of(TENSORS), "int8")
+    assert found["b"].tolist() == [7, 8]
+    assert np.abs(found["a"] - TENSORS["a"]).max() <= 6 / 127 * (1 + 2**-7)
+
+
+def test_changes_are_against_what_was_received():
+    """int4 sends 1, 2 and 3 of step 3/7: the app's 2x minus x is the rounded x, not the x."""
+    answer = packed_mod(coded_message(TENSORS, "int4 float32 9"), context(), doubling_app())
+    packed = answer.content.array_records["arrays"][PACKED_KEY]
+    rounded = unpack(pack(TENSORS, layout_of(TENSORS), "int4"), layout_of(TENSORS), "int4")
+    found = unpack(packed, layout_of(TENSORS))
+    assert {n: t.tolist() for n, t in found.items()} == {n: t.tolist() for n, t in rounded.items()}
+    assert found["a"].tolist() != TENSORS["a"].tolist()
+
+
+def test_rounding_of_changes_follows_the_seed():
+    tensors = {"w": np.random.default_rng(1).random((9, 9), np.float32)}
+    data = [
+        packed_mod(coded_message(tensors, f"int8 int4 {seed}"), context(), doubling_app())
+        .content.array_records["arrays"][PACKED_KEY]
+        .data
+        for seed in (1, 1, 2)
+    ]
+    assert data[0] == data[1] != data[2]
+
+
+@pytest.mark.parametrize("codec", ["int8", "int8 int2 5", "int8 int8 x", "int8 int8 5 6"])
+def test_codecs_that_are_refused(codec):
+    broken = coded_message(TENSORS, "int8 int8 5")
+    broken.content["config"][CODEC_KEY] = codec
+    with pytest.raises(WireError, match="packed codec"):
+        packed_mod(broken, context(), doubling_app())
+
+
+@pytest.mark.parametrize("up", ["float16", "int8", "int4"])
+def test_mod_refuses_to_send_what_is_no_number(up):
+    def app(incoming: Message, _: Context) -> Message:
+        spoilt = {name: Array(tensor * np.float32(np.nan)) for name, tensor in TENSORS.items()}
+        return Message(RecordDict({"arrays": ArrayRecord(spoilt)}), reply_to=incoming)
+
+    with pytest.raises(WireError, match=r"'a' holds values .* cannot be sent as .*learning rate"):
+        packed_mod(coded_message(TENSORS, f"int8 {up} 5"), context(), app)
+
+
+def test_a_layout_without_arrays_is_left_alone():
+    empty = message(RecordDict({"config": ConfigRecord({LAYOUT_KEY: "[]"})}))
+    assert packed_mod(empty, context(), lambda m, _: m) is empty

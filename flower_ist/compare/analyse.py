@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import fmean, median
 
 from flower_ist.compare.curves import (
+    ENSEMBLE,
     Lines,
     Point,
     bytes_by_client,
@@ -63,6 +64,8 @@ class Result:
         rounds: rounds of training.
         best_accuracy: test accuracy of the round with the best validation accuracy.
         final_accuracy: test accuracy of the last round.
+        ensemble_accuracy: as ``best_accuracy``, of the averaged logits of slices that are kept for
+            good (``ist-fixed``); None for all others.
         wire_bytes: of a whole run.
         bytes_to_target: until the target accuracy is reached.
         accuracy_at: for each budget, the best accuracy that it buys.
@@ -81,6 +84,7 @@ class Result:
     rounds: int
     best_accuracy: Spread
     final_accuracy: Spread
+    ensemble_accuracy: Spread
     wire_bytes: Spread
     bytes_to_target: Spread
     accuracy_at: tuple[Spread, ...]
@@ -189,6 +193,7 @@ def _result(
         rounds=max(curve[-1].server_round for curve in curves),
         best_accuracy=_bought(curves, None),
         final_accuracy=spread(curve[-1].accuracy for curve in curves),
+        ensemble_accuracy=_bought([points(lines, ENSEMBLE) for lines in runs], None),
         wire_bytes=spread(curve[-1].wire_bytes for curve in curves),
         bytes_to_target=spread(bytes_to(curve, target) for curve in curves),
         accuracy_at=tuple(_bought(curves, budget) for budget in budgets),

@@ -31,13 +31,23 @@ class Point:
     validation: float | None
 
 
-def points(lines: Lines) -> list[Point]:
-    """Return the rounds of a run that trained and were evaluated, in order."""
+ENSEMBLE = "ensemble_"
+"""Prefix of the log's accuracies of the averaged logits of slices that are kept for good."""
+
+
+def points(lines: Lines, prefix: str = "") -> list[Point]:
+    """Return the rounds of a run that trained and were evaluated, in order.
+
+    Args:
+        lines: of a run log.
+        prefix: of the fields to read: empty for the merged model, or :data:`ENSEMBLE`.
+    """
+    accuracy = f"{prefix}accuracy"
     totals = accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines)
     return [
-        Point(line["round"], total, line["accuracy"], line.get("validation_accuracy"))
+        Point(line["round"], total, line[accuracy], line.get(f"{prefix}validation_accuracy"))
         for line, total in zip(lines, totals, strict=True)
-        if line["round"] > 0 and line["accuracy"] is not None
+        if line["round"] > 0 and line.get(accuracy) is not None
     ]
 
 

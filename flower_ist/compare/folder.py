@@ -32,6 +32,7 @@ FAILED_FILE = "failed.txt"
 OUTPUT_FILE = "output.txt"
 POOLED = "pooled"
 _LOCK_SECONDS = 15.0
+_NODE_SECONDS = 300.0
 
 
 class ComparisonFolder:
@@ -113,8 +114,8 @@ class ComparisonFolder:
             "data-dir": str(self.path / POOLED) if pooled else plan.data,
             "output-dir": str(self.run_folder(run)),
         }
-        if plan.engine == "inprocess":
-            config["node-timeout"] = 0.0  # every client is there from the start
+        # In this process every client is there from the start; Flower's and Ray's have to start.
+        config["node-timeout"] = 0.0 if plan.engine == "inprocess" else _NODE_SECONDS
         return config
 
     def is_done(self, run: Run) -> bool:

@@ -65,7 +65,8 @@ def to_html(
         "<h2>Figures</h2>",
         _main_table(comparison),
         _p(
-            f"Best: the round with the best validation accuracy. Target: "
+            "Best: the round with the best validation accuracy. Ensemble: the same for the "
+            "averaged logits of slices that stay the same, each a net of its own. Target: "
             f"{percent(comparison.target_accuracy)} %. Budgets are shares of the bytes of "
             f"{comparison.reference}."
         ),
@@ -90,7 +91,8 @@ def to_html(
 
 
 def _main_table(comparison: Comparison) -> str:
-    headings = ["strategy", "best", "lowest", "highest", "last", "MB", "MB to target"]
+    headings = ["strategy", "best", "lowest", "highest", "last", "ensemble"]
+    headings += ["MB", "MB to target"]
     headings += [
         f"at {size(budget)} ({100 * share:g} %)"
         for share, budget in zip(BUDGET_SHARES, comparison.budgets, strict=True)
@@ -103,7 +105,8 @@ def _main_table(comparison: Comparison) -> str:
 def _line(result: Result) -> list[str]:
     figures = row(result)
     cells = [_data(figures, "strategy", result.strategy)]
-    accuracies = ("best_accuracy", "best_accuracy_low", "best_accuracy_high", "final_accuracy")
+    accuracies = ["best_accuracy", "best_accuracy_low", "best_accuracy_high"]
+    accuracies += ["final_accuracy", "ensemble_accuracy"]
     cells += [_data(figures, name, percent(_number(figures, name))) for name in accuracies]
     if result.federated:
         for name in ("wire_bytes", "bytes_to_target"):

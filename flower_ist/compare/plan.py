@@ -38,6 +38,7 @@ DISJOINT = ("ist", "ist-fixed")
 OVERLAPPING = ("federated-dropout", "heterofl", "fedrolex")
 # Who uses a setting that not all use; for the others it is not varied.
 _HIDDEN = {"hidden-width", "hidden-layers"}
+_WIRE_DTYPES = ("wire-dtype-down", "wire-dtype-up")
 _TRAINING = {"local-steps", "batch-size", "learning-rate", "packed", *_HIDDEN}
 _ONLY = {
     "ridge-penalties": {"ridge"},
@@ -208,6 +209,9 @@ class Run:
             capacity = ()
         if capacity:
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)
+        if self.strategy in CLOSED_FORM:
+            # What a setting for all runs says of models does not concern who sends none.
+            config |= {key: "float32" for key in _WIRE_DTYPES if key in config}
         return config
 
 

@@ -29,6 +29,7 @@ def row(result: Result) -> Row:
         "rounds": result.rounds,
         **_three("best_accuracy", result.best_accuracy),
         **_three("final_accuracy", result.final_accuracy),
+        **_three("ensemble_accuracy", result.ensemble_accuracy),
         **_three("wire_bytes", result.wire_bytes, federated),
         **_three("bytes_to_target", result.bytes_to_target, federated),
         "round_bytes_down": result.round_bytes_down if federated else None,
@@ -81,7 +82,11 @@ def to_json(comparison: Comparison, plan: Mapping[str, Any], failed: Mapping[str
 
 def to_tables(comparison: Comparison) -> list[Table]:
     """Return two tables for the terminal: the figures, and accuracies at equal bytes."""
-    figures = _table("best\nacc. %", "lowest", "highest", "last\nacc. %", "MB", "MB to\ntarget")
+    headings = ["best\nacc. %", "lowest", "highest", "last\nacc. %", "MB", "MB to\ntarget"]
+    ensembles = any(result.ensemble_accuracy.median is not None for result in comparison.results)
+    if ensembles:
+        headings.insert(4, "ensemble\nacc. %")
+    figures = _table(*headings)
     at_budgets = _table(
         *(
             f"{100 * share:g} %:\n{size(budget)}"
@@ -93,6 +98,8 @@ def to_tables(comparison: Comparison) -> list[Table]:
         best = result.best_accuracy
         cells = [percent(figure) for figure in (best.median, best.low, best.high)]
         cells.append(percent(result.final_accuracy.median))
+        if ensembles:
+            cells.append(percent(result.ensemble_accuracy.median))
         if result.federated:
             cells.append(megabytes(result.wire_bytes.median))
             cells.append(megabytes(result.bytes_to_target.median))

@@ -29,6 +29,7 @@ from flower_ist.compare.folder import (
 
 _GRACE_SECONDS = 20.0
 _RUN_SECONDS = 24 * 3600.0
+_LOG_LINES = 200
 
 
 def main(folder: Path) -> int:
@@ -60,7 +61,7 @@ def _run_here(task: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def _run_flwr(task: dict[str, Any], config: dict[str, Any]) -> None:
-    from flower_ist.launch import LocalFlower
+    from flower_ist.launch import LaunchError, LocalFlower, tail
 
     with LocalFlower() as flower:
         run_id = flower.submit(Path(task["app"]), config, task["clients"])
@@ -69,7 +70,12 @@ def _run_flwr(task: dict[str, Any], config: dict[str, Any]) -> None:
         def over() -> bool:
             return log.exists() and len(log.read_bytes().splitlines()) > config["num-rounds"]
 
-        flower.wait(run_id, _RUN_SECONDS, on_poll=over)
+        try:
+            flower.wait(run_id, _RUN_SECONDS, on_poll=over)
+        except LaunchError:
+            # Flower's own reason is in its log, which is gone with its home.
+            logging.getLogger("flwr").error("%s", tail(flower.log_file, _LOG_LINES))
+            raise
 
 
 def _end_with_parent(folder: Path) -> None:

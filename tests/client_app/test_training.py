@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from shards import make_meta
 
 from client_app import training
-from client_app.training import LocalSettings, batch_order, train
+from client_app.batches import Batches
+from client_app.local_settings import LocalSettings
+from client_app.training import train
 from flower_ist.model import MLP, initial_weights
 from flower_ist.tokens import TokenShard
 
@@ -70,7 +72,8 @@ def net(*dims: int) -> MLP:
     seed=st.integers(0, 2**63 - 1),
 )
 def test_batches_are_whole_epochs_one_after_the_other(count, steps, size, seed):
-    rows = batch_order(count, settings(local_steps=steps, batch_size=size, seed=seed), "a")
+    chosen = settings(local_steps=steps, batch_size=size, seed=seed)
+    rows = Batches(shard_of(count), chosen, "a").order()
     assert len(rows) == steps * size
     for start in range(0, len(rows), count):
         epoch = rows[start : start + count].tolist()
@@ -81,19 +84,21 @@ def test_batches_are_whole_epochs_one_after_the_other(count, steps, size, seed):
 
 
 def test_the_order_follows_from_seed_round_and_client_only():
+    shard = shard_of(50)
+
     def order(client: str = "a", **changes: Any) -> list[int]:
-        return batch_order(50, settings(**{"local_steps": 10, **changes}), client).tolist()
+        return Batches(shard, settings(**{"local_steps": 10, **changes}), client).order().tolist()
 
     assert order() == order() == order(learning_rate=0.5, lr_scales='{"a": 2.0}')
     # The same rows, cut into other batches.
-    assert order() == batch_order(50, settings(local_steps=8, batch_size=5), "a").tolist()
+    assert order() == order(local_steps=8, batch_size=5)
     others = [order("b"), order(seed=8), order(server_round=3)]
     assert all(other != order() for other in others)
     assert order(local_steps=5) == order()[:20]
 
 
 def test_every_epoch_has_a_new_order():
-    rows = batch_order(20, settings(local_steps=10, batch_size=4), "a")
+    rows = Batches(shard_of(20), settings(local_steps=10, batch_size=4), "a").order()
     assert rows[:20].tolist() != rows[20:].tolist()
 
 
@@ -101,8 +106,8 @@ def test_every_epoch_has_a_new_order():
 def test_any_net_sees_the_same_batches(dims):
     """Whole model or slice, deep or flat: what is read is the order above."""
     chosen = settings(local_steps=40)
-    train(net(*dims), shard_of(11), chosen, "a")
-    assert np.concatenate(reads).tolist() == batch_order(11, chosen, "a").tolist()
+    train(net(*dims), Batches(shard_of(11), chosen, "a"))
+    assert np.concatenate(reads).tolist() == Batches(shard_of(11), chosen, "a").order().tolist()
 
 
 @pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 33])
@@ -118,7 +123,7 @@ def test_steps_are_counted_exactly(steps, monkeypatch):
     monkeypatch.setattr(training.torch.optim, "Adam", CountingAdam)
     model = net(2, 3, 2)
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    train(model, shard_of(10), settings(local_steps=steps), "a")
+    train(model, Batches(shard_of(10), settings(local_steps=steps), "a"))
     assert len(stepped) == steps
     assert sizes == [4] * steps
     assert sum(len(rows) for rows in reads) == 4 * steps
@@ -138,7 +143,7 @@ def test_a_scale_multiplies_the_step_of_its_tensor_alone():
     """
     model = zeros((2, 2), (2,))
     scales = json.dumps({"fc1.weight": 4.0})
-    train(model, shard_of(1), settings(local_steps=1, batch_size=1, lr_scales=scales), "a")
+    train(model, Batches(shard_of(1), settings(local_steps=1, batch_size=1, lr_scales=scales), "a"))
     found = model.to_arrays()
     np.testing.assert_allclose(found["fc1.weight"], [[0, 0.04], [0, -0.04]], rtol=1e-6)
     np.testing.assert_allclose(found["fc1.bias"], [0.01, -0.01], rtol=1e-6)
@@ -152,23 +157,23 @@ def test_adam_starts_afresh_every_round():
     model = zeros((2, 2), (2,))
     chosen = settings(local_steps=1, batch_size=1)
     for label, bias in ((0, 0.01), (1, 0.0)):
-        train(model, shard_of(1, first_label=label), chosen, "a")
+        train(model, Batches(shard_of(1, first_label=label), chosen, "a"))
         np.testing.assert_allclose(model.to_arrays()["fc1.bias"], [bias, -bias], atol=1e-8)
 
 
 def test_loss_is_the_mean_over_the_steps():
     """With a learning rate of 0 every step's loss is log 2, and no weight moves."""
     model = zeros((2, 2), (2,))
-    loss = train(model, shard_of(9), settings(local_steps=5, learning_rate=0), "a")
+    loss = train(model, Batches(shard_of(9), settings(local_steps=5, learning_rate=0), "a"))
     assert loss == pytest.approx(math.log(2))
     assert not any(array.any() for array in model.to_arrays().values())
-    assert train(model, shard_of(9), settings(local_steps=0), "a") == 0.0
+    assert train(model, Batches(shard_of(9), settings(local_steps=0), "a")) == 0.0
 
 
 def test_training_lowers_the_loss():
     model = net(2, 16, 2)
-    first = train(model, shard_of(2), settings(local_steps=50, learning_rate=0.05), "a")
-    second = train(model, shard_of(2), settings(local_steps=50, learning_rate=0.05), "a")
+    first = train(model, Batches(shard_of(2), settings(local_steps=50, learning_rate=0.05), "a"))
+    second = train(model, Batches(shard_of(2), settings(local_steps=50, learning_rate=0.05), "a"))
     assert second < first / 2
 
 
@@ -182,7 +187,7 @@ def test_the_proximal_term_by_hand():
     for mu in (0.0, 100.0):
         model = zeros((2, 2), (2,))
         chosen = settings(local_steps=2, batch_size=1, proximal_mu=mu)
-        train(model, shard_of(1), chosen, "a")
+        train(model, Batches(shard_of(1), chosen, "a"))
         biases[mu] = model.to_arrays()["fc1.bias"]
     gradients = np.array([-0.5, -1 / (1 + math.exp(0.04)) + 1.0])
     m = (0.9 * 0.1 * gradients[0] + 0.1 * gradients[1]) / (1 - 0.9**2)
@@ -196,7 +201,7 @@ def test_no_proximal_term_is_no_change():
     found = []
     for changes in ({}, {"proximal_mu": 0.0}):
         model = net(2, 5, 2)
-        loss = train(model, shard_of(9), settings(local_steps=5, **changes), "a")
+        loss = train(model, Batches(shard_of(9), settings(local_steps=5, **changes), "a"))
         found.append((loss, *(array.tobytes() for array in model.to_arrays().values())))
     assert found[0] == found[1]
 
@@ -206,7 +211,7 @@ def test_the_proximal_term_is_not_in_the_loss_that_is_reported():
     model = zeros((2, 2), (2,))
     chosen = settings(local_steps=2, batch_size=1, proximal_mu=100.0)
     expected = (math.log(2) + math.log(1 + math.exp(-0.04))) / 2
-    assert train(model, shard_of(1), chosen, "a") == pytest.approx(expected, abs=1e-5)
+    assert train(model, Batches(shard_of(1), chosen, "a")) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("value", ["5", -1, True, math.nan, math.inf])

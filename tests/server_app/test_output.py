@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from server_app import output
+from flower_ist import durable
+from flower_ist.durable import NotWrittenError
 from server_app.output import output_folder, write_model, write_settings
 from server_app.settings import Settings
 
@@ -47,14 +49,14 @@ def test_weights_in_any_memory_order_are_written_right(tmp_path, layout):
 def test_a_model_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     old = write_model(tmp_path, WEIGHTS, {}).read_bytes()
 
-    def half(_: Any, file: Path, metadata: Any) -> None:
-        file.write_bytes(old[:20])
-        raise OSError("the disk is full")
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(output, "save_file", half)
-    with pytest.raises(OSError, match="the disk is full"):
+    monkeypatch.setattr(durable.os, "fsync", fail)
+    with pytest.raises(NotWrittenError, match=r"model.safetensors cannot be written \(No space"):
         write_model(tmp_path, {"other": np.zeros(3)}, {})
     assert (tmp_path / "model.safetensors").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_settings_come_back(tmp_path, settings):
@@ -70,8 +72,8 @@ def test_settings_that_cannot_be_written_leave_the_old_ones(tmp_path, settings, 
     def fail(*_: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(output.os, "replace", fail)
-    with pytest.raises(OSError, match="the disk is full"):
+    monkeypatch.setattr(durable.os, "replace", fail)
+    with pytest.raises(NotWrittenError, match="the disk is full"):
         write_settings(tmp_path, replace(settings, seed=9))
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 0
 

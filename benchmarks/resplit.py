@@ -1,0 +1,67 @@
+"""Share a prepared folder's tokens out among clients in another way, without encoding again."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from data_prep.client_split import ClientSplit, split_clients
+from data_prep.images import ImageSet
+from flower_ist.token_writer import ShardWriter
+from flower_ist.tokens import client_folder, open_shard, test_folder
+
+
+def main(
+    source: Annotated[Path, typer.Argument(help="A folder that flower-ist prep wrote.")],
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    clients: int = 4,
+    split: str = "iid",
+    views: Annotated[int, typer.Option(help="Masks kept of each image; 0: all.")] = 1,
+    seed: int = 0,
+) -> None:
+    """Write OUT/client-0 ... and OUT/test with the same tokens in other hands."""
+    shards = [open_shard(folder) for folder in sorted(source.glob("client-*"))]
+    stored = shards[0].meta.mask.views
+    kept = views or stored
+    if kept > stored:
+        raise typer.BadParameter(f"{source} has {stored} views of an image, not {kept}.")
+    # Rows are image after image: the first views of each image, as (image, view).
+    tokens = np.concatenate([shard.batch(slice(0, len(shard)))[0] for shard in shards])
+    tokens = tokens.reshape(-1, stored, tokens.shape[1])[:, :kept]
+    labels = np.concatenate([shard.labels for shard in shards])[::stored]
+    image_ids = np.concatenate([shard.image_ids for shard in shards])[::stored]
+    meta = shards[0].meta
+    data = ImageSet(
+        images=np.zeros((len(labels), 1, 1, 1), np.uint8),
+        labels=labels.astype(np.int64),
+        image_ids=image_ids,
+        class_names=meta.class_names,
+        source=meta.source,
+    )
+    per_row = {
+        name: getattr(meta, name) // meta.num_examples
+        for name in ("image_bytes", "image_file_bytes", "masked_image_bytes")
+    }
+    for k, images in enumerate(split_clients(data, ClientSplit.parse(split), clients, seed)):
+        count = len(images) * kept
+        new = replace(
+            meta,
+            num_examples=count,
+            client=f"client-{k}",
+            mask=replace(meta.mask, views=kept),
+            sha256={},
+            **{name: size * count for name, size in per_row.items()},
+        )
+        with ShardWriter(client_folder(out, k), new) as writer:
+            rows = tokens[images].reshape(count, -1)
+            writer.append(rows, np.repeat(labels[images], kept), np.repeat(image_ids[images], kept))
+    shutil.copytree(test_folder(source), test_folder(out))
+
+
+if __name__ == "__main__":
+    typer.run(main)

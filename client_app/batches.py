@@ -1,0 +1,103 @@
+"""A round's batches: the client's own examples, and virtual ones of what it lacks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client_app.local_settings import LocalSettings
+from flower_ist.token_prior import TokenPrior
+from flower_ist.tokens import TokenShard
+
+# Rows are read from the map for several batches at once: one gather instead of many small ones.
+_BATCHES_PER_READ = 16
+_VIRTUAL_STREAM = 1
+
+
+class Batches:
+    """The batches of one client in one round, in an order that only seed, round and name decide.
+
+    Args:
+        shard: the client's examples.
+        settings: of the round.
+        client: its name.
+        prior: what all clients' tokens look like. With it tokens are standardised, and with its
+            Gaussians a share of every batch, :meth:`ClassGaussians.shortfall`, is virtual; at least
+            one example is real.
+    """
+
+    def __init__(
+        self,
+        shard: TokenShard,
+        settings: LocalSettings,
+        client: str,
+        prior: TokenPrior | None = None,
+    ) -> None:
+        self.settings = settings
+        self._shard = shard
+        self._entropy = [settings.seed, settings.server_round, zlib.crc32(client.encode())]
+        self._prior = prior
+        self._gaussians = None if prior is None else prior.gaussians
+        share, self._lacking = 0.0, np.empty(0)
+        if self._gaussians is not None:
+            counts = np.bincount(shard.labels, minlength=len(self._gaussians.shares))
+            share, self._lacking = self._gaussians.shortfall(counts)
+        size = settings.batch_size
+        self.virtual_per_batch = min(round(share * size), size - 1)
+        self.real_per_batch = size - self.virtual_per_batch
+
+    def order(self) -> NDArray[np.intp]:
+        """Return the rows of all batches' own examples, (local_steps * real_per_batch,).
+
+        Whole epochs in new orders follow one another. Every strategy sees the same batches.
+        """
+        needed = self.settings.local_steps * self.real_per_batch
+        generator = np.random.default_rng(self._entropy)
+        epochs = -(-needed // len(self._shard))
+        rows = [generator.permutation(len(self._shard)) for _ in range(epochs)]
+        return np.concatenate(rows)[:needed] if rows else np.empty(0, dtype=np.intp)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield tokens (batch_size, D) and labels (batch_size,)."""
+        order, size = self.order(), self.real_per_batch
+        virtual = self._virtual_reads()
+        for start in range(0, len(order), size * _BATCHES_PER_READ):
+            tokens, labels = self._shard.batch(order[start : start + size * _BATCHES_PER_READ])
+            if self._prior is not None:
+                tokens = self._prior.standardise(tokens)
+            count = len(tokens) // size
+            if self.virtual_per_batch:
+                tokens, labels = _interleave(tokens, labels, *next(virtual), count)
+            parts = (torch.from_numpy(rows).chunk(count) for rows in (tokens, labels))
+            yield from zip(*parts, strict=True)
+
+    def _virtual_reads(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield the virtual tokens and labels of as many batches as one read serves."""
+        if self._gaussians is None or not self.virtual_per_batch:
+            return
+        generator = np.random.default_rng([*self._entropy, _VIRTUAL_STREAM])
+        factor = self._gaussians.factor.astype(np.float32)
+        for start in range(0, self.settings.local_steps, _BATCHES_PER_READ):
+            count = (
+                min(_BATCHES_PER_READ, self.settings.local_steps - start) * self.virtual_per_batch
+            )
+            labels = generator.choice(len(self._lacking), size=count, p=self._lacking)
+            yield self._gaussians.draw(labels, generator, factor), labels
+
+
+def _interleave(
+    tokens: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    virtual_tokens: NDArray[np.float32],
+    virtual_labels: NDArray[np.int64],
+    count: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Put each batch's virtual examples behind its real ones; there are ``count`` batches."""
+    dim = tokens.shape[1]
+    rows = [tokens.reshape(count, -1, dim), virtual_tokens.reshape(count, -1, dim)]
+    names = [labels.reshape(count, -1), virtual_labels.reshape(count, -1)]
+    return np.concatenate(rows, axis=1).reshape(-1, dim), np.concatenate(names, axis=1).reshape(-1)

@@ -1,0 +1,63 @@
+"""The token prior on the client: taken from the message that brings it, kept for later ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+
+from client_app.privacy import Privacy
+from flower_ist.prior_grid import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, digest_of
+from flower_ist.token_meta import ShardMeta
+from flower_ist.token_prior import TokenPrior, prior_layout
+from flower_ist.wire import unpack
+
+
+class PriorError(ValueError):
+    """A message counts on a token prior that is not here, or that cannot be read."""
+
+
+def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPrior | None:
+    """Return the prior that a message counts on, or None if it names none.
+
+    A prior that the message brings is kept in the context's state, once it has been read without
+    fault. With privacy nothing is drawn from it: how many of a batch's examples are real would tell
+    of this client's labels.
+
+    Args:
+        message: of the server.
+        context: of this client, which lasts from message to message.
+        meta: of the client's shard, whose dimensions the prior must have.
+
+    Raises:
+        PriorError: the prior is not here, or another one is, or the message does not say which.
+        WireError: the prior that came is not of the shard's dimensions.
+        ValueError: the prior that came holds no sensible numbers.
+    """
+    config = message.content.config_records.get(PRIOR_KEY)
+    if config is None:
+        return None
+    name, replay = _named(config)
+    brought = message.content.array_records.get(PRIOR_RECORD)
+    array = _array(context.state.array_records.get(PRIOR_RECORD) if brought is None else brought)
+    if array is None or digest_of(array) != name:
+        raise PriorError("This client does not hold the token prior: send it again.")
+    layout = prior_layout(meta.dim, meta.num_classes, replay=replay)
+    prior = TokenPrior.from_tensors(unpack(array, layout))
+    if brought is not None:
+        context.state[PRIOR_RECORD] = ArrayRecord({PRIOR_ARRAY: array})
+    return prior if Privacy.of(context) is None else replace(prior, gaussians=None)
+
+
+def _named(config: ConfigRecord) -> tuple[str, bool]:
+    name, replay = config.get(PRIOR_KEY), config.get(REPLAY_KEY)
+    if not isinstance(name, str) or not isinstance(replay, bool):
+        raise PriorError(
+            f"The server names its token prior as {dict(config)!r:.80}: {PRIOR_KEY!r} must be a "
+            f"text and {REPLAY_KEY!r} true or false."
+        )
+    return name, replay
+
+
+def _array(record: ArrayRecord | None) -> Array | None:
+    return None if record is None else record.get(PRIOR_ARRAY)

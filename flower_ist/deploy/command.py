@@ -1,0 +1,114 @@
+"""``flower-ist deploy``: init, renew and demo-shards."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from flower_ist.deploy.demo_shards import write_demo_shards
+from flower_ist.deploy.plan import (
+    DEVICE_SHARD,
+    DeployError,
+    DeploymentPlan,
+    pattern_paths,
+    shard_paths,
+)
+from flower_ist.deploy.writer import renew_server_certificate, write_deployment
+from flower_ist.tokens import ShardError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Set up a federation with TLS and authenticated nodes; docs/deploying.md has the steps.",
+)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder to write.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Number of devices; keys cost nothing.")],
+    host: Annotated[
+        list[str],
+        typer.Option(help="Server's name or IP address, again for more; devices use the first."),
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="That devices connect to.")] = 9092,
+    control_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="For the operator, on the server only.", show_default="port + 1"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Shard's path on each device, {node} for its number.", show_default=DEVICE_SHARD
+        ),
+    ] = None,
+    shards: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --data: a folder on this machine with client-0, client-1..."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the connection in Flower's config.")] = "edge",
+    flower_version: Annotated[
+        str | None, typer.Option(help="Of all machines.", show_default="the installed one")
+    ] = None,
+) -> None:
+    """Write certificates, keys, scripts, units and compose files for a federation.
+
+    Nothing is overwritten: the folder must be new.
+    """
+    try:
+        if data is not None and shards is not None:
+            raise DeployError("Give either --data or --shards: both say where the shards are.")
+        plan = DeploymentPlan(
+            hosts=tuple(host),
+            node_data=pattern_paths(data or DEVICE_SHARD, nodes)
+            if shards is None
+            else shard_paths(shards, nodes),
+            port=port,
+            control_port=port + 1 if control_port is None else control_port,
+            name=name,
+            flower_version=flower_version or version("flwr"),
+        )
+        write_deployment(plan, folder)
+    except DeployError as err:
+        _fail(err)
+    typer.echo(
+        f"Wrote {folder}: its README.md says what goes where. Devices connect to {plan.address}."
+    )
+
+
+@app.command()
+def renew(
+    folder: Annotated[Path, typer.Argument(help="Folder that 'deploy init' wrote.")],
+) -> None:
+    """Make a new key and certificate for the server; the devices stay as they are."""
+    try:
+        last_day = renew_server_certificate(folder)
+    except DeployError as err:
+        _fail(err)
+    typer.echo(
+        f"Wrote {folder}/superlink/server.crt and server.key, good until {last_day}: copy both to "
+        "the server and start its two programs again."
+    )
+
+
+@app.command("demo-shards")
+def demo_shards(
+    folder: Annotated[Path, typer.Argument(help="New folder to write.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Number of clients.")],
+) -> None:
+    """Write the embedded demo tokens as shards, to rehearse with."""
+    try:
+        write_demo_shards(folder, nodes)
+    except (DeployError, ShardError) as err:
+        _fail(err)
+    typer.echo(f"Wrote client-0 to client-{nodes - 1} and test to {folder}.")
+
+
+def _fail(err: Exception) -> NoReturn:
+    typer.secho(f"Error: {err}", fg=typer.colors.RED, err=True)
+    raise typer.Exit(1) from err

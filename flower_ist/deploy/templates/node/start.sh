@@ -1,0 +1,21 @@
+#!/bin/sh
+# Start the SuperNode of this device. It needs no open port: it connects to the server.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+umask 077
+# systemd names a folder for what changes; started by hand it lies beside this script.
+state=${STATE_DIRECTORY:-$here/state}
+mkdir -p "$state"
+cd "$state"
+
+export FLWR_HOME="$state/flwr"
+export FLWR_DISABLE_UPDATE_CHECK=1
+export FLWR_TELEMETRY_ENABLED=0
+
+# The port is for this node's own processes, on the loopback address.
+exec flower-supernode \
+    --superlink "${SUPERLINK:-@{address}}" \
+    --root-certificates "$here/ca.crt" \
+    --auth-supernode-private-key "$here/node.key" \
+    --node-config "${NODE_CONFIG:-$(cat "$here/node-config")}" \
+    --host 127.0.0.1 --port @{node_port}

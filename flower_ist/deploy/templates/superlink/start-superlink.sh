@@ -1,0 +1,23 @@
+#!/bin/sh
+# Start the SuperLink. It listens on this machine only: devices come in by start-gateway.sh.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+umask 077
+# systemd names a folder for what changes; started by hand it lies beside this script.
+state=${STATE_DIRECTORY:-$here/state}
+mkdir -p "$state"
+cd "$state"
+
+export FLWR_HOME="$state/flwr"
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export FLWR_DISABLE_UPDATE_CHECK=1
+export FLWR_TELEMETRY_ENABLED=0
+
+# The database keeps the registered nodes when the SuperLink is started again.
+exec flower-superlink \
+    --host "${SUPERLINK_HOST:-127.0.0.1}" --port @{control_port} \
+    --ssl-ca-certfile "$here/ca.crt" \
+    --ssl-certfile "$here/server.crt" \
+    --ssl-keyfile "$here/server.key" \
+    --enable-supernode-auth \
+    --database "$state/superlink.db"

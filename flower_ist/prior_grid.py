@@ -1,0 +1,112 @@
+"""A Grid that hands each client the token prior, once, for any strategy, unchanged.
+
+    strategy -> PriorGrid -> MeteredGrid -> the grid that Flower gives
+
+Every train and evaluate message names the prior that it counts on, in 16 characters. The prior
+itself goes with a client's first message. The client keeps it in its context's state; one that has
+lost it (a SuperNode that was started again) answers with an error, and gets it with its next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from flower_ist.gridwrapper import GridWrapper
+from flower_ist.packing import layout_of, pack
+from flower_ist.token_prior import TokenPrior
+
+PRIOR_KEY = "token-prior"
+REPLAY_KEY = "replay"
+PRIOR_RECORD = "token-prior-arrays"
+PRIOR_ARRAY = "prior"
+_DIGEST_LENGTH = 16
+_WITH_PRIOR = (MessageType.TRAIN, MessageType.EVALUATE)
+
+
+def digest_of(array: Array) -> str:
+    """Return the name of a packed prior: the beginning of its bytes' SHA-256."""
+    return hashlib.sha256(array.data).hexdigest()[:_DIGEST_LENGTH]
+
+
+class PriorGrid(GridWrapper):
+    """Send the prior to every node that is not known to have it.
+
+    Args:
+        grid: the grid to wrap; a metered one, so that the prior's bytes are counted.
+        prior: what is sent.
+    """
+
+    def __init__(self, grid: Grid, prior: TokenPrior) -> None:
+        super().__init__(grid)
+        tensors = prior.to_tensors()
+        array = pack(tensors, layout_of(tensors))
+        self._record = ArrayRecord({PRIOR_ARRAY: array})
+        self._name = ConfigRecord(
+            {PRIOR_KEY: digest_of(array), REPLAY_KEY: prior.gaussians is not None}
+        )
+        self._holders: set[int] = set()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Add the prior or its name, then push."""
+        return self._grid.push_messages(self._informed(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies and note who has the prior."""
+        return [self._noted(reply) for reply in self._grid.pull_messages(message_ids)]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Add the prior or its name, send, and note who has the prior."""
+        replies = self._grid.send_and_receive(self._informed(messages), timeout=timeout)
+        return [self._noted(reply) for reply in replies]
+
+    def _informed(self, messages: Iterable[Message]) -> list[Message]:
+        messages = list(messages)  # keeps the contents alive, and so their ids distinct
+        # FedAvg sends one content to all clients: what goes out in its place is shared too.
+        contents: dict[tuple[int, bool], RecordDict] = {}
+        outgoing = []
+        for message in messages:
+            if _has_prior(message):
+                holds = message.metadata.dst_node_id in self._holders
+                key = (id(message.content), holds)
+                if key not in contents:
+                    contents[key] = self._content(message.content, holds)
+                message = _with_content(message, contents[key])
+            outgoing.append(message)
+        return outgoing
+
+    def _content(self, content: RecordDict, holds: bool) -> RecordDict:
+        """Return a new content with the prior's name, and the prior for one who lacks it."""
+        informed = RecordDict({**content, PRIOR_KEY: self._name})
+        if not holds:
+            informed[PRIOR_RECORD] = self._record
+        return informed
+
+    def _noted(self, reply: Message) -> Message:
+        if _has_prior(reply):
+            if reply.has_error():
+                self._holders.discard(reply.metadata.src_node_id)
+            else:
+                self._holders.add(reply.metadata.src_node_id)
+        return reply
+
+
+def _has_prior(message: Message) -> bool:
+    """Return whether a message is of a type, such as ``train`` or ``train.my_action``, with it."""
+    return message.metadata.message_type.split(".")[0] in _WITH_PRIOR
+
+
+def _with_content(message: Message, content: RecordDict) -> Message:
+    metadata = message.metadata
+    return Message(
+        content,
+        metadata.dst_node_id,
+        metadata.message_type,
+        ttl=metadata.ttl,
+        group_id=metadata.group_id,
+    )

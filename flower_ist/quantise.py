@@ -1,0 +1,195 @@
+"""Tensors in 16, 8 or 4 bits a number for the wire, and back. Pure numpy.
+
+In ``int8`` and ``int4`` a row of numbers x travels as small whole numbers q and one scale s:
+
+    s = max|x| / L        q = round(x / s), -L to L        x is read back as q s
+
+with L = 127 or 7. A row is what one neuron of the next layer reads: a tensor's entries at one
+place of its first axis. In int4 a row is cut further, into groups of at most 64 numbers, because
+its few levels cannot spare any for a single large number far away.
+
+Rounding is to the nearest, wrong by at most s / 2; or, with noise, up or down at random so that
+the mean of what is read back is x (QSGD, Alistarh et al. 2017, https://arxiv.org/abs/1610.02132,
+section 3.1, with the largest magnitude in place of the norm), wrong by less than s. The second is
+for changes of weights: over rounds and clients unbiased errors cancel, while rounding to the
+nearest would lose each change below s / 2 for good.
+
+A scale takes two bytes: the upper half of its float32 (bfloat16), rounded up so that no q exceeds
+L. That makes steps at most 0.8 % longer. float16 could not hold the scale of small changes, and in
+int4 with its many groups float32 scales would add 6 % to a message's bytes.
+
+Tensors of fewer than two axes (biases) travel as float16: they are about 1 % of a slice. Whole
+numbers and truth values travel as they are in every wire dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIRE_DTYPES = ("float32", "float16", "int8", "int4")
+
+_LEVELS = {"int8": 127, "int4": 7}
+_GROUP = {"int8": None, "int4": 64}
+_SCALE_BYTES = 2
+
+Shape = tuple[int, ...]
+Bytes = bytes | memoryview
+
+
+class QuantiseError(ValueError):
+    """Numbers that cannot be quantised, or bytes that are none."""
+
+
+def check_wire_dtype(wire_dtype: str) -> None:
+    """Refuse a wire dtype that does not exist.
+
+    Raises:
+        QuantiseError: with one sentence that names the choices.
+    """
+    if wire_dtype not in WIRE_DTYPES:
+        raise QuantiseError(
+            f"There is no wire dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
+        )
+
+
+def noise_of(*seeds: int) -> np.random.Philox:
+    """Return the bits for stochastic rounding that belong to some numbers, the same anywhere."""
+    return np.random.Philox(np.random.SeedSequence(seeds))
+
+
+def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None = None) -> bytes:
+    """Return a tensor's bytes on the wire, little-endian: its scales, then its numbers.
+
+    Args:
+        tensor: of any shape; see the module's text for what is quantised.
+        wire_dtype: one of :data:`WIRE_DTYPES`; ``float32`` leaves the tensor as it is.
+        noise: random bits for stochastic rounding; None rounds to the nearest.
+
+    Raises:
+        QuantiseError: it holds values that are not finite, or too large for the wire dtype.
+    """
+    form = _form(tensor.dtype, tensor.shape, wire_dtype)
+    if form == "raw":
+        return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes()
+    if form == "float16":
+        with np.errstate(over="ignore"):
+            half = np.ascontiguousarray(tensor, "<f2")
+        if not np.isfinite(half).all():
+            raise QuantiseError("holds values beyond float16's 65504, or none that are numbers")
+        return half.tobytes()
+    groups = _grouped(tensor, form)
+    largest = np.abs(groups).max(axis=-1, initial=0.0)
+    if not np.isfinite(largest).all():
+        raise QuantiseError("holds values that are not finite numbers")
+    stored = _scales_to_bits(largest / np.float32(_LEVELS[form]))
+    scales = _bits_to_scales(stored)[..., None]
+    exact = np.divide(groups, scales, out=np.zeros_like(groups), where=scales > 0)
+    exact = exact.reshape(len(exact), -1)[:, : _row_length(tensor.shape)]
+    rounded = np.rint(exact) if noise is None else np.floor(exact + _uniform(noise, exact.shape))
+    whole = rounded.clip(-_LEVELS[form], _LEVELS[form]).astype(np.int8)
+    numbers = whole.tobytes() if form == "int8" else _pairs(whole.reshape(-1)).tobytes()
+    return stored.tobytes() + numbers
+
+
+def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> NDArray[Any]:
+    """Return the tensor of this dtype and shape that :func:`encode` made the bytes from.
+
+    The result of ``raw`` bytes is a read-only view. What is allocated depends on the shape alone.
+
+    Raises:
+        QuantiseError: there are more or fewer bytes than such a tensor takes.
+    """
+    expected = encoded_bytes(dtype, shape, wire_dtype)
+    if len(data) != expected:
+        raise QuantiseError(f"has {len(data)} bytes instead of {expected}")
+    form = _form(dtype, shape, wire_dtype)
+    if form == "raw":
+        return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
+    if form == "float16":
+        return np.frombuffer(data, "<f2").reshape(shape).astype(dtype)
+    rows, groups, group = _groups(shape, form)
+    bits = np.frombuffer(data, "<u2", count=rows * groups)
+    packed = data[bits.nbytes :]
+    whole = np.frombuffer(packed, np.int8) if form == "int8" else _unpaired(packed)
+    numbers = whole[: math.prod(shape)].reshape(rows, -1).astype(np.float32)
+    scales = np.repeat(_bits_to_scales(bits).reshape(rows, groups), group, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers *= scales[:, : numbers.shape[1]]
+    return numbers.reshape(shape).astype(dtype, copy=False)
+
+
+def encoded_bytes(dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> int:
+    """Return how many bytes such a tensor takes on the wire."""
+    form = _form(dtype, shape, wire_dtype)
+    count = math.prod(shape)
+    if form == "raw":
+        return count * dtype.itemsize
+    if form == "float16":
+        return count * 2
+    rows, groups, _ = _groups(shape, form)
+    return rows * groups * _SCALE_BYTES + (count if form == "int8" else -(-count // 2))
+
+
+def _form(dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> str:
+    if dtype.kind != "f" or wire_dtype == "float32":
+        return "raw"
+    return "float16" if len(shape) < 2 or not math.prod(shape) else wire_dtype
+
+
+def _row_length(shape: Shape) -> int:
+    return math.prod(shape[1:])
+
+
+def _groups(shape: Shape, form: str) -> tuple[int, int, int]:
+    """Return the number of rows, of groups a row, and of numbers a group (the last has fewer)."""
+    length = _row_length(shape)
+    groups = -(-length // (_GROUP[form] or length))
+    return shape[0], groups, -(-length // groups)
+
+
+def _grouped(tensor: NDArray[Any], form: str) -> NDArray[np.float32]:
+    """Return (rows, groups, numbers a group), with zeros behind the end of each row."""
+    rows, groups, group = _groups(tensor.shape, form)
+    with np.errstate(over="ignore"):
+        matrix = tensor.reshape(rows, -1).astype(np.float32)
+    missing = groups * group - matrix.shape[1]
+    if missing:
+        matrix = np.pad(matrix, ((0, 0), (0, missing)))
+    return matrix.reshape(rows, groups, group)
+
+
+def _scales_to_bits(scales: NDArray[np.float32]) -> NDArray[np.uint16]:
+    # A positive float32 with its lower half cut off is the next smaller bfloat16.
+    return ((scales.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
+
+
+def _bits_to_scales(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _uniform(noise: np.random.Philox, shape: Shape) -> NDArray[np.float32]:
+    """Return numbers in the middle of 65536 equal parts of 0 to 1.
+
+    None is so near to 1 that adding it to a whole number up to 127 would give the next one.
+    """
+    count = math.prod(shape)
+    raw = noise.random_raw(-(-count // 4)).astype("<u8").view("<u2")[:count]
+    return (raw.reshape(shape).astype(np.float32) + np.float32(0.5)) / np.float32(65536)
+
+
+def _pairs(whole: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Put two numbers from -8 to 7 into each byte, the first in its lower half."""
+    halves = (whole & 0x0F).astype(np.uint8)
+    if len(halves) % 2:
+        halves = np.append(halves, np.uint8(0))
+    return halves[::2] | (halves[1::2] << np.uint8(4))
+
+
+def _unpaired(data: Bytes) -> NDArray[np.int8]:
+    pairs = np.frombuffer(data, np.uint8)
+    halves = np.stack([pairs & 0x0F, pairs >> 4], axis=-1).reshape(-1).astype(np.int8)
+    return np.where(halves > 7, halves - 16, halves).astype(np.int8)

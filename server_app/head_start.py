@@ -1,0 +1,153 @@
+"""What is known before the first round: the clients' summed statistics, and what follows from them.
+
+Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
+(:mod:`flower_ist.token_prior`) and a ridge head to predict with (:mod:`flower_ist.ridge_blend`).
+They are kept in the run's folder, so that a run that goes on after a stop goes on with the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from flower_ist.clients import Roster
+from flower_ist.closed_form import CLASS_SUMS_AND_GRAM, Head, Statistics, statistics_layout
+from flower_ist.closed_form_strategy import METHODS, ClosedFormStrategy, empty_head
+from flower_ist.durable import write_durably
+from flower_ist.packing import layout_of
+from flower_ist.ridge_blend import RidgeBlend
+from flower_ist.token_prior import TokenPrior
+from server_app.settings import Settings, SettingsError
+
+STATISTICS_FILE = "statistics.safetensors"
+# float32 loses nothing that matters here, at half of the bytes that exact ridge takes.
+_WIRE_DTYPE = "float32"
+# What was summed in float64 is kept to the bit: a run that goes on gets the same head.
+_FILE_DTYPE = "float64"
+_log = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """What a run begins with besides its initial weights.
+
+    Attributes:
+        prior: what clients train with; None for nothing.
+        blend: what predicts beside the net; None for nothing.
+        statistics: what both follow from; None if nothing was asked.
+    """
+
+    prior: TokenPrior | None = None
+    blend: RidgeBlend | None = None
+    statistics: Statistics | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the statistics into the run's folder, if there are any.
+
+        Raises:
+            NotWrittenError: they cannot be written.
+        """
+        if self.statistics is not None:
+            write_durably(folder / STATISTICS_FILE, save(self.statistics.to_tensors(_FILE_DTYPE)))
+
+    def net(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the net for tokens as they are, from the weights that are trained."""
+        return dict(weights) if self.prior is None else self.prior.fold(weights)
+
+    def model(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return all arrays that prediction needs: the net, and ``ridge.*`` if there is a blend."""
+        arrays = self.net(weights)
+        if self.blend is not None:
+            arrays |= {"ridge.weight": self.blend.weight, "ridge.bias": self.blend.bias}
+        return arrays
+
+
+def wants_head_start(settings: Settings) -> bool:
+    """Return whether the settings ask for statistics before the first round.
+
+    Closed-form strategies ask for their own.
+    """
+    return settings.strategy not in METHODS and (
+        settings.standardise or settings.replay or settings.ridge_blend > 0
+    )
+
+
+def head_start(
+    settings: Settings,
+    folder: Path,
+    resumed: bool,
+    grid: Grid,
+    roster: Roster,
+    shape: Sequence[int],
+    score: Callable[[Head], float] | None,
+) -> HeadStart:
+    """Return what a run begins with; the clients are asked unless the run goes on.
+
+    Args:
+        settings: of the run.
+        folder: of the run; nothing is written to it here.
+        resumed: the run goes on, with the statistics in its folder.
+        grid: to the clients; its bytes are counted in round 0.
+        roster: the clients met so far.
+        shape: (D, C).
+        score: gives a head's score on validation data, if there are any.
+
+    Raises:
+        TrainingFailedError: too few clients answered.
+        SettingsError: the run goes on, but the file of its statistics cannot be read.
+        ValueError: nothing follows from the clients' statistics.
+    """
+    if not wants_head_start(settings):
+        return HeadStart()
+    dim, num_classes = shape
+    blends = settings.ridge_blend > 0
+    ridge = ClosedFormStrategy(
+        method="ridge",
+        # Without a blend no head is solved for, so there is nothing to choose.
+        penalties=settings.penalties() if blends else (1.0,),
+        score=score,
+        wire_dtype=_WIRE_DTYPE,
+        node_timeout=settings.node_timeout,
+        roster=roster,
+        min_train_nodes=settings.min_train_nodes,
+        min_available_nodes=settings.min_available_nodes,
+    )
+    if resumed:
+        total = _read(folder / STATISTICS_FILE, dim, num_classes)
+    else:
+        _log.info("Asking the clients for the statistics of their tokens")
+        questions = ridge.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
+        replies = grid.send_and_receive(questions, timeout=settings.round_timeout)
+        total = ridge.sum_up(0, replies)
+    prior = blend = None
+    if settings.standardise or settings.replay:
+        prior = TokenPrior.from_statistics(
+            total, standardise=settings.standardise, replay=settings.replay
+        )
+    if blends:
+        blend = RidgeBlend.of_head(ridge.solve([total]), settings.ridge_blend)
+    return HeadStart(prior, blend, total)
+
+
+def _read(file: Path, dim: int, num_classes: int) -> Statistics:
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as err:
+        raise SettingsError(
+            f"{file}, the statistics that this run began with, cannot be read: {err}; begin "
+            "another run."
+        ) from err
+    if layout_of(tensors) != statistics_layout(num_classes, dim, CLASS_SUMS_AND_GRAM, _FILE_DTYPE):
+        raise SettingsError(
+            f"{file} does not hold the statistics that this run began with: begin another run."
+        )
+    return Statistics.from_tensors(tensors)

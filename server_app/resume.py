@@ -1,0 +1,143 @@
+"""``resume=true``: find the last checkpoint, and refuse to go on with other settings or data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flower_ist.checkpoint import Checkpoint, Checkpoints
+from flower_ist.clients import Client
+from flower_ist.runlog import RUN_LOG, RunLogError, read_run
+from flower_ist.tokens import TokenShard
+from server_app.settings import Settings, SettingsError
+
+# Keys that may differ when a run goes on: how long, where, how patiently, and how it is kept. The
+# data folder may have moved: what lies in it is compared instead.
+_FREE = {
+    "num-rounds",
+    "resume",
+    "keep-checkpoints",
+    "output-dir",
+    "data-dir",
+    "node-timeout",
+    "round-timeout",
+}
+# What a client's query says of its data, of all that it says.
+_DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
+
+_log = logging.getLogger("flwr")
+
+
+class RunIdentity:
+    """Settings and data that a run was begun with, as a checkpoint keeps them.
+
+    Clients are known by name and by a hash of what they say of their data. Those that were away may
+    come back, and new ones may join, as in any run; one that comes back with other data may not.
+
+    Args:
+        settings: of the run.
+        shard: the server's.
+        checkpoint: of the run that goes on; None for a new one.
+
+    Raises:
+        SettingsError: the checkpoint's settings or the server's data were others.
+    """
+
+    def __init__(
+        self, settings: Settings, shard: TokenShard, checkpoint: Checkpoint | None
+    ) -> None:
+        self._settings = settings.to_run_config()
+        self._server = _hash(shard.meta.to_json())
+        self._clients: dict[str, str] = {}
+        if checkpoint is not None:
+            self._compare(checkpoint.facts)
+            self._clients.update(checkpoint.facts["clients"])
+
+    def facts(self) -> dict[str, Any]:
+        """Return the identity as JSON values, with all clients met so far."""
+        return {
+            "settings": self._settings,
+            "server_data": self._server,
+            "clients": dict(self._clients),
+        }
+
+    def why_changed(self, client: Client) -> str:
+        """Return why a client cannot go on with this run; note the data of one met anew."""
+        if client.problem or client.silent:
+            return ""
+        told = _hash({fact: client.facts.get(fact) for fact in _DATA_FACTS})
+        if self._clients.setdefault(client.name, told) == told:
+            return ""
+        return (
+            "its data are not those with which this run was begun: give it the same shard again, "
+            "or start a new run in another 'output-dir'"
+        )
+
+    def _compare(self, facts: Mapping[str, Any]) -> None:
+        before = facts["settings"]
+        for key in sorted((before.keys() | self._settings.keys()) - _FREE):
+            was, now = before.get(key), self._settings.get(key)
+            if was != now:
+                raise SettingsError(
+                    f"{key!r} is {now!r}, but the run in 'output-dir' was begun with {was!r}: go "
+                    "on with the same settings, or choose another 'output-dir'."
+                )
+        if facts["server_data"] != self._server:
+            raise SettingsError(
+                "The server's test shard is not the one with which the run in 'output-dir' was "
+                "begun: give it the same data again, or choose another 'output-dir'."
+            )
+
+
+def find_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the last whole checkpoint of a run; None for one that was stopped before its first.
+
+    Raises:
+        RunLogError: rounds were trained, but there is no checkpoint to go on from.
+    """
+    checkpoint = Checkpoints(folder).last()
+    if checkpoint is None and (rounds := _rounds_logged(folder)):
+        raise RunLogError(
+            f"{folder} holds a run of {rounds} rounds, but no whole checkpoint to go on from: "
+            "choose another output folder, and keep 'keep-checkpoints' above 0."
+        )
+    return checkpoint
+
+
+def is_finished(settings: Settings, folder: Path, checkpoint: Checkpoint) -> bool:
+    """Tell whether nothing is left to do, and say so in the log.
+
+    Raises:
+        SettingsError: the run is longer already than ``num-rounds``.
+    """
+    done = checkpoint.server_round
+    if done > settings.num_rounds:
+        raise SettingsError(
+            f"'num-rounds' is {settings.num_rounds}, but the run in 'output-dir' has {done} rounds "
+            f"already: set at least {done}."
+        )
+    if done == settings.num_rounds:
+        _log.info(
+            "The run in %s is finished, all its %d rounds are in %s: nothing is left to do; for "
+            "more rounds raise 'num-rounds'.",
+            folder,
+            done,
+            RUN_LOG,
+        )
+    return done == settings.num_rounds
+
+
+def _rounds_logged(folder: Path) -> int:
+    try:
+        return int(read_run(folder)[-1]["round"])
+    except RunLogError:  # a log without a whole line has no round to lose
+        return 0
+
+
+def _hash(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
