@@ -1,5 +1,6 @@
 # make demo   the main job on embedded real data: IST, then FedAvg, then a table and a plot
 # make test   lint, types and tests
+# make e2e    the long tests: real processes that die, real strangers at the door
 # Both make .venv on first use, with the versions in constraints.txt.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types tests bench clean
+.PHONY: demo test lint types tests e2e bench clean
 
 demo: .venv/installed
 	$(BIN)/flower-ist demo
@@ -23,6 +24,9 @@ types: .venv/installed-dev
 
 tests: .venv/installed-dev
 	$(BIN)/pytest
+
+e2e: .venv/installed-dev
+	$(BIN)/pytest -m long
 
 bench: .venv/installed-dev
 	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -W ignore $$script || exit 1; done

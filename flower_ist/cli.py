@@ -142,7 +142,8 @@ def predict(
 ) -> None:
     """Classify a token shard with a trained model, and print the accuracy.
 
-    The CSV's columns are image_id, label, predicted and probability.
+    MODEL is a run's model.safetensors or its folder, SHARD a token shard. The CSV's columns are
+    image_id, label, predicted and probability.
     """
     from flower_ist.classifier import load_classifier
     from flower_ist.predict import predict as classify

@@ -93,7 +93,8 @@ def progress(run: RunFollower, now: float) -> Progress:
         bytes_down=sum(line.get("wire_bytes_down", 0) for line in rounds),
         bytes_up=sum(line.get("wire_bytes_up", 0) for line in rounds),
         full_model_bytes=sum(
-            line.get("clients_selected", 0) * (line.get("full_model_bytes") or 0) for line in rounds
+            line.get("clients_selected", 0) * (line.get("full_model_bytes") or 0)
+            for line in trained
         ),
         coverage=last.get("coverage") if trained else None,
         seconds=last.get("seconds", {}),

@@ -126,7 +126,7 @@ class RoundRecorder:
     ) -> dict[str, Any]:
         traffic = self.meter.traffic(server_round)
         failures = dict(traffic.failures)
-        coverage = 1.0 if traffic.replied else 0.0
+        coverage = 1.0 if traffic.replied and server_round else 0.0
         if isinstance(self.strategy, _OURS) and traffic.selected:
             coverage = self.strategy.last_round.coverage
             failures |= self.strategy.last_round.refused

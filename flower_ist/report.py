@@ -29,8 +29,9 @@ class RunSummary:
         rounds: rounds of training that are in the log.
         wire_bytes_down: all rounds, server -> clients.
         wire_bytes_up: all rounds, clients -> server.
-        bytes_per_client_round: train messages, both directions, per client asked.
-        model_saved: 1 - train messages / as many messages with the whole model; None if none.
+        bytes_per_client_round: train messages of rounds from 1, both directions, per client asked.
+        model_saved: 1 - train messages, those before round 1 too, / as many messages with the whole
+            model as rounds from 1 had; None if none.
         input_saved: 1 - kept patches / native images, in bytes; None if unknown.
         token_share: stored tokens / native images, in bytes; None if unknown.
         best_accuracy: on the server's shard; None if no round was evaluated.
@@ -74,10 +75,10 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
         if line["accuracy"] is not None
     ]
     best = max(evaluated, key=lambda pair: pair[0], default=(None, None))
-    asked = sum(line["clients_selected"] for line in rounds)
-    train = [line["message_types"].get("train", {}) for line in rounds]
-    train_bytes = sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
-    whole = sum(2 * line["clients_selected"] * line["full_model_bytes"] for line in rounds)
+    # What is asked for before the first round costs bytes, but stands for no model.
+    training = [line for line in rounds if line["round"] > 0]
+    asked = sum(line["clients_selected"] for line in training)
+    whole = sum(2 * line["clients_selected"] * line["full_model_bytes"] for line in training)
     image_bytes = _total(rounds, "image_bytes")
     return RunSummary(
         name=name,
@@ -85,8 +86,8 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
         rounds=rounds[-1]["round"],
         wire_bytes_down=_total(rounds, "wire_bytes_down"),
         wire_bytes_up=_total(rounds, "wire_bytes_up"),
-        bytes_per_client_round=train_bytes / asked if asked else 0.0,
-        model_saved=1 - train_bytes / whole if whole else None,
+        bytes_per_client_round=_train_bytes(training) / asked if asked else 0.0,
+        model_saved=1 - _train_bytes(rounds) / whole if whole else None,
         input_saved=1 - _total(rounds, "masked_image_bytes") / image_bytes if image_bytes else None,
         token_share=_total(rounds, "token_bytes") / image_bytes if image_bytes else None,
         best_accuracy=best[0],
@@ -94,6 +95,11 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
         final_accuracy=evaluated[-1][0] if evaluated else None,
         failed=_total(rounds, "clients_failed"),
     )
+
+
+def _train_bytes(rounds: Sequence[dict[str, Any]]) -> int:
+    train = [line["message_types"].get("train", {}) for line in rounds]
+    return sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
 
 
 def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -37,7 +38,8 @@ class RidgeBlend:
     @classmethod
     def of_head(cls, head: Mapping[str, NDArray[Any]], share: float) -> RidgeBlend:
         """Return the blend with a head of :func:`flower_ist.closed_form.linear_head`."""
-        return cls(head["fc1.weight"], head["fc1.bias"], share)
+        # In the order in which a model file holds it, so that both give the same bits.
+        return cls(np.ascontiguousarray(head["fc1.weight"]), head["fc1.bias"], share)
 
     def log_probabilities(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the blended probabilities, (B, C).

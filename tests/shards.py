@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,25 @@ def replace_array(folder: Path, name: str, array: np.ndarray) -> None:
     edit_meta(folder, lambda meta: meta["sha256"].update({name: array_sha256(array)}))
 
 
-def write_blobs(folder: Path, name: str, count: int, *, seed: int, dtype: str = "float16") -> Path:
-    """Write a shard of three Gaussian blobs (N, 12) that a linear probe separates mostly."""
+def write_blobs(
+    folder: Path,
+    name: str,
+    count: int,
+    *,
+    seed: int,
+    dtype: str = "float16",
+    shares: Sequence[float] | None = None,
+) -> Path:
+    """Write a shard of three Gaussian blobs (N, 12) that a linear probe separates mostly.
+
+    ``shares`` of the classes, equal if None, are what labels are drawn with.
+    """
     generator = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(len(BLOB_CLASSES), BLOB_DIM))
-    labels = generator.integers(0, len(BLOB_CLASSES), count)
+    if shares is None:
+        labels = generator.integers(0, len(BLOB_CLASSES), count)
+    else:
+        labels = generator.choice(len(BLOB_CLASSES), count, p=shares)
     tokens = centres[labels] + generator.normal(size=(count, BLOB_DIM))
     meta = ShardMeta(
         num_examples=count,

@@ -89,7 +89,7 @@ def bytes_by_client(lines: Lines) -> dict[str, int]:
 
 def training_rounds(lines: Lines) -> list[Mapping[str, Any]]:
     """Return the rounds in which clients were asked to train (a closed form has one)."""
-    return [line for line in lines if line["clients_selected"]]
+    return [line for line in lines if line["round"] and line["clients_selected"]]
 
 
 def best_validation(lines: Lines) -> float | None:

@@ -114,6 +114,9 @@ class ComparisonFolder:
             "data-dir": str(self.path / POOLED) if pooled else plan.data,
             "output-dir": str(self.run_folder(run)),
         }
+        if "keep-checkpoints" in config:
+            # A run that was cut short is begun again, so nothing would read them.
+            config["keep-checkpoints"] = 0
         # In this process every client is there from the start; Flower's and Ray's have to start.
         config["node-timeout"] = 0.0 if plan.engine == "inprocess" else _NODE_SECONDS
         return config

@@ -1,7 +1,6 @@
-"""Real clients die: a SuperNode is killed in training and comes back, a client process is killed.
+"""A real client dies: a SuperNode is killed in training and comes back.
 
-One run has all of it: round 2 loses a SuperNode, which is started again at once; round 3 has its
-client back and loses another one's process; round 4 is whole again.
+Round 2 loses it; it is started again at once, and round 3 has its client back.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from flower_ist.launch import LocalFlower, free_port, tail
 from flower_ist.runlog import read_run
 from flower_ist.tokens import open_shard
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 # Flower's heartbeat is 30 s and two of them may be missed; the machine may be busy.
 PATIENCE = 240.0
@@ -40,7 +39,7 @@ class Federation:
             {
                 "data-dir": str(blobs),
                 "output-dir": str(self.run),
-                "num-rounds": 4,
+                "num-rounds": 3,
                 "hidden-width": 300,
                 "local-steps": 300,
                 "min-available-nodes": 3,
@@ -88,27 +87,21 @@ def test_the_run_goes_on_without_a_killed_client_and_with_it_again(
 ) -> None:
     with LocalFlower(simulation=False) as flower:
         federation = Federation(flower, blobs, tmp_path)
-        first, _, last = federation.nodes
+        last = federation.nodes[-1]
 
         federation.wait_for("round 1", lambda: federation.rounds_done() >= 1)
         federation.wait_for("training", lambda: bool(federation.client_processes(last)))
         os.killpg(last.pid, signal.SIGKILL)
         federation.start(2)
 
-        federation.wait_for("round 2", lambda: federation.rounds_done() >= 2)
-        federation.wait_for("training", lambda: bool(federation.client_processes(first)))
-        for process in federation.client_processes(first):
-            os.kill(process, signal.SIGKILL)
-
         flower.wait(federation.run_id, PATIENCE)
 
     rounds = read_run(federation.run)
-    assert [line["clients_selected"] for line in rounds] == [0, 3, 3, 3, 3]
-    assert [line["clients_replied"] for line in rounds] == [0, 3, 2, 2, 3]
-    assert rounds[1]["failures"] == rounds[4]["failures"] == {}
+    assert [line["clients_selected"] for line in rounds] == [0, 3, 3, 3]
+    assert [line["clients_replied"] for line in rounds] == [0, 3, 2, 3]
+    assert rounds[1]["failures"] == rounds[3]["failures"] == {}
     assert list(rounds[2]["failures"]) == ["client-2"]
     assert "Node Unavailable" in rounds[2]["failures"]["client-2"]
-    assert list(rounds[3]["failures"]) == ["client-0"]
     for line in rounds[1:]:
         assert set(line["clients"]) == {"client-0", "client-1", "client-2"}
         assert (line["coverage"] == 1.0) == (line["clients_replied"] == 3)
@@ -119,4 +112,4 @@ def test_the_run_goes_on_without_a_killed_client_and_with_it_again(
     accuracy, loss = evaluate_arrays(
         load_file(federation.run / "model.safetensors"), open_shard(blobs / "test")
     )
-    assert (accuracy, loss) == pytest.approx((rounds[4]["accuracy"], rounds[4]["loss"]), rel=1e-6)
+    assert (accuracy, loss) == pytest.approx((rounds[3]["accuracy"], rounds[3]["loss"]), rel=1e-6)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from flower_ist.compare.command import compare
 from flower_ist.runlog import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STRATEGIES = ("fedrolex", "ridge")
 # What two programs cannot have in common: their clocks, and where and how they ran.

@@ -26,7 +26,7 @@ from flower_ist.deploy.node_keys import make_node_key
 from flower_ist.launch import free_port
 from flower_ist.runlog import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "deploying.md"
@@ -154,12 +154,12 @@ def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: P
     (run,) = json.loads(answer[answer.find("{") :])["runs"]
     assert run["status"] == "finished:completed"
     rounds = read_run(work / "run")
-    assert [line["clients_replied"] for line in rounds] == [0, NODES, NODES, NODES]
+    assert [line["clients_replied"] for line in rounds] == [NODES] * 4  # round 0: statistics
     assert {len(line["clients"]) for line in rounds} == {NODES}
     # Each client is sent more than this, so the strangers have not seen a slice.
     assert min(c["wire_bytes_down"] for c in rounds[1]["clients"].values()) > 100_000
-    # Three slices are trained, so the model learns.
-    assert rounds[-1]["accuracy"] > rounds[0]["accuracy"] + 0.2
+    # Before the first round ridge predicts alone; what the slices learn comes on top.
+    assert rounds[-1]["accuracy"] > rounds[0]["accuracy"] + 0.01
     # Flower's own counter in the SuperLink is the check of ours; a gateway does not change it.
     traffic = run["network-traffic"]
     ours_down = sum(line["wire_bytes_down"] for line in rounds)

@@ -23,7 +23,7 @@ from flower_ist.launch import LocalFlower, free_port
 from flower_ist.runlog import RUN_LOG, RunLogError, read_run
 from server_app.app import app as server_app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROUNDS = 3
 

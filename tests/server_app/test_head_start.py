@@ -1,0 +1,392 @@
+"""What a run begins with: whole runs with standardisation, replay and the ridge blend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from shards import replace_array, write_blobs
+
+from client_app.app import app as client_app
+from flower_ist.classifier import load_classifier
+from flower_ist.closed_form import Statistics
+from flower_ist.inprocess import InProcessGrid, run_in_process
+from flower_ist.predict import predict
+from flower_ist.ridge_blend import RidgeBlend
+from flower_ist.runlog import read_run
+from flower_ist.slice_message import TrainingFailedError
+from flower_ist.token_prior import TokenPrior
+from flower_ist.tokens import open_shard
+from server_app.app import app as server_app
+from server_app.head_start import STATISTICS_FILE, HeadStart, wants_head_start
+from server_app.settings import Settings, SettingsError
+from server_app.strategies import BUILDERS, check_strategy
+
+MakeConfig = Callable[..., dict[str, Any]]
+
+# 12 + 12 + 3 + 36 numbers of 4 bytes and 12 x 13 / 2 of 2.
+PRIOR_BYTES = 63 * 4 + 78 * 2
+# 3 counts of 8 bytes, 36 sums and 78 products of 4.
+STATISTICS_BYTES = 3 * 8 + (36 + 78) * 4
+SKEWED = ((0.96, 0.02, 0.02), (0.02, 0.96, 0.02), (0.02, 0.02, 0.96), (1.0, 0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of four clients that each have one class mostly, one of them only one."""
+    folder = tmp_path_factory.mktemp("skewed")
+    for client, shares in enumerate(SKEWED):
+        write_blobs(folder, f"client-{client}", 80, seed=client, shares=shares)
+    write_blobs(folder, "test", 300, seed=1000)
+    return folder
+
+
+@pytest.fixture
+def small(blob_config: MakeConfig, skewed: Path) -> MakeConfig:
+    """Make configs of three quick rounds of four clients with all of the head start."""
+    options = {
+        "data_dir": str(skewed),
+        "hidden_width": 16,
+        "local_steps": 4,
+        "batch_size": 8,
+        "standardise": True,
+        "replay": True,
+        "ridge_blend": 2.0,
+    }
+    return lambda **changes: blob_config(**{**options, **changes})
+
+
+def run(config: dict[str, Any], num_clients: int = 4) -> Path:
+    run_in_process(server_app, client_app, num_clients, config)
+    return Path(config["output-dir"])
+
+
+def serve(grid: InProcessGrid, config: dict[str, Any]) -> Path:
+    server_app(grid, Context(1, 1, {}, RecordDict(), config))
+    return Path(config["output-dir"])
+
+
+def settings(config: dict[str, Any]) -> Settings:
+    return Settings.from_run_config(config)
+
+
+class FaultyGrid(InProcessGrid):
+    """A grid that stops the server, or lets a client lose its state, before a round is trained."""
+
+    stop_in = 0
+    forgets: tuple[int, int] = (0, 0)  # round, partition
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        messages = list(messages)
+        for message in messages:
+            server_round = message.content.config_records.get("config", {}).get("server-round")
+            if server_round and server_round == self.stop_in:
+                raise ConnectionError("the power is gone")
+            partition = list(self._contexts).index(message.metadata.dst_node_id)
+            if (server_round, partition) == self.forgets:
+                self._contexts[message.metadata.dst_node_id].state = RecordDict()
+        return super().send_and_receive(messages, timeout=timeout)
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {n: w.tobytes() for n, w in load_file(folder / "model.safetensors").items()}
+
+
+def logged(folder: Path, field: str) -> list[Any]:
+    return [line[field] for line in read_run(folder)]
+
+
+def test_statistics_are_asked_once_and_the_prior_is_sent_once(small: MakeConfig):
+    """Every client gets the same model bytes in each round, and the prior's only in the first."""
+    lines = read_run(run(small()))
+    assert lines[0]["message_types"]["train"]["payload_bytes_up"] == 4 * STATISTICS_BYTES
+    assert lines[0]["message_types"]["train"]["payload_bytes_down"] == 0
+    assert lines[0]["examples"] == 4 * 80
+    first, *later = (line["payload_bytes_down"] for line in lines[1:])
+    assert later == [first - 4 * PRIOR_BYTES] * 2
+    for client in lines[1]["clients"]:
+        down = [line["clients"][client]["payload_bytes_down"] for line in lines[1:]]
+        assert [down[0] - down[1], down[1] - down[2]] == [PRIOR_BYTES, 0]
+    assert [line["clients_failed"] for line in lines] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_client_that_lost_its_state_misses_a_round_and_gets_the_prior_again(
+    small: MakeConfig, strategy: str
+):
+    config = small(strategy=strategy, num_rounds=4)
+    grid = FaultyGrid(client_app, 4, config)
+    grid.forgets = (2, 1)
+    lines = read_run(serve(grid, config))
+    assert [line["clients_failed"] for line in lines] == [0, 0, 1, 0, 0]
+    failures = lines[2]["failures"]
+    assert failures.keys() == {"client-1"}
+    assert "PriorError: This client does not hold the token prior" in failures["client-1"]
+    down = [line["clients"]["client-1"]["payload_bytes_down"] for line in lines[1:]]
+    assert (down[1], down[2]) == (down[3], down[3] + PRIOR_BYTES)
+    others = [line["clients"]["client-2"]["payload_bytes_down"] for line in lines[2:]]
+    assert len(set(others)) == 1
+
+
+@pytest.mark.parametrize(
+    ("stopped", "options"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"strategy": "fedadam"}),
+        (2, {"wire_dtype_up": "int8", "wire_dtype_down": "float16"}),
+        (1, {"ridge_penalties": "0.1,10,1000", "validation_share": 0.3}),
+        (2, {"replay": False, "standardise": False}),
+    ],
+)
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stopped: int, options):
+    expected = run(small(**options, num_rounds=2))
+    config = small(**options, num_rounds=2)
+    grid = FaultyGrid(client_app, 4, config)
+    grid.stop_in = stopped
+    with pytest.raises(ConnectionError):
+        serve(grid, config)
+    kept = (Path(config["output-dir"]) / STATISTICS_FILE).read_bytes()
+    found = run({**config, "resume": True})
+    assert weights_of(found) == weights_of(expected)
+    assert (found / STATISTICS_FILE).read_bytes() == kept
+    assert logged(found, "accuracy") == logged(expected, "accuracy")
+    assert logged(found, "loss") == logged(expected, "loss")
+
+
+def test_a_run_that_goes_on_asks_for_no_statistics_and_hands_out_the_prior_again(small: MakeConfig):
+    folder = run({**(config := small(num_rounds=2))})
+    before = logged(folder, "payload_bytes_down")
+    run({**config, "num-rounds": 4, "resume": True})
+    lines = read_run(folder)
+    assert [line["message_types"]["train"]["messages_up"] for line in lines] == [4] * 5
+    assert lines[3]["payload_bytes_down"] == before[2] + 4 * PRIOR_BYTES
+    assert lines[4]["payload_bytes_down"] == before[2]
+
+
+def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
+    config = small(num_rounds=1)
+    file = run(config) / STATISTICS_FILE
+    again = {**config, "num-rounds": 2, "resume": True}
+    tensors = load_file(file)
+
+    def refusal() -> str:
+        with pytest.raises(SettingsError) as caught:
+            run(again)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    save_file({**tensors, "sums": tensors["sums"][:, :5].copy()}, file)
+    assert "does not hold the statistics that this run began with: begin another" in refusal()
+    save_file({"counts": tensors["counts"]}, file)
+    assert "does not hold the statistics" in refusal()
+    file.write_bytes(b"\0" * 100)
+    assert f"{file}, the statistics that this run began with, cannot be read" in refusal()
+    file.unlink()
+    assert "cannot be read" in refusal()
+    save_file(tensors, file)
+    run(again)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ridge_blend": 0.0},
+        {"standardise": False},
+        {"replay": False},
+        {"wire_dtype_down": "int8", "wire_dtype_up": "int8"},
+        *({"strategy": name} for name in ("fedavg", "fedprox", "ist-fixed", "ridge")),
+        {"strategy": "fedavg", "hidden_layers": 0},
+    ],
+)
+def test_the_model_file_predicts_what_the_last_round_s_log_says(small: MakeConfig, options):
+    config = small(num_rounds=2, **options)
+    folder = run(config)
+    classifier, shard = load_classifier(folder), open_shard(Path(config["data-dir"]) / "test")
+    assert predict(classifier, shard).accuracy == logged(folder, "accuracy")[-1]
+    of_label = classifier.probabilities(shard.tokens)[np.arange(len(shard)), shard.labels]
+    assert -np.log(of_label).mean() == pytest.approx(logged(folder, "loss")[-1], rel=1e-5)
+    blends = config["ridge-blend"] > 0 and config["strategy"] != "ridge"
+    assert ("ridge.weight" in load_file(folder / "model.safetensors")) == blends
+
+
+def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewed: Path):
+    folder = run(small(num_rounds=1))
+    found = Statistics.from_tensors(load_file(folder / STATISTICS_FILE))
+    expected = Statistics.empty(3, 12, gram=True)
+    for client in range(4):
+        expected.add_tokens(*open_shard(skewed / f"client-{client}").batch(slice(None)))
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.gram, expected.gram, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_replay_helps_where_every_client_has_one_class_mostly(small: MakeConfig, strategy: str):
+    """Without it each client's net forgets the other classes, and so does their mean."""
+    options = {"strategy": strategy, "num_rounds": 2, "local_steps": 20, "batch_size": 16}
+    options |= {"hidden_width": 24, "standardise": False, "ridge_blend": 0.0}
+    off, on = (run(small(**options, replay=replay)) for replay in (False, True))
+    assert logged(on, "accuracy")[-1] > logged(off, "accuracy")[-1] + 0.1
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_replay_changes_nothing_where_all_clients_have_the_same_shares(
+    blob_config: MakeConfig, tmp_path: Path, strategy: str
+):
+    for client in range(2):
+        write_blobs(tmp_path / "same", f"client-{client}", 50, seed=4, shares=(0.5, 0.5, 0.0))
+    write_blobs(tmp_path / "same", "test", 40, seed=5)
+    options = {"data_dir": str(tmp_path / "same"), "strategy": strategy, "num_rounds": 2}
+    off, on = (run(blob_config(**options, replay=replay), 2) for replay in (False, True))
+    assert weights_of(off) == weights_of(on)
+
+
+def test_fewer_tokens_than_dimensions_and_one_that_never_varies(
+    blob_config: MakeConfig, tmp_path: Path
+):
+    """Seven tokens of 12 numbers in all, every fifth number always 3."""
+    for client, count in enumerate([1, 6]):
+        path = write_blobs(tmp_path / "few", f"client-{client}", count, seed=client)
+        tokens = np.load(path / "tokens.npy")
+        tokens[:, 4] = 3
+        replace_array(path, "tokens", tokens)
+    write_blobs(tmp_path / "few", "test", 60, seed=9)
+    options = {"standardise": True, "replay": True, "ridge_blend": 1.0}
+    folder = run(blob_config(**options, data_dir=str(tmp_path / "few")), 2)
+    assert max(logged(folder, "loss")) < 2
+    assert logged(folder, "clients_failed") == [0] * 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_class_that_nobody_has_is_no_trouble(
+    blob_config: MakeConfig, tmp_path: Path, batch_size: int
+):
+    for client, shares in enumerate([(1.0, 0.0, 0.0), (0.2, 0.8, 0.0)]):
+        write_blobs(tmp_path / "two", f"client-{client}", 40, seed=client, shares=shares)
+    write_blobs(tmp_path / "two", "test", 60, seed=9, shares=(0.5, 0.5, 0.0))
+    options = {"standardise": True, "replay": True, "ridge_blend": 1.0, "batch_size": batch_size}
+    folder = run(blob_config(**options, data_dir=str(tmp_path / "two")), 2)
+    assert all(np.isfinite(logged(folder, "loss")))
+    # One example a step leaves no room for a virtual one.
+    assert logged(folder, "accuracy")[-1] > (0.5 if batch_size == 1 else 0.85)
+    predictions = predict(load_classifier(folder), open_shard(tmp_path / "two" / "test"))
+    assert "star" not in predictions.predicted.tolist()
+
+
+def test_a_client_that_joins_late_gets_the_prior(small: MakeConfig):
+    """It had no part in the statistics."""
+
+    class LateGrid(InProcessGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            trained = self._sent >= 3 + 3 + 3  # queries, statistics and the first round
+            return list(super().get_node_ids())[: None if trained else -1]
+
+    config = small(num_rounds=4)
+    lines = read_run(serve(LateGrid(client_app, 4, config), config))
+    assert lines[0]["clients"].keys() == {"client-0", "client-1", "client-2"}
+    late = [line["clients"]["client-3"] for line in lines if "client-3" in line["clients"]]
+    assert len(late) >= 2
+    # A fourth of the model and the prior in its first round, a fourth of the model from then on.
+    assert late[0]["payload_bytes_down"] - late[1]["payload_bytes_down"] == PRIOR_BYTES
+    assert sum(line["clients_failed"] for line in lines) == 0
+
+
+def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
+    small: MakeConfig, skewed: Path
+):
+    nodes: list[Any] = [{"data-path": str(skewed / f"client-{k}")} for k in range(4)]
+    nodes[3] |= {"privacy-clip": 1.0, "privacy-noise": 0.01}
+    config = small()
+    lines = read_run(serve(FaultyGrid(client_app, 4, config, nodes), config))
+    assert [line["clients_failed"] for line in lines] == [1, 0, 0, 0]
+    assert "PrivacyError: This client's data are private" in lines[0]["failures"]["client-3"]
+    total = load_file(Path(config["output-dir"]) / STATISTICS_FILE)["counts"].sum()
+    assert total == 3 * 80
+
+
+def test_too_few_answers_end_the_run_before_it_has_begun(small: MakeConfig, skewed: Path):
+    nodes: list[Any] = [
+        {"data-path": str(skewed / f"client-{k}"), "privacy-clip": 1.0, "privacy-noise": 1.0}
+        for k in range(2)
+    ]
+    config = small()
+    with pytest.raises(TrainingFailedError, match=r"Round 0: 0 of 2 replies were good.*PrivacyErr"):
+        serve(FaultyGrid(client_app, 2, config, nodes), config)
+    assert not Path(config["output-dir"]).exists()
+
+
+@pytest.mark.parametrize(
+    "part", [{"standardise": True}, {"replay": True}, {"ridge_blend": 0.5}, {"privacy_clip": 0.0}]
+)
+def test_the_run_s_own_privacy_and_a_head_start_exclude_each_other(blob_config: MakeConfig, part):
+    config = blob_config(**{"privacy_clip": 1.0, "privacy_noise": 1.0, "strategy": "ist", **part})
+    if "privacy_clip" in part:
+        config["privacy-clip"], config["privacy-noise"] = 1.0, 1.0
+        check_strategy(settings(config))
+        return
+    with pytest.raises(SettingsError, match=r"'privacy-clip' is 1.0, but the statistics that") as e:
+        run(config)
+    assert "\n" not in str(e.value)
+    assert not Path(config["output-dir"]).exists()
+
+
+def test_several_penalties_need_validation_only_for_a_blend(small: MakeConfig):
+    """Standardisation and replay solve nothing."""
+    options = {"ridge_penalties": "1,10", "num_rounds": 1}
+    run(small(**options, ridge_blend=0.0))
+    with pytest.raises(SettingsError, match="'ridge-penalties' is '1,10', but choosing one needs"):
+        run(small(**options))
+    lines = read_run(run(small(**options, validation_share=0.3)))
+    assert lines[-1]["validation_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("strategy", BUILDERS)
+def test_who_wants_a_head_start(blob_config: MakeConfig, strategy: str):
+    """Closed-form strategies ask for their own statistics."""
+    asks = strategy not in ("ridge", "fedncm", "fedcof")
+    assert not wants_head_start(settings(blob_config(strategy=strategy)))
+    for part in ({"standardise": True}, {"replay": True}, {"ridge_blend": 0.1}):
+        assert wants_head_start(settings(blob_config(strategy=strategy, **part))) == asks
+
+
+def test_without_a_head_start_nothing_is_asked_or_written(blob_config: MakeConfig):
+    folder = run(blob_config(num_rounds=1), 2)
+    assert not (folder / STATISTICS_FILE).exists()
+    assert "train" not in read_run(folder)[0]["message_types"]
+    weights = {"fc1.weight": np.ones((2, 2)), "fc1.bias": np.ones(2)}
+    assert HeadStart().model(weights) == weights
+
+
+def test_what_is_trained_is_folded_into_what_predicts():
+    """W = (6, 4), b = 1, mean (3, 1), spread (2, 4): W / spread = (3, 1), b' = 1 - 9 - 1 = -9."""
+    weights = {"fc1.weight": np.array([[6, 4]], np.float32), "fc1.bias": np.ones(1, np.float32)}
+    head = RidgeBlend(np.ones((1, 2), np.float32), np.zeros(1, np.float32), 2.0)
+    prior = TokenPrior(np.array([3, 1], np.float32), np.array([2, 4], np.float32))
+    start = HeadStart(prior, head)
+    net = start.net(weights)
+    assert {name: array.tolist() for name, array in net.items()} == {
+        "fc1.weight": [[3, 1]],
+        "fc1.bias": [-9],
+    }
+    model = start.model(weights)
+    assert model.keys() == {"fc1.weight", "fc1.bias", "ridge.weight", "ridge.bias"}
+    assert model["ridge.weight"] is head.weight
+    assert weights["fc1.bias"] == 1
+
+
+def test_the_model_s_header_names_the_blend(small: MakeConfig):
+    for share in (2.0, 0.0):
+        folder = run(small(num_rounds=1, ridge_blend=share))
+        with safe_open(folder / "model.safetensors", framework="numpy") as model:
+            assert json.loads(model.metadata()["ridge_blend"]) == share
