@@ -12,15 +12,18 @@ from flower_ist.inprocess import load_app, run_in_process
 from flower_ist.runlog import read_run
 
 ROOT = Path(__file__).parent.parent
+# Strategies as they are: what comes before the first round would be in all of them.
+PLAIN = {"standardise": False, "replay": False, "ridge-blend": 0.0}
 
 
 def quiet_run(folder: Path, *, num_clients: int = 4, **changes: Any) -> list[dict[str, Any]]:
-    """Run both apps with pyproject's settings and some changes; return the run log's rounds."""
+    """Run both apps with pyproject's settings, plain, and changes; return the run log's rounds."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     app = load_app(ROOT)
     config = {
         **app.config,
+        **PLAIN,
         "node-timeout": 0.0,
         "output-dir": str(folder / "run"),
         **{key.replace("_", "-"): value for key, value in changes.items()},

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
+from matplotlib.figure import Figure
 from resplit import main as resplit
 from rich.console import Console
 
@@ -82,6 +83,13 @@ STUDY = {
     "central-std-iid": Comparison("iid", "central", 8, 2, [*RECIPE, *LONG, "ridge-blend=0"]),
 }
 
+CURVES = (
+    ("recipe480", "ist", "IST, recipe"),
+    ("int8", "ist", "IST, recipe, int8"),
+    ("fedavg-recipe", "fedavg", "FedAvg, recipe"),
+    ("fedavg", "fedavg", "FedAvg"),
+    ("ridge", "ridge", "ridge (float64)"),
+)
 Rounds = Sequence[Mapping[str, Any]]
 
 
@@ -90,6 +98,7 @@ def main(
     work: Annotated[Path, typer.Argument(help="Where splits and comparisons go.")],
     only: Annotated[str, typer.Option(help="Comparisons, with commas; default: all.")] = "",
     tables: Annotated[bool, typer.Option(help="Only print the tables.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against bytes here.")] = None,
 ) -> None:
     """Run the study and print its tables."""
     chosen = only.split(",") if only else list(STUDY)
@@ -102,6 +111,8 @@ def main(
         for strategy, runs in _runs(work / name).items():
             print(f"| {name} | {strategy} | {len(runs)} | {_row(runs)} |")
     _print_bytes_to_fedavg(work)
+    if plot is not None:
+        _draw(work, plot)
 
 
 def _run(comparison: Comparison, tokens: Path, work: Path, out: Path) -> None:
@@ -166,6 +177,36 @@ def _print_bytes_to_fedavg(work: Path) -> None:
                 fewer = f"{needed / ours:.0f} x" if needed and ours else "-"
                 cells.append(f"{_megabytes(ours)} | {fewer}")
             print(f"| {' | '.join(cells)} |")
+
+
+def _draw(work: Path, file: Path) -> None:
+    """Draw the median test accuracy of each round against the bytes so far, on two splits."""
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    for axes, (split, title) in zip(
+        figure.subplots(1, 2, sharey=True), (("iid", "IID"), ("d3", "Dirichlet(0.3)")), strict=True
+    ):
+        for name, strategy, label in CURVES:
+            runs = _runs(work / f"{name}-{split}").get(strategy, [])
+            rounds = [lines[1:] if strategy == "ridge" else lines for lines in runs]
+            points = [
+                (
+                    median(line["so_far"] for line in together) / 1e6,
+                    100 * median(line["accuracy"] for line in together),
+                )
+                for together in zip(*rounds, strict=False)
+            ]
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.set(
+            title=title,
+            xscale="log",
+            xlabel="MB on the wire, both directions",
+            xlim=(1, 1000),
+            ylim=(55, 74),
+        )
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("test accuracy (%)")
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(file, dpi=130)
 
 
 def _bytes_to(runs: Sequence[Rounds], target: float) -> float | None:

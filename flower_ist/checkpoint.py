@@ -48,6 +48,7 @@ class Checkpoint:
         strategy: the strategy's state, see :mod:`flower_ist.strategy_state`.
         log_bytes: length of the run log in bytes, the round's line included.
         facts: JSON values that identify the run: settings and data.
+        average: the state of :class:`flower_ist.weight_average.WeightAverage`; empty without one.
         random_state: of Python's global generator, with which Flower samples clients.
     """
 
@@ -56,6 +57,7 @@ class Checkpoint:
     strategy: Mapping[str, State]
     log_bytes: int
     facts: Mapping[str, Any]
+    average: Mapping[str, State] = field(default_factory=dict)
     random_state: RandomState = field(default_factory=random.getstate)
 
 
@@ -114,6 +116,7 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         # The file sorts its arrays, but some strategies pair arrays by their order.
         "weights": list(checkpoint.weights),
         "strategy": _without_arrays(checkpoint.strategy, arrays),
+        "average": _without_arrays(checkpoint.average, arrays),
         "log_bytes": checkpoint.log_bytes,
         "facts": checkpoint.facts,
         "random_state": checkpoint.random_state,
@@ -146,6 +149,7 @@ def _read(file: Path) -> Checkpoint:
         strategy={key: _with_arrays(value, arrays) for key, value in content["strategy"].items()},
         log_bytes=content["log_bytes"],
         facts=content["facts"],
+        average={key: _with_arrays(value, arrays) for key, value in content["average"].items()},
         random_state=(version, tuple(internal), gauss),
     )
 
@@ -153,7 +157,7 @@ def _read(file: Path) -> Checkpoint:
 def _without_arrays(state: State, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return a state with each array moved to ``arrays`` and its name in its place."""
     if isinstance(state, np.ndarray):
-        name = f"strategy/{len(arrays)}"
+        name = f"state/{len(arrays)}"
         arrays[name] = state
         return {_ARRAY: name}
     if isinstance(state, Mapping):

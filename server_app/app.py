@@ -11,7 +11,6 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.class_names import class_difference
@@ -28,9 +27,11 @@ from flower_ist.resume import ResumedStrategy
 from flower_ist.stragglers import DeadlineGrid
 from flower_ist.strategy_state import load_strategy_state
 from flower_ist.tokens import TokenShard, open_shard, test_folder
+from flower_ist.weight_average import WeightAverage
 from server_app.head_start import head_start
 from server_app.output import MODEL_FILE, output_folder
 from server_app.run_folder import RunFolder
+from server_app.schedules import scheduled
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import build_strategy, check_strategy, model_dims
 from server_app.validation import split_shard
@@ -85,15 +86,23 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     admitted = AdmittingGrid(small, roster, check)
     strategy = build_strategy(settings, dims, roster, score)
     weights: Mapping[str, NDArray[Any]] = initial_weights(dims, settings.seed)
-    rounds: Strategy = strategy
+    average = WeightAverage(settings.average_rounds) if settings.average_rounds else None
+    rounds = scheduled(strategy, settings)
     if run.checkpoint is not None:
         load_strategy_state(strategy, run.checkpoint.strategy)
+        if average is not None:
+            average.load_state(run.checkpoint.average)
         random.setstate(run.checkpoint.random_state)
         weights = run.checkpoint.weights
-        rounds = ResumedStrategy(strategy, run.checkpoint.server_round)
+        rounds = ResumedStrategy(rounds, run.checkpoint.server_round)
+
+    def averaged(arrays: ArrayRecord) -> dict[str, Any]:
+        return (average.mean() if average is not None else {}) or _to_numpy(arrays)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        net = start.net(_to_numpy(arrays))
+        if average is not None and server_round > 0:  # nobody trained the initial model
+            average.add(_to_numpy(arrays))
+        net = start.net(averaged(arrays))
         accuracy, loss = evaluate_arrays(net, test, start.blend)
         metrics = MetricRecord({"accuracy": accuracy, "loss": loss})
         if validation is not None:
@@ -124,7 +133,8 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     start.save(run.path)
 
     def save(server_round: int, arrays: ArrayRecord) -> None:
-        run.save(server_round, arrays, strategy, log, start.model(_to_numpy(arrays)), about)
+        state = {} if average is None else average.state()
+        run.save(server_round, arrays, strategy, log, state, start.model(averaged(arrays)), about)
         if settings.keep_checkpoints:
             events.write("checkpoint-written", round=server_round)
 

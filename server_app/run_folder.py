@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
+from flower_ist.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints, State
 from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, sole_writer
 from flower_ist.strategy_state import strategy_state
 from flower_ist.tokens import TokenShard
@@ -118,6 +118,7 @@ class RunFolder:
         arrays: ArrayRecord,
         strategy: Strategy,
         log: RunLog,
+        average: Mapping[str, State],
         model: Mapping[str, NDArray[Any]],
         about: Mapping[str, Any],
     ) -> None:
@@ -128,6 +129,7 @@ class RunFolder:
             arrays: what is trained, after it.
             strategy: with its state of after the round.
             log: of the run.
+            average: state of the weights' mean over the rounds; empty without one.
             model: what prediction needs after it.
             about: what the header of ``model.safetensors`` says.
 
@@ -144,5 +146,6 @@ class RunFolder:
                 strategy=strategy_state(strategy),
                 log_bytes=log.size,
                 facts=self.identity.facts(),
+                average=average,
             )
         )

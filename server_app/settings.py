@@ -10,6 +10,7 @@ from typing import Any
 
 from flower_ist.quantise import WIRE_DTYPES
 from flower_ist.robust import MERGE_RULES
+from flower_ist.server_optimiser import SERVER_OPTIMISERS
 
 
 class SettingsError(ValueError):
@@ -24,6 +25,9 @@ class Settings:
         strategy: a name in :data:`server_app.strategies.BUILDERS`.
         num_rounds: server rounds.
         num_slices: K, slices that the hidden neurons are divided into; 0: as many as clients.
+        slices_schedule: K by round, comma-separated: ``8,4,2`` holds for equal stretches of the
+            rounds, so that slices grow (strategies with disjoint slices that are drawn anew). Where
+            there are more slices than clients some rest for a round. Empty: ``num_slices`` always.
         shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); empty: equal.
         capacities: share of the hidden neurons that each client can hold, comma-separated, for the
             clients in the order of their names; they repeat if there are more clients. Some
@@ -32,8 +36,13 @@ class Settings:
         hidden_layers: number of hidden layers; 0: a linear head (not for sub-models). Closed-form
             strategies always make a linear head.
         local_steps: optimiser steps that a client takes in a round.
+        steps_schedule: the same by round, comma-separated: ``480,160,40`` holds for equal stretches
+            of the rounds. Empty: ``local_steps`` always.
         batch_size: examples in a step.
         learning_rate: of the clients' Adam.
+        final_learning_rate: the same in the last round, to which it falls from ``learning_rate`` in
+            the first as half a cosine; 0: it stays. All three schedules span ``num_rounds``: a run
+            that goes on with more rounds follows those of its new length from there on.
         seed: of initial weights, partitions, client sampling and batches.
         packed: send one flat array per message (sub-models).
         wire_dtype_down: dtype of the weights that go to the clients: float32, float16, int8 or
@@ -41,8 +50,14 @@ class Settings:
         wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
             are changes of the weights.
         proximal_mu: weight of FedProx' proximal term.
-        server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03.
-        server_momentum: of fedavgm.
+        server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03. Also of
+            ``submodel_optimiser``; 0: 1.0 for ``momentum``, 0.03 for ``adam``.
+        server_momentum: of fedavgm, and of ``submodel_optimiser`` ``momentum``.
+        submodel_optimiser: what the server makes of a round's change (sub-models): ``momentum``,
+            ``adam``, or ``none``: it is taken as it is (:mod:`flower_ist.server_optimiser`).
+        average_rounds: n: what is evaluated and written as the model is a running mean of the model
+            over about the last n rounds (:mod:`flower_ist.weight_average`), while clients go on
+            from the model itself; 0: the last round's model.
         trimmed_share: of fedtrimmedavg, and of ``merge_rule`` ``trimmed-mean``: the share of the
             replies that is cut off at each end.
         merge_rule: what becomes of a weight that several clients hold (sub-models): ``mean``,
@@ -88,13 +103,16 @@ class Settings:
     strategy: str
     num_rounds: int
     num_slices: int
+    slices_schedule: str
     shares: str
     capacities: str
     hidden_width: int
     hidden_layers: int
     local_steps: int
+    steps_schedule: str
     batch_size: int
     learning_rate: float
+    final_learning_rate: float
     seed: int
     packed: bool
     wire_dtype_down: str
@@ -102,6 +120,8 @@ class Settings:
     proximal_mu: float
     server_learning_rate: float
     server_momentum: float
+    submodel_optimiser: str
+    average_rounds: int
     trimmed_share: float
     merge_rule: str
     norm_bound: float
@@ -157,6 +177,22 @@ class Settings:
         """
         return _numbers("shares", self.shares) or None
 
+    def slices_by_stretch(self) -> list[int] | None:
+        """Return the number of slices in each stretch of the rounds, or None if it stays.
+
+        Raises:
+            SettingsError: the text is not a list of whole numbers.
+        """
+        return _whole_numbers("slices-schedule", self.slices_schedule) or None
+
+    def steps_by_stretch(self) -> list[int] | None:
+        """Return the local steps in each stretch of the rounds, or None if they stay.
+
+        Raises:
+            SettingsError: the text is not a list of whole numbers.
+        """
+        return _whole_numbers("steps-schedule", self.steps_schedule) or None
+
     def client_capacities(self) -> list[float] | None:
         """Return the share of the neurons that each client can hold, or None.
 
@@ -182,6 +218,7 @@ class Settings:
             "local-steps": (self.local_steps, 1),
             "batch-size": (self.batch_size, 1),
             "seed": (self.seed, 0),
+            "average-rounds": (self.average_rounds, 0),
             "max-examples": (self.max_examples, 1),
             "quarantine-after": (self.quarantine_after, 0),
             "quarantine-rounds": (self.quarantine_rounds, 0),
@@ -196,6 +233,11 @@ class Settings:
                 raise SettingsError(f"{key!r} is {value}, but must be at least {minimum}.")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"'learning-rate' is {self.learning_rate}, but must be above 0.")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise SettingsError(
+                f"'final-learning-rate' is {self.final_learning_rate}, but must be at least 0 and "
+                f"at most 'learning-rate', {self.learning_rate}."
+            )
         if not 0 < self.fraction_train <= 1:
             raise SettingsError(
                 f"'fraction-train' is {self.fraction_train}, but must be above 0 and at most 1."
@@ -223,6 +265,11 @@ class Settings:
                 raise SettingsError(
                     f"{key!r} is {dtype!r}, but must be one of: {', '.join(WIRE_DTYPES)}."
                 )
+        if self.submodel_optimiser not in ("none", *SERVER_OPTIMISERS):
+            raise SettingsError(
+                f"'submodel-optimiser' is {self.submodel_optimiser!r}, but must be one of: none, "
+                f"{', '.join(SERVER_OPTIMISERS)}."
+            )
         if self.merge_rule not in MERGE_RULES:
             raise SettingsError(
                 f"'merge-rule' is {self.merge_rule!r}, but must be one of: "
@@ -242,6 +289,33 @@ class Settings:
                 f"'num-slices' is {self.num_slices}, but 'hidden-width' has only "
                 f"{self.hidden_width} neurons: use fewer slices or a wider layer."
             )
+        for key, text, values in (
+            ("steps-schedule", self.steps_schedule, self.steps_by_stretch()),
+            ("slices-schedule", self.slices_schedule, self.slices_by_stretch()),
+        ):
+            if min(values or [1]) < 1:
+                raise SettingsError(f"{key!r} is {text!r}, but each number must be at least 1.")
+            if len(values or []) > self.num_rounds:
+                raise SettingsError(
+                    f"{key!r} is {text!r}, but 'num-rounds' is {self.num_rounds}: give at most one "
+                    "number a round."
+                )
+        slices = self.slices_by_stretch()
+        if slices and max(slices) > self.hidden_width:
+            raise SettingsError(
+                f"'slices-schedule' is {self.slices_schedule!r}, but 'hidden-width' has only "
+                f"{self.hidden_width} neurons: use fewer slices or a wider layer."
+            )
+        for key, is_set in (
+            ("num-slices", bool(self.num_slices)),
+            ("shares", bool(self.shares)),
+            ("capacities", bool(self.capacities)),
+        ):
+            if slices and is_set:
+                raise SettingsError(
+                    f"'slices-schedule' and {key!r} are both set, but either decides what a client "
+                    "holds: leave out one."
+                )
         shares = self.slice_shares()
         if shares is not None and (
             len(shares) != self.num_slices or not all(0 < share < math.inf for share in shares)
@@ -286,6 +360,16 @@ def _numbers(key: str, text: str) -> list[float]:
     except ValueError:
         raise SettingsError(
             f"{key!r} must be numbers with commas between them, not {text!r}."
+        ) from None
+
+
+def _whole_numbers(key: str, text: str) -> list[int]:
+    """Return the whole numbers of a comma-separated text; none for an empty one."""
+    try:
+        return [int(number) for number in text.split(",")] if text else []
+    except ValueError:
+        raise SettingsError(
+            f"{key!r} must be whole numbers with commas between them, not {text!r}."
         ) from None
 
 

@@ -36,15 +36,26 @@ DEFAULT_STRATEGIES = (
 CLOSED_FORM = ("ridge", "fedncm", "fedcof")
 DISJOINT = ("ist", "ist-fixed")
 OVERLAPPING = ("federated-dropout", "heterofl", "fedrolex")
+_SUBMODELS = {*DISJOINT, *OVERLAPPING, "ist-balanced"}
 # Who uses a setting that not all use; for the others it is not varied.
 _HIDDEN = {"hidden-width", "hidden-layers"}
 _WIRE_DTYPES = ("wire-dtype-down", "wire-dtype-up")
-_TRAINING = {"local-steps", "batch-size", "learning-rate", "packed", *_HIDDEN}
+_TRAINING = {
+    "local-steps",
+    "steps-schedule",
+    "final-learning-rate",
+    "batch-size",
+    "learning-rate",
+    "packed",
+    *_HIDDEN,
+}
 _ONLY = {
     "ridge-penalties": {"ridge"},
     "proximal-mu": {"fedprox"},
-    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi"},
-    "server-momentum": {"fedavgm", "fedadam", "fedyogi"},
+    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi", *_SUBMODELS},
+    "server-momentum": {"fedavgm", "fedadam", "fedyogi", *_SUBMODELS},
+    "submodel-optimiser": _SUBMODELS,
+    "slices-schedule": {"ist", "ist-balanced"},
     "trimmed-share": {"fedtrimmedavg"},
 }
 # What the harness itself decides for each run.

@@ -117,6 +117,8 @@ REFUSED = [
     ({"server-learning-rate": -1.0}, "'server-learning-rate' is -1.0"),
     ({"server-learning-rate": math.nan}, "'server-learning-rate' is nan"),
     ({"server-momentum": 1.0}, "'server-momentum' is 1.0, but must be at least 0 and below 1"),
+    ({"submodel-optimiser": "sgd"}, "'submodel-optimiser' is 'sgd', but must be one of: none, mo"),
+    ({"average-rounds": -1}, "'average-rounds' is -1, but must be at least 0"),
     ({"merge-rule": "mode"}, "'merge-rule' is 'mode', but must be one of: mean, median, trimmed"),
     ({"norm-bound": 0.5}, "'norm-bound' is 0.5, but must be at least 1, or 0 for no bound"),
     ({"norm-bound": math.nan}, "'norm-bound' is nan"),
