@@ -34,10 +34,22 @@ DATA = {
     "iid": (4, "iid", 1),
     "d3": (4, "dirichlet:0.3", 1),
     "d1": (4, "dirichlet:0.1", 1),
-    "iid-k2": (2, "iid", 1),
     "iid-k8": (8, "iid", 1),
     "iid-k16": (16, "iid", 1),
     "iid-v4": (4, "iid", 4),
+}
+
+
+# What each part brings: one thing changed at a time.
+ABLATION = {
+    "abl-nostd-d3": ["standardise=false"],
+    "abl-noreplay-d3": ["replay=false"],
+    "abl-noblend-d3": ["ridge-blend=0"],
+    "try-cosine-d3": ["final-learning-rate=0.00005"],
+    "try-steps-d3": ["steps-schedule=960,320,160"],
+    "try-grow-d3": ["slices-schedule=8,4"],
+    "try-momentum-d3": ["submodel-optimiser=momentum", "server-momentum=0.5"],
+    "try-average-d3": ["average-rounds=3"],
 }
 
 
@@ -66,15 +78,13 @@ STUDY = {
         f"ridge-{d}": Comparison(d, "ridge,fedcof,fedncm", 1, 3, ["ridge-penalties=10,100,1000"])
         for d in ("iid", "d3", "d1")
     },
+    "plain480-d3": Comparison("d3", "ist,ist-fixed", 8, 3, [*PLAIN, *LONG]),
     **{
-        f"plain480-{d}": Comparison(d, "ist,ist-fixed", 8, 2, [*PLAIN, *LONG])
-        for d in ("iid", "d3")
+        name: Comparison("d3", "ist", 6, 2, [*RECIPE, *LONG, *settings])
+        for name, settings in ABLATION.items()
     },
-    "abl-nostd-d3": Comparison("d3", "ist", 6, 2, [*RECIPE, *LONG, "standardise=false"]),
-    "abl-noreplay-d3": Comparison("d3", "ist", 6, 2, [*RECIPE, *LONG, "replay=false"]),
-    "abl-noblend-d3": Comparison("d3", "ist", 6, 2, [*RECIPE, *LONG, "ridge-blend=0"]),
+    "try-balanced-d3": Comparison("d3", "ist-balanced", 6, 2, [*RECIPE, *LONG]),
     "v4-iid": Comparison("iid-v4", "ist", 6, 2, [*RECIPE, *LONG]),
-    "recipe480-k2": Comparison("iid-k2", "ist", 4, 2, [*RECIPE, *LONG]),
     "recipe480-k8": Comparison("iid-k8", "ist", 6, 2, [*RECIPE, *LONG]),
     "recipe480-k16": Comparison("iid-k16", "ist", 6, 2, [*RECIPE, *LONG]),
     "fedavg-k8": Comparison("iid-k8", "fedavg", 10, 1, [*PLAIN, *SHORT]),
@@ -110,6 +120,7 @@ def main(
     for name in chosen:
         for strategy, runs in _runs(work / name).items():
             print(f"| {name} | {strategy} | {len(runs)} | {_row(runs)} |")
+    _print_ablation(work)
     _print_bytes_to_fedavg(work)
     if plot is not None:
         _draw(work, plot)
@@ -157,6 +168,16 @@ def _row(runs: Sequence[Rounds]) -> str:
         f"{median(accuracies):.2f} % | {min(accuracies):.2f} to {max(accuracies):.2f} | "
         f"{median(line['so_far'] for line in best) / 1e6:.1f} | {last:.2f} %"
     )
+
+
+def _print_ablation(work: Path) -> None:
+    """Print the recipe and its changes, all within the first 6 rounds of seeds 0 and 1."""
+    print("\n| Dirichlet(0.3), seeds 0 and 1 | best by validation | range | MB until then | last |")
+    print("|---|---|---|---|---|")
+    for name in ("recipe480-d3", *ABLATION, "try-balanced-d3"):
+        for strategy, runs in _runs(work / name).items():
+            rows = [lines[:7] for lines in runs[:2]]
+            print(f"| {name} ({strategy}) | {_row(rows)} |")
 
 
 def _print_bytes_to_fedavg(work: Path) -> None:
