@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from client_app.app import app as client_app
 from flower_ist.cli import app as cli
 from flower_ist.demo import find_app
+from flower_ist.demo_tokens import train_shard
 from flower_ist.inprocess import run_in_process
 from flower_ist.launch import LaunchError, LocalFlower
 from flower_ist.report import summarise
@@ -44,20 +46,35 @@ def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -
 
     256*128 + 256 + 256*256 + 256 + 10*256 + 10, and
     1024*128 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
+
+    The statistics before round 1 are 10 counts of 8 B, 10*128 sums and 128*129/2 products of 4 B.
+    The prior that comes with round 1 is 2*128 + 10 + 10*128 numbers of 4 B and 128*129/2 of 2 B.
     """
     ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
     share = 101_386 / 1_191_946
     assert ist.bytes_per_client_round <= 1.005 * share * fedavg.bytes_per_client_round
-    for line in read_run(demo / "ist")[1:]:
+    before, first, *others = read_run(demo / "ist")
+    assert before["payload_bytes_up"] == 4 * (80 + 5_120 + 33_024)
+    assert first["payload_bytes_down"] == 4 * (4 * 101_386 + 6_184 + 16_512)
+    assert first["payload_bytes_up"] == 4 * 4 * 101_386
+    for line in others:
         assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 101_386
         assert line["wire_bytes_down"] <= 1.005 * line["payload_bytes_down"]
         assert line["wire_bytes_up"] <= 1.005 * line["payload_bytes_up"]
 
 
 def test_input_bytes_are_those_of_24_of_49_patches(demo: Path) -> None:
-    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 384 B of it kept, 132 B a token."""
+    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 384 B of it kept, 132 B a token.
+
+    Where a client's classes differ from the whole by a total variation distance v, round(64 v) of a
+    batch's 64 examples are virtual and stand for no image.
+    """
+    own = [np.bincount(train_shard(k, 4).labels, minlength=10) / 1000 for k in range(4)]
+    distances = [0.5 * np.abs(shares - np.mean(own, axis=0)).sum() for shares in own]
+    examples = sum(160 * (64 - round(64 * distance)) for distance in distances)
+    assert examples > 0.9 * 4 * 160 * 64
     for line in read_run(demo / "ist")[1:]:
-        assert line["examples"] == 4 * 160 * 64
+        assert line["examples"] == examples
         assert line["image_bytes"] == 784 * line["examples"]
         assert line["masked_image_bytes"] == 384 * line["examples"]
         assert line["token_bytes"] == 132 * line["examples"]
