@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from flower_ist.demo import find_app
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.launch import LocalFlower, free_port, tail
-from flower_ist.runlog import read_run
+from flower_ist.runlog import RunLogError, read_run
 from flower_ist.tokens import open_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -60,7 +60,10 @@ class Federation:
         return self.flower.start(command, self.folder / f"supernode-{client}.log")
 
     def rounds_done(self) -> int:
-        return len(read_run(self.run)) - 1 if (self.run / "run.jsonl").exists() else -1
+        try:
+            return len(read_run(self.run)) - 1
+        except RunLogError:  # there is no log yet, or nothing in it
+            return -1
 
     def wait_for(self, what: str, is_there: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -104,7 +107,8 @@ def test_the_run_goes_on_without_a_killed_client_and_with_it_again(
     assert "Node Unavailable" in rounds[2]["failures"]["client-2"]
     for line in rounds[1:]:
         assert set(line["clients"]) == {"client-0", "client-1", "client-2"}
-        assert (line["coverage"] == 1.0) == (line["clients_replied"] == 3)
+    # Three slices hold two thirds less of the weights between hidden layers; two, less again.
+    assert rounds[2]["coverage"] < rounds[1]["coverage"] == rounds[3]["coverage"]
 
     # The model on disk is whole, and the one that the last line speaks of.
     written = sorted(file.name for file in federation.run.iterdir() if file.is_file())
