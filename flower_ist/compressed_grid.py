@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from flower_ist._flwr import with_metadata
 from flower_ist.clients import Roster, client_text
-from flower_ist.gridwrapper import GridWrapper
+from flower_ist.gridwrapper import GridWrapper, with_content
 from flower_ist.meter import MeteredGrid
 from flower_ist.packing import (
     CODEC_KEY,
@@ -198,8 +198,8 @@ class CompressedGrid(GridWrapper):
 
     def _addressed(self, message: Message, model: _Model) -> Message:
         """Return the message that goes out in the place of a strategy's."""
-        content, metadata = message.content, message.metadata
-        name = self._roster.name(metadata.dst_node_id)
+        content = message.content
+        name = self._roster.name(message.metadata.dst_node_id)
         entropy = [self._seed, max(0, _round_of(content)), zlib.crc32(name.encode())]
         (noise_seed,) = np.random.SeedSequence(entropy).generate_state(1)
         configs = content.config_records
@@ -217,13 +217,7 @@ class CompressedGrid(GridWrapper):
                 }
             ),
         }
-        return Message(
-            RecordDict({**content, **changed}),
-            metadata.dst_node_id,
-            metadata.message_type,
-            ttl=metadata.ttl,
-            group_id=metadata.group_id,
-        )
+        return with_content(message, RecordDict({**content, **changed}))
 
     def _restore(self, reply: Message, asked: Container[int] = ()) -> Message:
         """Return a reply as the strategy would have got it without compression.

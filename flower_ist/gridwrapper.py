@@ -10,6 +10,18 @@ from flwr.serverapp import Grid
 from flower_ist._flwr import NodeInfo, Run
 
 
+def with_content(message: Message, content: RecordDict) -> Message:
+    """Return a message with another content, to the same node, of the same type and group."""
+    metadata = message.metadata
+    return Message(
+        content,
+        metadata.dst_node_id,
+        metadata.message_type,
+        ttl=metadata.ttl,
+        group_id=metadata.group_id,
+    )
+
+
 class GridWrapper(Grid):
     """Wrap a Grid. Subclasses override what they change."""
 

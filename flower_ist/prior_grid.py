@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.gridwrapper import GridWrapper
+from flower_ist.gridwrapper import GridWrapper, with_content
 from flower_ist.packing import layout_of, pack
 from flower_ist.token_prior import TokenPrior
 
@@ -76,7 +76,7 @@ class PriorGrid(GridWrapper):
                 key = (id(message.content), holds)
                 if key not in contents:
                     contents[key] = self._content(message.content, holds)
-                message = _with_content(message, contents[key])
+                message = with_content(message, contents[key])
             outgoing.append(message)
         return outgoing
 
@@ -99,14 +99,3 @@ class PriorGrid(GridWrapper):
 def _has_prior(message: Message) -> bool:
     """Return whether a message is of a type, such as ``train`` or ``train.my_action``, with it."""
     return message.metadata.message_type.split(".")[0] in _WITH_PRIOR
-
-
-def _with_content(message: Message, content: RecordDict) -> Message:
-    metadata = message.metadata
-    return Message(
-        content,
-        metadata.dst_node_id,
-        metadata.message_type,
-        ttl=metadata.ttl,
-        group_id=metadata.group_id,
-    )
