@@ -20,7 +20,7 @@ from client_app import app as client_module
 from client_app.training import train
 from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.evaluation import evaluate_arrays
-from server_app import app as server_module
+from server_app import round_model as server_module
 
 # The steps of a comparison, the app's own, and shorter rounds.
 CASES = [

@@ -63,9 +63,9 @@ class HeadStart:
         """Return the net for tokens as they are, from the weights that are trained."""
         return dict(weights) if self.prior is None else self.prior.fold(weights)
 
-    def model(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def model(self, net: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return all arrays that prediction needs: the net, and ``ridge.*`` if there is a blend."""
-        arrays = self.net(weights)
+        arrays = dict(net)
         if self.blend is not None:
             arrays |= {"ridge.weight": self.blend.weight, "ridge.bias": self.blend.bias}
         return arrays

@@ -33,10 +33,14 @@ _log = logging.getLogger("flwr")
 
 
 class RunIdentity:
-    """Settings and data that a run was begun with, as a checkpoint keeps them.
+    """Settings and data that a run was begun with, as a checkpoint keeps them, and what follows.
 
     Clients are known by name and by a hash of what they say of their data. Those that were away may
     come back, and new ones may join, as in any run; one that comes back with other data may not.
+
+    Attributes:
+        local_steps: steps that a client takes in a round, which follow from the clients that the
+            run was begun with; None for a new run, until its clients are met.
 
     Args:
         settings: of the run.
@@ -53,8 +57,10 @@ class RunIdentity:
         self._settings = settings.to_run_config()
         self._server = _hash(shard.meta.to_json())
         self._clients: dict[str, str] = {}
+        self.local_steps: int | None = None
         if checkpoint is not None:
             self._compare(checkpoint.facts)
+            self.local_steps = checkpoint.facts["local_steps"]
             self._clients.update(checkpoint.facts["clients"])
 
     def facts(self) -> dict[str, Any]:
@@ -63,6 +69,7 @@ class RunIdentity:
             "settings": self._settings,
             "server_data": self._server,
             "clients": dict(self._clients),
+            "local_steps": self.local_steps,
         }
 
     def why_changed(self, client: Client) -> str:

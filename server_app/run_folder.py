@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
@@ -115,7 +114,7 @@ class RunFolder:
     def save(
         self,
         server_round: int,
-        arrays: ArrayRecord,
+        trained: Mapping[str, NDArray[Any]],
         strategy: Strategy,
         log: RunLog,
         average: Mapping[str, State],
@@ -126,7 +125,7 @@ class RunFolder:
 
         Args:
             server_round: the round; the initial model of round 0 is written as checkpoint only.
-            arrays: what is trained, after it.
+            trained: what is trained, name -> array, after it.
             strategy: with its state of after the round.
             log: of the run.
             average: state of the weights' mean over the rounds; empty without one.
@@ -136,13 +135,12 @@ class RunFolder:
         Raises:
             NotWrittenError: one cannot be written; the last model and checkpoints are unchanged.
         """
-        weights = {name: array.numpy() for name, array in arrays.items()}
         if server_round > 0:
             write_model(self.path, model, about)
         self._checkpoints.save(
             Checkpoint(
                 server_round=server_round,
-                weights=weights,
+                weights=trained,
                 strategy=strategy_state(strategy),
                 log_bytes=log.size,
                 facts=self.identity.facts(),

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from flower_ist.quantise import WIRE_DTYPES
-from flower_ist.robust import MERGE_RULES
-from flower_ist.server_optimiser import SERVER_OPTIMISERS
+from server_app.settings_check import faults
 
 
 class SettingsError(ValueError):
@@ -35,9 +31,12 @@ class Settings:
         hidden_width: H, neurons in each hidden layer.
         hidden_layers: number of hidden layers; 0: a linear head (not for sub-models). Closed-form
             strategies always make a linear head.
-        local_steps: optimiser steps that a client takes in a round.
+        local_epochs: how often the median client passes over its own examples in a round. The
+            steps of a round follow from it once a run, the same for all clients
+            (:mod:`server_app.local_steps`).
+        local_steps: optimiser steps that a client takes in a round; 0: ``local_epochs`` decides.
         steps_schedule: the same by round, comma-separated: ``480,160,40`` holds for equal stretches
-            of the rounds. Empty: ``local_steps`` always.
+            of the rounds, whatever ``local_steps`` and ``local_epochs`` say. Empty: they decide.
         batch_size: examples in a step.
         learning_rate: of the clients' Adam.
         final_learning_rate: the same in the last round, to which it falls from ``learning_rate`` in
@@ -108,6 +107,7 @@ class Settings:
     capacities: str
     hidden_width: int
     hidden_layers: int
+    local_epochs: float
     local_steps: int
     steps_schedule: str
     batch_size: int
@@ -162,7 +162,8 @@ class Settings:
                 )
             values[field.name] = _typed(key, run_config[key], str(field.type))
         settings = cls(**values)
-        settings._check()
+        if fault := next(faults(settings), ""):
+            raise SettingsError(fault)
         return settings
 
     def to_run_config(self) -> dict[str, Any]:
@@ -208,149 +209,6 @@ class Settings:
             SettingsError: the text is not a list of numbers.
         """
         return _numbers("ridge-penalties", self.ridge_penalties)
-
-    def _check(self) -> None:
-        least = {
-            "num-rounds": (self.num_rounds, 1),
-            "num-slices": (self.num_slices, 0),
-            "hidden-width": (self.hidden_width, 1),
-            "hidden-layers": (self.hidden_layers, 0),
-            "local-steps": (self.local_steps, 1),
-            "batch-size": (self.batch_size, 1),
-            "seed": (self.seed, 0),
-            "average-rounds": (self.average_rounds, 0),
-            "max-examples": (self.max_examples, 1),
-            "quarantine-after": (self.quarantine_after, 0),
-            "quarantine-rounds": (self.quarantine_rounds, 0),
-            "keep-checkpoints": (self.keep_checkpoints, 0),
-            "min-train-nodes": (self.min_train_nodes, 1),
-            "min-available-nodes": (self.min_available_nodes, 1),
-            "node-timeout": (self.node_timeout, 0),
-            "round-timeout": (self.round_timeout, 1),
-        }
-        for key, (value, minimum) in least.items():
-            if not value >= minimum:
-                raise SettingsError(f"{key!r} is {value}, but must be at least {minimum}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"'learning-rate' is {self.learning_rate}, but must be above 0.")
-        if not 0 <= self.final_learning_rate <= self.learning_rate:
-            raise SettingsError(
-                f"'final-learning-rate' is {self.final_learning_rate}, but must be at least 0 and "
-                f"at most 'learning-rate', {self.learning_rate}."
-            )
-        if not 0 < self.fraction_train <= 1:
-            raise SettingsError(
-                f"'fraction-train' is {self.fraction_train}, but must be above 0 and at most 1."
-            )
-        below = {
-            "proximal-mu": (self.proximal_mu, math.inf),
-            "ridge-blend": (self.ridge_blend, math.inf),
-            "server-learning-rate": (self.server_learning_rate, math.inf),
-            "server-momentum": (self.server_momentum, 1),
-            "trimmed-share": (self.trimmed_share, 0.5),
-            "privacy-clip": (self.privacy_clip, math.inf),
-            "privacy-noise": (self.privacy_noise, math.inf),
-            "validation-share": (self.validation_share, 1),
-        }
-        for key, (value, bound) in below.items():
-            if not 0 <= value < bound:
-                raise SettingsError(
-                    f"{key!r} is {value}, but must be at least 0 and below {bound}."
-                )
-        for key, dtype in (
-            ("wire-dtype-down", self.wire_dtype_down),
-            ("wire-dtype-up", self.wire_dtype_up),
-        ):
-            if dtype not in WIRE_DTYPES:
-                raise SettingsError(
-                    f"{key!r} is {dtype!r}, but must be one of: {', '.join(WIRE_DTYPES)}."
-                )
-        if self.submodel_optimiser not in ("none", *SERVER_OPTIMISERS):
-            raise SettingsError(
-                f"'submodel-optimiser' is {self.submodel_optimiser!r}, but must be one of: none, "
-                f"{', '.join(SERVER_OPTIMISERS)}."
-            )
-        if self.merge_rule not in MERGE_RULES:
-            raise SettingsError(
-                f"'merge-rule' is {self.merge_rule!r}, but must be one of: "
-                f"{', '.join(MERGE_RULES)}."
-            )
-        if self.norm_bound != 0 and not 1 <= self.norm_bound < math.inf:
-            raise SettingsError(
-                f"'norm-bound' is {self.norm_bound}, but must be at least 1, or 0 for no bound."
-            )
-        if self.privacy_noise and not self.privacy_clip:
-            raise SettingsError(
-                f"'privacy-noise' is {self.privacy_noise}, but 'privacy-clip' is 0: noise protects "
-                "only an update whose size is bounded."
-            )
-        if self.num_slices > self.hidden_width:
-            raise SettingsError(
-                f"'num-slices' is {self.num_slices}, but 'hidden-width' has only "
-                f"{self.hidden_width} neurons: use fewer slices or a wider layer."
-            )
-        for key, text, values in (
-            ("steps-schedule", self.steps_schedule, self.steps_by_stretch()),
-            ("slices-schedule", self.slices_schedule, self.slices_by_stretch()),
-        ):
-            if min(values or [1]) < 1:
-                raise SettingsError(f"{key!r} is {text!r}, but each number must be at least 1.")
-            if len(values or []) > self.num_rounds:
-                raise SettingsError(
-                    f"{key!r} is {text!r}, but 'num-rounds' is {self.num_rounds}: give at most one "
-                    "number a round."
-                )
-        slices = self.slices_by_stretch()
-        if slices and max(slices) > self.hidden_width:
-            raise SettingsError(
-                f"'slices-schedule' is {self.slices_schedule!r}, but 'hidden-width' has only "
-                f"{self.hidden_width} neurons: use fewer slices or a wider layer."
-            )
-        for key, is_set in (
-            ("num-slices", bool(self.num_slices)),
-            ("shares", bool(self.shares)),
-            ("capacities", bool(self.capacities)),
-        ):
-            if slices and is_set:
-                raise SettingsError(
-                    f"'slices-schedule' and {key!r} are both set, but either decides what a client "
-                    "holds: leave out one."
-                )
-        shares = self.slice_shares()
-        if shares is not None and (
-            len(shares) != self.num_slices or not all(0 < share < math.inf for share in shares)
-        ):
-            raise SettingsError(
-                f"'shares' is {self.shares!r}, but must be one positive number for each of the "
-                f"slices, and 'num-slices' is {self.num_slices}."
-            )
-        capacities = self.client_capacities()
-        if not all(0 < capacity <= 1 for capacity in capacities or []):
-            raise SettingsError(
-                f"'capacities' is {self.capacities!r}, but must be shares above 0 and at most 1."
-            )
-        if capacities and (self.num_slices or shares):
-            raise SettingsError(
-                "'capacities' and 'num-slices' are both set, but either decides what a client "
-                "holds: leave out one."
-            )
-        penalties = self.penalties()
-        if not penalties or not all(0 < penalty < math.inf for penalty in penalties):
-            raise SettingsError(
-                f"'ridge-penalties' is {self.ridge_penalties!r}, but must be one or more numbers "
-                "above 0."
-            )
-        for key, folder in (("data-dir", self.data_dir), ("output-dir", self.output_dir)):
-            if folder and not Path(folder).is_absolute():
-                raise SettingsError(
-                    f"{key!r} is {folder!r}, but must be an absolute path: the server does not "
-                    "run in the folder that you start it from."
-                )
-        if self.resume and not self.output_dir:
-            raise SettingsError(
-                "'resume' is true, but 'output-dir' is empty: set it to the folder of the run to "
-                "go on with."
-            )
 
 
 def _numbers(key: str, text: str) -> list[float]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.closed_form import Head
+from flower_ist.evaluation import evaluate_arrays
 from flower_ist.tokens import TokenShard
 from server_app.settings import SettingsError
 
@@ -51,3 +55,10 @@ def split_shard(shard: TokenShard, share: float, seed: int) -> tuple[TokenShard 
         for rows in parts
     )
     return validation, test
+
+
+def score_on(validation: TokenShard | None) -> Callable[[Head], float] | None:
+    """Return the function that gives a head's accuracy on the validation part, if there is one."""
+    if validation is None:
+        return None
+    return lambda head: evaluate_arrays(head, validation)[0]

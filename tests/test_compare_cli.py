@@ -65,6 +65,12 @@ def test_options_are_handed_on(calls, blobs):
     assert (plan.capacity, plan.target_accuracy) == ((0.5, 0.25), 0.75)
 
 
+@pytest.mark.parametrize("option", [("--set", "local-epochs=3"), ("--sweep", "local-epochs=3,6")])
+def test_epochs_decide_the_steps_once_they_are_named(calls, option):
+    assert call("--out", "x", *option).exit_code == 0
+    assert calls[0][0].settings["local-steps"] == 0
+
+
 def test_it_repeats_a_comparison(calls, tmp_path, blobs):
     plan = command.make_plan(data=blobs, strategies="ist", clients=2)
     ComparisonFolder(tmp_path).adopt(plan)

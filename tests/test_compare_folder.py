@@ -64,6 +64,15 @@ def test_the_config_of_a_run_is_the_apps_with_some_changes(tmp_path, blobs):
         folder.config(Run("ist", {"nonsense": 1}, 0), plan, base)
 
 
+def test_central_takes_the_steps_of_one_client(tmp_path, blobs):
+    """8 epochs of one of 2 clients are 4 epochs of their pooled examples."""
+    plan = tiny_plan(blobs, "ist,central")
+    plan = replace(plan, settings={**plan.settings, "local-steps": 0, "local-epochs": 8.0})
+    folder, base = ComparisonFolder(tmp_path), read_config(Path())
+    assert folder.config(Run("ist", {}, 0), plan, base)["local-epochs"] == 8.0
+    assert folder.config(Run("central", {}, 0), plan, base)["local-epochs"] == 4.0
+
+
 def test_an_unfinished_run_starts_from_nothing(tmp_path, blobs):
     plan, run = tiny_plan(blobs, "ist"), Run("ist", {}, 0)
     folder = ComparisonFolder(tmp_path)

@@ -26,8 +26,8 @@ from flower_ist.compare.plan import CENTRAL, DEFAULT_STRATEGIES, Plan, PlanError
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.tables import front_sentences, percent, to_tables
 
-# Half of the app's 160 local steps: long enough that training is most of the work, and short enough
-# that eight strategies with three seeds are done in minutes. And each strategy as it was published:
+# Long enough that training is most of the work, and short enough that eight strategies with three
+# seeds are done in minutes. And each strategy as it was published:
 # what the app adds to all of them has to be asked for.
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "local-steps": 80,
@@ -58,8 +58,10 @@ def make_plan(
         PlanError: it cannot be used.
         ShardError: a shard is missing or damaged.
     """
-    swept = parse_sweep(sweep)
+    swept, given = parse_sweep(sweep), parse_settings(settings)
     own = {key: value for key, value in DEFAULT_SETTINGS.items() if key not in swept}
+    if "local-epochs" in {**swept, **given}:
+        own["local-steps"] = 0  # epochs decide
     plan = Plan(
         app=str(app.absolute()),
         data="" if data is None else str(data.absolute()),
@@ -69,7 +71,7 @@ def make_plan(
         rounds=rounds,
         seeds=seeds,
         engine=engine,
-        settings={**own, **parse_settings(settings)},
+        settings={**own, **given},
         sweep=swept,
         capacity=parse_capacity(capacity),
         target_accuracy=target_accuracy,

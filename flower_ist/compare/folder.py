@@ -114,6 +114,9 @@ class ComparisonFolder:
             "data-dir": str(self.path / POOLED) if pooled else plan.data,
             "output-dir": str(self.run_folder(run)),
         }
+        if run.strategy == CENTRAL and not config.get("local-steps"):
+            # One client has all examples: as many steps as the others take pass over them less.
+            config["local-epochs"] /= plan.clients
         if "keep-checkpoints" in config:
             # A run that was cut short is begun again, so nothing would read them.
             config["keep-checkpoints"] = 0

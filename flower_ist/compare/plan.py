@@ -41,6 +41,7 @@ _SUBMODELS = {*DISJOINT, *OVERLAPPING, "ist-balanced"}
 _HIDDEN = {"hidden-width", "hidden-layers"}
 _WIRE_DTYPES = ("wire-dtype-down", "wire-dtype-up")
 _TRAINING = {
+    "local-epochs",
     "local-steps",
     "steps-schedule",
     "final-learning-rate",

@@ -64,15 +64,17 @@ def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -
 
 
 def test_input_bytes_are_those_of_24_of_49_patches(demo: Path) -> None:
-    """10 rounds of 4 x 160 x 64 examples: 784 B an image, 384 B of it kept, 132 B a token.
+    """10 rounds of 4 x 188 x 64 examples: 784 B an image, 384 B of it kept, 132 B a token.
+
+    12 epochs of a client's 1,000 examples are 187.5 batches of 64, so 188 steps (half to even).
 
     Where a client's classes differ from the whole by a total variation distance v, round(64 v) of a
     batch's 64 examples are virtual and stand for no image.
     """
     own = [np.bincount(train_shard(k, 4).labels, minlength=10) / 1000 for k in range(4)]
     distances = [0.5 * np.abs(shares - np.mean(own, axis=0)).sum() for shares in own]
-    examples = sum(160 * (64 - round(64 * distance)) for distance in distances)
-    assert examples > 0.9 * 4 * 160 * 64
+    examples = sum(188 * (64 - round(64 * distance)) for distance in distances)
+    assert examples > 0.9 * 4 * 188 * 64
     for line in read_run(demo / "ist")[1:]:
         assert line["examples"] == examples
         assert line["image_bytes"] == 784 * line["examples"]

@@ -379,9 +379,11 @@ def test_what_is_trained_is_folded_into_what_predicts():
         "fc1.weight": [[3, 1]],
         "fc1.bias": [-9],
     }
-    model = start.model(weights)
+    model = start.model(net)
     assert model.keys() == {"fc1.weight", "fc1.bias", "ridge.weight", "ridge.bias"}
     assert model["ridge.weight"] is head.weight
+    assert model["fc1.bias"] is net["fc1.bias"]
+    assert net.keys() == weights.keys()
     assert weights["fc1.bias"] == 1
 
 

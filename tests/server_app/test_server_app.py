@@ -20,8 +20,8 @@ from flower_ist.clients import Client, TooFewClientsError
 from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.runlog import RunLogError, read_run
 from flower_ist.tokens import ShardError, open_shard
+from server_app.admission import why_not
 from server_app.app import app as server_app
-from server_app.app import why_not
 from server_app.settings import SettingsError
 
 MakeConfig = Callable[..., dict[str, Any]]

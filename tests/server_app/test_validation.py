@@ -9,7 +9,7 @@ import pytest
 
 from flower_ist.tokens import open_shard
 from server_app.settings import SettingsError
-from server_app.validation import split_rows, split_shard
+from server_app.validation import score_on, split_rows, split_shard
 
 
 def test_each_class_gives_its_share():
@@ -53,3 +53,14 @@ def test_without_a_share_the_shard_is_the_test_part(blobs: Path):
 def test_a_part_without_examples_is_refused(blobs: Path, share, left):
     with pytest.raises(SettingsError, match=f"^'validation-share' is {share}, .*leaves {left}"):
         split_shard(open_shard(blobs / "test"), share, seed=0)
+
+
+def test_a_head_is_scored_on_the_validation_part_alone(blobs: Path):
+    """A head that always says class 0 is right as often as there are examples of it."""
+    validation, _ = split_shard(open_shard(blobs / "test"), 0.3, seed=0)
+    score = score_on(validation)
+    assert validation is not None
+    assert score is not None
+    head = {"fc1.weight": np.zeros((3, 12), np.float32), "fc1.bias": np.float32([1, 0, 0])}
+    assert score(head) == np.mean(validation.labels == 0)
+    assert score_on(None) is None

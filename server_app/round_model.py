@@ -1,0 +1,98 @@
+"""The model of a round that is over: evaluated, then written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from flower_ist.evaluation import ensemble_accuracies, evaluate_arrays
+from flower_ist.event_log import EventLog
+from flower_ist.meter import MeteredGrid
+from flower_ist.runlog import RunLog
+from flower_ist.tokens import TokenShard
+from flower_ist.weight_average import WeightAverage
+from server_app.head_start import HeadStart
+from server_app.run_folder import RunFolder
+from server_app.settings import Settings
+from server_app.strategies import model_dims
+
+
+@dataclass
+class RoundModel:
+    """What is trained, and the net that predicts, made of it once a round.
+
+    The net is for tokens as they are, and of the mean over the rounds where there is one: it is
+    what is evaluated and written as the run's model, while clients go on from what is trained.
+
+    Attributes:
+        settings: of the run.
+        start: what the run began with: it makes the net, and may have a head beside it.
+        strategy: that trains.
+        average: the mean over the rounds; None for none.
+        meter: knows how many clients a round asked.
+        test: examples that ``accuracy`` and ``loss`` are of.
+        validation: examples that ``validation_accuracy`` is of; None for none.
+        trained: what is trained, name -> array, after the round that was evaluated last.
+        net: that predicts, name -> array, after the same round.
+    """
+
+    settings: Settings
+    start: HeadStart
+    strategy: Strategy
+    average: WeightAverage | None
+    meter: MeteredGrid
+    test: TokenShard
+    validation: TokenShard | None
+    trained: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    net: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Make the net of the arrays that are trained, and return its accuracies and its loss."""
+        self.trained = {name: array.numpy() for name, array in arrays.items()}
+        mean: Mapping[str, NDArray[Any]] = {}
+        if self.average is not None:
+            if server_round > 0:  # nobody trained the initial model
+                self.average.add(self.trained)
+            mean = self.average.mean()
+        self.net = self.start.net(mean or self.trained)
+        accuracy, loss = evaluate_arrays(self.net, self.test, self.start.blend)
+        metrics = MetricRecord({"accuracy": accuracy, "loss": loss})
+        if self.validation is not None:
+            found = evaluate_arrays(self.net, self.validation, self.start.blend)
+            metrics["validation_accuracy"] = found[0]
+        asked = len(self.meter.traffic(server_round).selected)
+        parts = {"ensemble_accuracy": self.test, "ensemble_validation_accuracy": self.validation}
+        metrics.update(ensemble_accuracies(self.strategy, asked, self.net, parts, self.start.blend))
+        return metrics
+
+    def save(self, server_round: int, run: RunFolder, log: RunLog, events: EventLog) -> None:
+        """Write the model and the checkpoint of the round that was evaluated last."""
+        run.save(
+            server_round,
+            self.trained,
+            self.strategy,
+            log,
+            {} if self.average is None else self.average.state(),
+            self.start.model(self.net),
+            self.about(),
+        )
+        if self.settings.keep_checkpoints:
+            events.write("checkpoint-written", round=server_round)
+
+    def about(self) -> dict[str, Any]:
+        """Return what the model's file says of it, as JSON values."""
+        meta = self.test.meta
+        return {
+            "format": "flower-ist-mlp",
+            "dims": model_dims(self.settings, meta.dim, meta.num_classes),
+            "class_names": meta.class_names,
+            "encoder": meta.encoder.name,
+            "encoder_sha256": meta.encoder.weights_sha256,
+            "ridge_blend": self.settings.ridge_blend if self.start.blend else 0.0,
+            "settings": self.settings.to_run_config(),
+        }

@@ -1,0 +1,64 @@
+"""The model of a round: made once, and the same for the metrics, the file and the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from client_app.app import app as client_app
+from flower_ist.inprocess import run_in_process
+from server_app.app import app as server_app
+from server_app.head_start import HeadStart
+
+MakeConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def config(blob_config: MakeConfig) -> dict[str, Any]:
+    """A run of two quick rounds whose model differs from what is trained in all ways there are."""
+    return blob_config(
+        num_rounds=2,
+        local_steps=2,
+        hidden_width=8,
+        average_rounds=3,
+        validation_share=0.3,
+        standardise=True,
+        ridge_blend=2.0,
+    )
+
+
+def test_the_net_is_made_once_a_round(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """Of the initial model too, which is evaluated, though only its checkpoint is written."""
+    made: list[dict[str, np.ndarray]] = []
+    fold = HeadStart.net
+
+    def counted(start: HeadStart, weights: Any) -> Any:
+        made.append(fold(start, weights))
+        return made[-1]
+
+    monkeypatch.setattr(HeadStart, "net", counted)
+    run_in_process(server_app, client_app, 4, config)
+    assert len(made) == 3
+    folder = Path(config["output-dir"])
+    written = load_file(folder / "model.safetensors")
+    assert written.keys() - made[-1].keys() == {"ridge.weight", "ridge.bias"}
+    for name, array in made[-1].items():
+        assert written[name].tobytes() == array.tobytes()
+
+
+def test_the_checkpoint_holds_what_is_trained(config: dict[str, Any]):
+    """Not its mean over the rounds, nor the net for tokens that are not standardised."""
+    run_in_process(server_app, client_app, 4, config)
+    folder = Path(config["output-dir"])
+    kept = load_file(folder / "checkpoints" / "round-000002.safetensors")
+    before = load_file(folder / "checkpoints" / "round-000001.safetensors")
+    # n = 3: a = 1 / 2, so the rounds count 1/2 and 1 of 3/2.
+    expected = (before["weights/fc2.weight"] + 2 * kept["weights/fc2.weight"]) / 3
+    written = load_file(folder / "model.safetensors")
+    np.testing.assert_allclose(written["fc2.weight"], expected, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(written["fc1.weight"], kept["weights/fc1.weight"])
