@@ -1,245 +1,174 @@
-"""The CIFAR-10 study of docs/results.md: what the recipe brings, byte for byte, against its rivals.
+"""The study of docs/results.md: what the recipe brings, byte for byte, against its rivals.
 
-    flower-ist prep TRAIN.npz --test TEST.npz --encoder ENCODER --weights W --image-size 112 \
-        --mask-ratio 0.5 --views 4 --out tokens
-    python benchmarks/study.py tokens work
+TOKENS holds one folder of flower-ist prep for each data set and mask ratio, called cifar-r0.5,
+resisc-r0.5 and so on; docs/results.md has the commands. The tokens are shared out in several ways,
+and one comparison after the other is run; each goes on where it was stopped.
 
-It shares the tokens out in several ways, runs one comparison after the other (each goes on where it
-was stopped), and prints the tables. With --tables it only prints those of the runs that are there.
+    python benchmarks/study.py TOKENS WORK                all of it: hours of two cores
+    python benchmarks/study.py TOKENS WORK --only 'cifar-r0.5-k4-*'
+    python benchmarks/study_tables.py WORK                       the tables of what is there
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from matplotlib.figure import Figure
 from resplit import main as resplit
 from rich.console import Console
 
 from flower_ist.compare.command import compare, make_plan
 
-RECIPE = ("standardise=true", "replay=true", "ridge-blend=2")
+SPLITS = {"iid": "iid", "d3": "dirichlet:0.3", "d1": "dirichlet:0.1"}
+RATIOS = ("0", "0.25", "0.5", "0.75", "0.9")
+# The app's defaults: `flower-ist compare` leaves out what comes before the first round.
+RECIPE = ("standardise=true", "replay=true", "ridge-blend=2", "local-epochs=12")
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
-LONG = ("local-steps=480",)
-SHORT = ("local-steps=160",)
 INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
-# name -> clients, split, views
-DATA = {
-    "iid": (4, "iid", 1),
-    "d3": (4, "dirichlet:0.3", 1),
-    "d1": (4, "dirichlet:0.1", 1),
-    "iid-k8": (8, "iid", 1),
-    "iid-k16": (16, "iid", 1),
-    "iid-v4": (4, "iid", 4),
-}
+# Short rounds give FedAvg its best accuracy, long ones its best accuracy per byte.
+FEDAVG = {"cifar": "local-epochs=4", "resisc": "local-epochs=12"}
+FEDAVG_LONG = {"cifar": "local-epochs=12", "resisc": "local-epochs=36"}
+# As many as 12 epochs are, give or take one.
+PLAIN_IST = {"cifar": "local-steps=480", "resisc": "local-epochs=12"}
 
-
-# What each part brings: one thing changed at a time.
-ABLATION = {
-    "abl-nostd-d3": ["standardise=false"],
-    "abl-noreplay-d3": ["replay=false"],
-    "abl-noblend-d3": ["ridge-blend=0"],
-    "try-cosine-d3": ["final-learning-rate=0.00005"],
-    "try-steps-d3": ["steps-schedule=960,320,160"],
-    "try-grow-d3": ["slices-schedule=8,4"],
-    "try-momentum-d3": ["submodel-optimiser=momentum", "server-momentum=0.5"],
-    "try-average-d3": ["average-rounds=3"],
+# One thing of the recipe changed at a time.
+CHANGES = {
+    "no-standardise": ("standardise=false",),
+    "no-replay": ("replay=false",),
+    "no-blend": ("ridge-blend=0",),
+    "blend-1": ("ridge-blend=1",),
+    "cosine": ("final-learning-rate=0.00005",),
+    "long-first": ("steps-schedule=938,469,234",),
+    "growing": ("slices-schedule=8,4",),
+    "polish": ("slices-schedule=4,4,4,4,4,1",),
+    "two-per-slice": ("num-slices=2",),
+    "momentum": ("submodel-optimiser=momentum", "server-momentum=0.5"),
+    "adam": ("submodel-optimiser=adam",),
+    "average": ("average-rounds=3",),
+    "balanced": (),  # the strategy ist-balanced
+    "float16": ("wire-dtype-down=float16", "wire-dtype-up=float16"),
+    "int8": INT8,
+    "int4": ("wire-dtype-down=int4", "wire-dtype-up=int4"),
 }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison: its data, strategies, rounds, seeds and settings."""
+    """One comparison of the study.
+
+    Attributes:
+        data: e.g. ``cifar-r0.5-k4-d3``: tokens, clients and split; ``-v4`` behind it for four views
+            an image, one otherwise.
+        name: what is tried, e.g. ``recipe``.
+        strategies: with commas.
+        rounds: of each run.
+        settings: of all runs.
+    """
 
     data: str
+    name: str
     strategies: str
     rounds: int
-    seeds: int
     settings: Sequence[str]
 
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return f"{self.data}-{self.name}"
 
-STUDY = {
-    **{f"recipe480-{d}": Comparison(d, "ist", 8, 3, [*RECIPE, *LONG]) for d in ("iid", "d3", "d1")},
-    **{f"int8-{d}": Comparison(d, "ist", 4, 3, [*RECIPE, *LONG, *INT8]) for d in ("iid", "d3")},
-    **{
-        f"fedavg-{d}": Comparison(d, "fedavg", 18, 3, [*PLAIN, *SHORT]) for d in ("iid", "d3", "d1")
-    },
-    **{
-        f"fedavg-recipe-{d}": Comparison(d, "fedavg", 8, 2, [*RECIPE, *SHORT])
-        for d in ("iid", "d3", "d1")
-    },
-    **{
-        f"ridge-{d}": Comparison(d, "ridge,fedcof,fedncm", 1, 3, ["ridge-penalties=10,100,1000"])
-        for d in ("iid", "d3", "d1")
-    },
-    "plain480-d3": Comparison("d3", "ist,ist-fixed", 8, 3, [*PLAIN, *LONG]),
-    **{
-        name: Comparison("d3", "ist", 6, 2, [*RECIPE, *LONG, *settings])
-        for name, settings in ABLATION.items()
-    },
-    "try-balanced-d3": Comparison("d3", "ist-balanced", 6, 2, [*RECIPE, *LONG]),
-    "v4-iid": Comparison("iid-v4", "ist", 6, 2, [*RECIPE, *LONG]),
-    "recipe480-k8": Comparison("iid-k8", "ist", 6, 2, [*RECIPE, *LONG]),
-    "recipe480-k16": Comparison("iid-k16", "ist", 6, 2, [*RECIPE, *LONG]),
-    "fedavg-k8": Comparison("iid-k8", "fedavg", 10, 1, [*PLAIN, *SHORT]),
-    "fedavg-k16": Comparison("iid-k16", "fedavg", 10, 1, [*PLAIN, *SHORT]),
-    "central-iid": Comparison("iid", "central", 8, 2, [*PLAIN, *LONG]),
-    "central-std-iid": Comparison("iid", "central", 8, 2, [*RECIPE, *LONG, "ridge-blend=0"]),
-}
 
-CURVES = (
-    ("recipe480", "ist", "IST, recipe"),
-    ("int8", "ist", "IST, recipe, int8"),
-    ("fedavg-recipe", "fedavg", "FedAvg, recipe"),
-    ("fedavg", "fedavg", "FedAvg"),
-    ("ridge", "ridge", "ridge (float64)"),
-)
-Rounds = Sequence[Mapping[str, Any]]
+def study() -> Iterator[Comparison]:
+    """Yield all comparisons."""
+    for data_set in ("cifar", "resisc"):
+        yield from _strategies(data_set)
+        yield from _clients(data_set)
+        yield from _ratios(data_set)
+    for name, settings in CHANGES.items():
+        strategy = "ist-balanced" if name == "balanced" else "ist"
+        yield Comparison("cifar-r0.5-k4-d3", f"change-{name}", strategy, 6, [*RECIPE, *settings])
+
+
+def _strategies(data_set: str) -> Iterator[Comparison]:
+    """Four clients, three splits, all strategies."""
+    long, plain = FEDAVG_LONG[data_set], PLAIN_IST[data_set]
+    for split in SPLITS:
+        data = f"{data_set}-r0.5-k4-{split}"
+        yield Comparison(data, "recipe", "ist", 10, RECIPE)
+        yield Comparison(data, "int8", "ist", 6, [*RECIPE, *INT8])
+        yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, FEDAVG[data_set]])
+        yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, long])
+        yield Comparison(data, "fedavg-recipe", "fedavg", 8, [*RECIPE, FEDAVG[data_set]])
+        yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, plain])
+        penalties = ["ridge-penalties=10,100,1000"]
+        yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, penalties)
+    yield Comparison(f"{data_set}-r0.5-k4-iid", "central", "central", 10, [*PLAIN, RECIPE[-1]])
+    yield Comparison(f"{data_set}-r0.5-k4-iid-v4", "recipe", "ist", 10, RECIPE)
+
+
+def _clients(data_set: str) -> Iterator[Comparison]:
+    """2, 8 and 16 clients; two have twice the data each, so twice the steps in half the rounds."""
+    for clients in (2, 8, 16):
+        for split in ("iid", "d3"):
+            data = f"{data_set}-r0.5-k{clients}-{split}"
+            yield Comparison(data, "recipe", "ist", 5 if clients == 2 else 10, RECIPE)
+        data = f"{data_set}-r0.5-k{clients}-iid"
+        rounds = 4 if clients == 2 else 6
+        yield Comparison(data, "fedavg-long", "fedavg", rounds, [*PLAIN, FEDAVG_LONG[data_set]])
+
+
+def _ratios(data_set: str) -> Iterator[Comparison]:
+    """Against a central MLP with the same steps, standardised as IST's tokens are."""
+    for ratio in RATIOS:
+        data = f"{data_set}-r{ratio}-k4-iid"
+        yield Comparison(data, "central-standard", "central", 10, [*RECIPE, "ridge-blend=0"])
+        if ratio != "0.5":  # that one is above
+            yield Comparison(data, "recipe", "ist", 10, RECIPE)
+            yield Comparison(f"{data_set}-r{ratio}-k2-iid", "recipe", "ist", 5, RECIPE)
+            yield Comparison(data, "ridge", "ridge", 1, ["ridge-penalties=10,100,1000"])
 
 
 def main(
-    tokens: Annotated[Path, typer.Argument(help="A folder of prep, with 4 views and 4 clients.")],
+    tokens: Annotated[Path, typer.Argument(help="The folder of folders of prep.")],
     work: Annotated[Path, typer.Argument(help="Where splits and comparisons go.")],
-    only: Annotated[str, typer.Option(help="Comparisons, with commas; default: all.")] = "",
-    tables: Annotated[bool, typer.Option(help="Only print the tables.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against bytes here.")] = None,
+    only: Annotated[str, typer.Option(help="Which: a pattern such as 'cifar-*-recipe'.")] = "*",
+    seeds: Annotated[int, typer.Option(help="How many of each.")] = 3,
+    jobs: Annotated[int, typer.Option(help="Runs at a time; 0: as many as cores.")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="Only list the comparisons.")] = False,
 ) -> None:
-    """Run the study and print its tables."""
-    chosen = only.split(",") if only else list(STUDY)
-    if not tables:
-        for name in chosen:
-            _run(STUDY[name], tokens, work, work / name)
-    print("| comparison | strategy | seeds | best by validation | range | MB until then | last |")
-    print("|---|---|---|---|---|---|---|")
-    for name in chosen:
-        for strategy, runs in _runs(work / name).items():
-            print(f"| {name} | {strategy} | {len(runs)} | {_row(runs)} |")
-    _print_ablation(work)
-    _print_bytes_to_fedavg(work)
-    if plot is not None:
-        _draw(work, plot)
+    """Run the study, or the part of it that a pattern names."""
+    for comparison in study():
+        if not fnmatch(comparison.folder, only):
+            continue
+        print(comparison.folder)
+        if not listed:
+            plan = make_plan(
+                data=_tokens(comparison.data, tokens, work),
+                strategies=comparison.strategies,
+                clients=_parts(comparison.data)[1],
+                rounds=comparison.rounds,
+                seeds=seeds,
+                settings=["validation-share=0.5", *comparison.settings],
+            )
+            compare(plan, work / comparison.folder, Console(stderr=True), jobs or None)
 
 
-def _run(comparison: Comparison, tokens: Path, work: Path, out: Path) -> None:
-    clients, split, views = DATA[comparison.data]
-    data = work / f"tokens-{comparison.data}"
-    if not data.exists():
-        resplit(tokens, data, clients=clients, split=split, views=views)
-    plan = make_plan(
-        data=data,
-        strategies=comparison.strategies,
-        clients=clients,
-        rounds=comparison.rounds,
-        seeds=comparison.seeds,
-        settings=["validation-share=0.5", *comparison.settings],
-    )
-    compare(plan, out, Console(stderr=True))
+def _tokens(data: str, tokens: Path, work: Path) -> Path:
+    """Return the folder of a comparison's shards; made if it is not there."""
+    source, clients, split, views = _parts(data)
+    folder = work / "tokens" / data
+    if not folder.exists():
+        resplit(tokens / source, folder, clients=clients, split=SPLITS[split], views=views)
+    return folder
 
 
-def _runs(folder: Path) -> dict[str, list[Rounds]]:
-    """Return the logs of a comparison's runs, by strategy."""
-    found: dict[str, list[Rounds]] = {}
-    for log in sorted(folder.glob("runs/*/run.jsonl")):
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        total = 0
-        for line in lines:
-            total += line["wire_bytes_down"] + line["wire_bytes_up"]
-            line["so_far"] = total
-        found.setdefault(log.parent.name.partition("-default")[0], []).append(lines)
-    return found
-
-
-def _best(lines: Rounds) -> Mapping[str, Any]:
-    """Return the round with the best validation accuracy, the first of equals."""
-    return max(lines, key=lambda line: line["validation_accuracy"])
-
-
-def _row(runs: Sequence[Rounds]) -> str:
-    best = [_best(lines) for lines in runs]
-    accuracies = [100 * line["accuracy"] for line in best]
-    last = median(100 * lines[-1]["accuracy"] for lines in runs)
-    return (
-        f"{median(accuracies):.2f} % | {min(accuracies):.2f} to {max(accuracies):.2f} | "
-        f"{median(line['so_far'] for line in best) / 1e6:.1f} | {last:.2f} %"
-    )
-
-
-def _print_ablation(work: Path) -> None:
-    """Print the recipe and its changes, all within the first 6 rounds of seeds 0 and 1."""
-    print("\n| Dirichlet(0.3), seeds 0 and 1 | best by validation | range | MB until then | last |")
-    print("|---|---|---|---|---|")
-    for name in ("recipe480-d3", *ABLATION, "try-balanced-d3"):
-        for strategy, runs in _runs(work / name).items():
-            rows = [lines[:7] for lines in runs[:2]]
-            print(f"| {name} ({strategy}) | {_row(rows)} |")
-
-
-def _print_bytes_to_fedavg(work: Path) -> None:
-    """Print the bytes with which the seeds' median reaches FedAvg's best accuracy - 0.5 points."""
-    print("\n| split | FedAvg | target | FedAvg MB | IST MB | fewer | IST int8 MB | fewer |")
-    print("|---|---|---|---|---|---|---|---|")
-    for rival in ("fedavg", "fedavg-recipe"):
-        for split in ("iid", "d3", "d1"):
-            fedavg = _runs(work / f"{rival}-{split}").get("fedavg", [])
-            if not fedavg:
-                continue
-            target = median(_best(lines)["accuracy"] for lines in fedavg) - 0.005
-            needed = _bytes_to(fedavg, target)
-            kind = "plain" if rival == "fedavg" else "with the recipe"
-            cells = [f"{split} | {kind} | {100 * target:.2f} % | {_megabytes(needed)}"]
-            for name in (f"recipe480-{split}", f"int8-{split}"):
-                ours = _bytes_to(_runs(work / name).get("ist", []), target)
-                fewer = f"{needed / ours:.0f} x" if needed and ours else "-"
-                cells.append(f"{_megabytes(ours)} | {fewer}")
-            print(f"| {' | '.join(cells)} |")
-
-
-def _draw(work: Path, file: Path) -> None:
-    """Draw the median test accuracy of each round against the bytes so far, on two splits."""
-    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
-    for axes, (split, title) in zip(
-        figure.subplots(1, 2, sharey=True), (("iid", "IID"), ("d3", "Dirichlet(0.3)")), strict=True
-    ):
-        for name, strategy, label in CURVES:
-            runs = _runs(work / f"{name}-{split}").get(strategy, [])
-            rounds = [lines[1:] if strategy == "ridge" else lines for lines in runs]
-            points = [
-                (
-                    median(line["so_far"] for line in together) / 1e6,
-                    100 * median(line["accuracy"] for line in together),
-                )
-                for together in zip(*rounds, strict=False)
-            ]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-        axes.set(
-            title=title,
-            xscale="log",
-            xlabel="MB on the wire, both directions",
-            xlim=(1, 1000),
-            ylim=(55, 74),
-        )
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("test accuracy (%)")
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(file, dpi=130)
-
-
-def _bytes_to(runs: Sequence[Rounds], target: float) -> float | None:
-    """Return the wire bytes after the first round whose median accuracy reaches the target."""
-    for together in zip(*runs, strict=False):
-        if median(line["accuracy"] for line in together) >= target:
-            return float(median(line["so_far"] for line in together))
-    return None
-
-
-def _megabytes(count: float | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.1f}"
+def _parts(data: str) -> tuple[str, int, str, int]:
+    """Return tokens, clients, split and views of ``cifar-r0.5-k4-d3-v4``."""
+    data_set, ratio, clients, split, *views = data.split("-")
+    return f"{data_set}-{ratio}", int(clients[1:]), split, int(views[0][1:]) if views else 1
 
 
 if __name__ == "__main__":

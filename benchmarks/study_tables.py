@@ -1,0 +1,246 @@
+"""The tables and the figure of the study, from the run logs that benchmarks/study.py left.
+
+    python benchmarks/study_tables.py WORK [--plot FILE]
+
+Accuracies are of the test half, in the round with the best accuracy on the validation half; a cell
+is the median over the seeds, its range, and how many seeds there are if not three.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from matplotlib.figure import Figure
+from study import CHANGES, RATIOS, SPLITS
+
+Rounds = Sequence[Mapping[str, Any]]
+_SEEDS = 3
+
+ROWS = (
+    ("IST, recipe", "recipe", "ist"),
+    ("IST, recipe, int8", "int8", "ist"),
+    ("IST, plain", "plain", "ist"),
+    ("IST, plain, fixed partition", "plain", "ist-fixed"),
+    ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
+    ("FedAvg, plain", "fedavg", "fedavg"),
+    ("FedAvg, plain, long rounds", "fedavg-long", "fedavg"),
+    ("ridge (float64)", "ridge", "ridge"),
+    ("FedCOF", "ridge", "fedcof"),
+    ("FedNCM", "ridge", "fedncm"),
+)
+RIVALS = {
+    "fedavg": "plain",
+    "fedavg-long": "plain, long rounds",
+    "fedavg-recipe": "with the recipe",
+}
+CURVES = (
+    ("IST, recipe", "recipe", "ist"),
+    ("IST, recipe, int8", "int8", "ist"),
+    ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
+    ("FedAvg", "fedavg", "fedavg"),
+    ("FedAvg, long rounds", "fedavg-long", "fedavg"),
+    ("ridge (float64)", "ridge", "ridge"),
+)
+
+
+def main(
+    work: Annotated[Path, typer.Argument(help="The folder of benchmarks/study.py.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against bytes here.")] = None,
+) -> None:
+    """Print the tables of the comparisons that are there."""
+    for tokens in ("cifar-r0.5", "resisc-r0.5"):
+        _print_strategies(work, tokens)
+        _print_bytes(work, tokens)
+        _print_clients(work, tokens)
+    for data_set in ("cifar", "resisc"):
+        _print_ratios(work, data_set)
+    _print_changes(work)
+    if plot is not None:
+        _draw(work, plot)
+
+
+def runs_of(folder: Path, strategy: str) -> list[Rounds]:
+    """Return the rounds of a strategy's finished runs, seed by seed, with the bytes so far."""
+    found = []
+    for done in sorted(folder.glob(f"runs/{strategy}-default-seed*/done.json")):
+        text = (done.parent / "run.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        total = 0
+        for line in lines:
+            total += line["wire_bytes_down"] + line["wire_bytes_up"]
+            line["so_far"] = total
+        found.append(lines)
+    return found
+
+
+def best(lines: Rounds) -> Mapping[str, Any]:
+    """Return the round with the best validation accuracy, the first of equals."""
+    return max(lines, key=lambda line: line["validation_accuracy"])
+
+
+def cell(runs: Sequence[Rounds], *, with_bytes: bool = False) -> str:
+    """Return median and range of the best rounds' accuracies in percent; ``-`` without runs."""
+    if not runs:
+        return "-"
+    rounds = [best(lines) for lines in runs]
+    accuracies = [100 * line["accuracy"] for line in rounds]
+    text = f"{median(accuracies):.2f}"
+    if len(set(accuracies)) > 1:
+        text += f" ({min(accuracies):.2f} to {max(accuracies):.2f})"
+    if len(runs) != _SEEDS:
+        text += f", {len(runs)} seed" + "s" * (len(runs) > 1)
+    if with_bytes:
+        text += f", {_megabytes(median(line['so_far'] for line in rounds))} MB"
+    return text
+
+
+def bytes_to(runs: Sequence[Rounds], target: float) -> float | None:
+    """Return the wire bytes after the first round whose median accuracy reaches the target."""
+    for together in zip(*runs, strict=False):
+        if median(line["accuracy"] for line in together) >= target:
+            return float(median(line["so_far"] for line in together))
+    return None
+
+
+def _print_strategies(work: Path, tokens: str) -> None:
+    print(f"\n| {tokens}, K = 4 | IID | Dirichlet(0.3) | Dirichlet(0.1) |")
+    print("|---|---|---|---|")
+    for label, name, strategy in ROWS:
+        cells = [
+            cell(runs_of(work / f"{tokens}-k4-{split}-{name}", strategy), with_bytes=True)
+            for split in SPLITS
+        ]
+        print(f"| {label} | {' | '.join(cells)} |")
+    many = runs_of(work / f"{tokens}-k4-iid-v4-recipe", "ist")
+    print(f"| IST, recipe, 4 masks an image | {cell(many, with_bytes=True)} | - | - |")
+    for label, name in (("standardised", "central-standard"), ("plain", "central")):
+        text = cell(_central(work, tokens, name))
+        print(f"| central MLP, equal steps, {label} | {text} | the same | the same |")
+
+
+def _central(work: Path, tokens: str, name: str = "central-standard") -> list[Rounds]:
+    return runs_of(work / f"{tokens}-k4-iid-{name}", "central")
+
+
+def _print_bytes(work: Path, tokens: str) -> None:
+    """Print the bytes with which the seeds' median reaches FedAvg's best accuracy - 0.5 points."""
+    print(
+        f"\n| {tokens}: split | FedAvg | target % | FedAvg MB | IST MB | fewer | int8 MB | fewer |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for rival, kind in RIVALS.items():
+        for split in SPLITS:
+            data = f"{tokens}-k4-{split}"
+            fedavg = runs_of(work / f"{data}-{rival}", "fedavg")
+            if not fedavg:
+                continue
+            target = median(best(lines)["accuracy"] for lines in fedavg) - 0.005
+            needed = bytes_to(fedavg, target)
+            cells = [split, kind, f"{100 * target:.2f}", _megabytes(needed)]
+            for name in ("recipe", "int8"):
+                ours = bytes_to(runs_of(work / f"{data}-{name}", "ist"), target)
+                cells += [_megabytes(ours), f"{needed / ours:.0f} x" if needed and ours else "-"]
+            print(f"| {' | '.join(cells)} |")
+
+
+def _print_clients(work: Path, tokens: str) -> None:
+    print(f"\n| {tokens}: K | split | MB a round | IST, recipe | FedAvg, plain, long rounds |")
+    print("|---|---|---|---|---|")
+    for clients in (2, 4, 8, 16):
+        for split in ("iid", "d3"):
+            data = f"{tokens}-k{clients}-{split}"
+            ist = runs_of(work / f"{data}-recipe", "ist")
+            fedavg = runs_of(work / f"{data}-fedavg-long", "fedavg")
+            if not ist:
+                continue
+            ours = _bytes_of_a_round(ist)
+            share = f"{ours / 1e6:.2f}"
+            if fedavg:
+                theirs = _bytes_of_a_round(fedavg)
+                share += f" of {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
+            print(f"| {clients} | {split} | {share} | {cell(ist)} | {cell(fedavg)} |")
+
+
+def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:
+    """Return a run's wire bytes in its second round: the first one brings the prior too."""
+    return float(runs[0][2]["wire_bytes_down"] + runs[0][2]["wire_bytes_up"])
+
+
+def _print_ratios(work: Path, data_set: str) -> None:
+    """Print IST against the central MLP: all with the steps of 10 rounds of one client of four."""
+    print(f"\n| {data_set}: r | ridge | central MLP | IST, K = 4 | gap | IST, K = 2 | gap |")
+    print("|---|---|---|---|---|---|---|")
+    for ratio in RATIOS:
+        tokens = f"{data_set}-r{ratio}"
+        central = _central(work, tokens)
+        cells = [
+            cell(runs_of(work / f"{tokens}-k4-iid-ridge", "ridge")),
+            cell(central),
+        ]
+        for clients in (4, 2):
+            ist = runs_of(work / f"{tokens}-k{clients}-iid-recipe", "ist")
+            cells += [cell(ist), _difference(central, ist)]
+        print(f"| {ratio} | {' | '.join(cells)} |")
+
+
+def _print_changes(work: Path) -> None:
+    print("\n| recipe, with one thing changed | best by validation | difference | MB until then |")
+    print("|---|---|---|---|")
+    recipe = [lines[:7] for lines in runs_of(work / "cifar-r0.5-k4-d3-recipe", "ist")]
+    for name in ("", *CHANGES):
+        folder = work / f"cifar-r0.5-k4-d3-change-{name}"
+        runs = runs_of(folder, "ist-balanced" if name == "balanced" else "ist") if name else recipe
+        if runs:
+            megabytes = _megabytes(median(best(lines)["so_far"] for lines in runs))
+            cells = [name or "nothing", cell(runs), _difference(runs, recipe), megabytes]
+            print(f"| {' | '.join(cells)} |")
+
+
+def _difference(runs: Sequence[Rounds], others: Sequence[Rounds]) -> str:
+    """Return by how many points runs are better than others of the same seeds, in the median."""
+    pairs = list(zip(runs, others, strict=False))
+    points = [100 * (best(ours)["accuracy"] - best(theirs)["accuracy"]) for ours, theirs in pairs]
+    return f"{median(points):+.2f}" if points else "-"
+
+
+def _draw(work: Path, file: Path) -> None:
+    """Draw the median test accuracy of each round against the bytes so far, on two splits."""
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    for axes, (split, title) in zip(
+        figure.subplots(1, 2, sharey=True), (("iid", "IID"), ("d3", "Dirichlet(0.3)")), strict=True
+    ):
+        for label, name, strategy in CURVES:
+            runs = runs_of(work / f"cifar-r0.5-k4-{split}-{name}", strategy)
+            rounds = [lines[1:] if strategy == "ridge" else lines for lines in runs]
+            points = [
+                (
+                    median(line["so_far"] for line in together) / 1e6,
+                    100 * median(line["accuracy"] for line in together),
+                )
+                for together in zip(*rounds, strict=False)
+            ]
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axes.set(
+            title=title,
+            xscale="log",
+            xlabel="MB on the wire, both directions",
+            xlim=(1, 1000),
+            ylim=(55, 74),
+        )
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("test accuracy (%)")
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(file, dpi=130)
+
+
+def _megabytes(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The recipe in one small loop, and the ideas beside it that ``benchmarks/tried.py`` measures."""
