@@ -149,21 +149,16 @@ def _print_bytes(work: Path, tokens: str) -> None:
 
 
 def _print_clients(work: Path, tokens: str) -> None:
-    print(f"\n| {tokens}: K | split | MB a round | IST, recipe | FedAvg, plain, long rounds |")
-    print("|---|---|---|---|---|")
+    print(f"\n| {tokens}: K, IID | MB a round, IST / FedAvg | IST, recipe | FedAvg, plain, long |")
+    print("|---|---|---|---|")
     for clients in (2, 4, 8, 16):
-        for split in ("iid", "d3"):
-            data = f"{tokens}-k{clients}-{split}"
-            ist = runs_of(work / f"{data}-recipe", "ist")
-            fedavg = runs_of(work / f"{data}-fedavg-long", "fedavg")
-            if not ist:
-                continue
-            ours = _bytes_of_a_round(ist)
-            share = f"{ours / 1e6:.2f}"
-            if fedavg:
-                theirs = _bytes_of_a_round(fedavg)
-                share += f" of {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
-            print(f"| {clients} | {split} | {share} | {cell(ist)} | {cell(fedavg)} |")
+        data = f"{tokens}-k{clients}-iid"
+        ist = runs_of(work / f"{data}-recipe", "ist")
+        fedavg = runs_of(work / f"{data}-fedavg-long", "fedavg")
+        if ist and fedavg:
+            ours, theirs = _bytes_of_a_round(ist), _bytes_of_a_round(fedavg)
+            share = f"{ours / 1e6:.2f} / {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
+            print(f"| {clients} | {share} | {cell(ist)} | {cell(fedavg)} |")
 
 
 def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:

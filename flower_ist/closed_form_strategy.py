@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flower_ist.checkpoint import State
+from flower_ist.class_mean_heads import class_means_head, fedcof_head
 from flower_ist.clients import Roster, await_nodes
 from flower_ist.closed_form import (
     CLASS_SUMS,
@@ -29,8 +30,6 @@ from flower_ist.closed_form import (
     WIRE_DTYPES,
     Head,
     Statistics,
-    class_means_head,
-    fedcof_head,
     linear_head,
     ridge_head,
     ridge_path,
@@ -57,13 +56,14 @@ class ClosedFormStrategy(FedAvg):
 
     Args:
         method: ``ridge``, ``fedncm`` or ``fedcof``; the formulas are in
-            :mod:`flower_ist.closed_form`.
+            :mod:`flower_ist.closed_form` and :mod:`flower_ist.class_mean_heads`.
         penalties: the ridge penalties to try.
         score: gives a head's score on the server's validation data, higher is better; the best
             penalty is taken, the first of equals. A must for more than one penalty.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
-            data are split, or ``float32`` at half the bytes.
+            data are split; ``float32`` at half of the bytes; or ``int16`` at about a quarter, off
+            by about a thousandth (:mod:`flower_ist.compact_gram`).
         max_token: statistics that need tokens of larger magnitude are refused.
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.
@@ -106,7 +106,9 @@ class ClosedFormStrategy(FedAvg):
         if method not in METHODS:
             raise ValueError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
         if wire_dtype not in WIRE_DTYPES:
-            raise ValueError(f"wire_dtype is {wire_dtype!r}, but must be float64 or float32.")
+            raise ValueError(
+                f"There is no wire_dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
+            )
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
             raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
         if len(penalties) > 1 and score is None:
@@ -220,9 +222,11 @@ class ClosedFormStrategy(FedAvg):
             max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
         )
         tensors, examples = judge_reply(reply, expected)
-        statistics = Statistics.from_tensors(tensors)
-        reason = statistics.why_implausible(examples, self.max_token)
-        if reason:
+        try:
+            statistics = Statistics.from_tensors(tensors)
+        except ValueError as err:
+            raise BadReply(str(err)) from err
+        if reason := statistics.why_implausible(examples, self.max_token):
             raise BadReply(reason)
         return statistics
 

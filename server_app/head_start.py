@@ -29,8 +29,8 @@ from flower_ist.token_prior import TokenPrior
 from server_app.settings import Settings, SettingsError
 
 STATISTICS_FILE = "statistics.safetensors"
-# float32 loses nothing that matters here, at half of the bytes that exact ridge takes.
-_WIRE_DTYPE = "float32"
+# int16 loses nothing that matters here, at about a quarter of the bytes that exact ridge takes.
+_WIRE_DTYPE = "int16"
 # What was summed in float64 is kept to the bit: a run that goes on gets the same head.
 _FILE_DTYPE = "float64"
 _log = logging.getLogger("flwr")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from flower_ist.class_mean_heads import class_means_head, fedcof_head
 from flower_ist.closed_form import (
     Statistics,
-    class_means_head,
-    fedcof_head,
+    full_gram,
     ridge,
     ridge_head,
     ridge_path,
@@ -96,6 +98,73 @@ def test_the_path_solves_for_each_penalty():
         np.testing.assert_allclose((a + penalty * np.eye(9)) @ w, b, atol=1e-9)
 
 
+def hard_tokens(dim=64, count=6000, num_classes=5, seed=3):
+    """Tokens whose coordinates are strongly correlated, on scales from 0.01 to 100, half of them a
+    hundred of their spreads away from 0; the smallest eigenvalue of the correlations is about 1e-8.
+    """
+    generator = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(generator.normal(size=(dim, dim)))[0] for _ in range(2))
+    mixing = left @ np.diag(np.logspace(0, -4, dim)) @ right
+    labels = generator.integers(0, num_classes, count)
+    classes = generator.normal(size=(num_classes, dim))
+    tokens = (generator.normal(size=(count, dim)) + classes[labels]) @ mixing
+    tokens = tokens / tokens.std(axis=0) + np.where(np.arange(dim) % 2, 100, 0)
+    return tokens * np.logspace(-2, 2, dim), labels
+
+
+def scores(statistics, penalty, tokens):
+    w = ridge(*ridge_system(statistics), penalty)
+    return tokens @ w[:-1] + w[-1]
+
+
+def over_the_wire(statistics, dtype):
+    return Statistics.from_tensors(statistics.to_tensors(dtype))
+
+
+@pytest.mark.parametrize("penalty", [0.1, 10.0])
+def test_a_head_of_int16_statistics_predicts_as_the_exact_one(penalty):
+    """Also where a small penalty divides by what float32 sums would have lost: 0.02 is about six
+    times what is met."""
+    tokens, labels = hard_tokens()
+    statistics = Statistics.empty(5, tokens.shape[1], gram=True)
+    statistics.add_tokens(tokens[:4000], labels[:4000])
+    exact = scores(statistics, penalty, tokens[4000:])
+    found = scores(over_the_wire(statistics, "int16"), penalty, tokens[4000:])
+    assert (exact.argmax(axis=1) == labels[4000:]).mean() > 0.9
+    np.testing.assert_allclose(found, exact, atol=0.02)
+    assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.995
+
+
+def test_clients_in_int16_sum_up_to_the_same_in_any_order():
+    tokens, labels = hard_tokens(dim=8, count=90)
+    parts = []
+    for rows in np.split(np.arange(90), [10, 12]):
+        part = Statistics.empty(5, 8, gram=True)
+        part.add_tokens(tokens[rows], labels[rows])
+        parts.append(over_the_wire(part, "int16"))
+    totals = []
+    for order in itertools.permutations(parts):
+        totals.append(Statistics.empty(5, 8, gram=True))
+        for part in order:
+            totals[-1].add(part)
+    for total in totals:
+        np.testing.assert_allclose(total.sums, totals[0].sums, rtol=1e-12)
+        np.testing.assert_allclose(total.gram, totals[0].gram, rtol=1e-12)
+    whole = Statistics.empty(5, 8, gram=True)
+    whole.add_tokens(tokens, labels)
+    np.testing.assert_allclose(total.sums, whole.sums, rtol=1e-6)
+    size = np.sqrt(np.diagonal(full_gram(whole)))
+    np.testing.assert_allclose(
+        full_gram(total) / size[:, None] / size, full_gram(whole) / size[:, None] / size, atol=1e-4
+    )
+
+
+def test_no_tokens_in_int16():
+    empty = over_the_wire(Statistics.empty(2, 3, gram=True), "int16")
+    assert empty.gram is not None
+    assert (empty.counts.sum(), np.abs(empty.sums).sum(), np.abs(empty.gram).sum()) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("penalty", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_penalty_that_is_no_penalty_is_refused(penalty):
     with pytest.raises(ValueError, match="must be above 0"):
@@ -165,13 +234,20 @@ def test_fedcof_with_classes_that_few_or_no_clients_have():
     assert logits.argmax(axis=1).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("dtype", "item"), [("float64", 8), ("float32", 4)])
-def test_layout_is_what_travels(dtype, item):
+@pytest.mark.parametrize(
+    ("dtype", "payload"),
+    [
+        ("float64", 80 + 8 * (7_680 + 295_296)),
+        ("float32", 80 + 4 * (7_680 + 295_296)),
+        ("int16", 80 + 4 * 7_680 + 4 * 768 + 2 * 295_296),
+    ],
+)
+def test_layout_is_what_travels(dtype, payload):
     """10 classes, 768 numbers: 80 bytes of counts, 7,680 sums and 295,296 of the triangle."""
     layout = statistics_layout(10, 768, "class-sums-and-gram", dtype)
     tensors = Statistics.empty(10, 768, gram=True).to_tensors(dtype)
     assert layout == {name: (t.dtype, t.shape) for name, t in tensors.items()}
-    assert sum(t.nbytes for t in tensors.values()) == 80 + item * (7_680 + 295_296)
+    assert sum(t.nbytes for t in tensors.values()) == payload
     assert list(statistics_layout(10, 768, "class-sums", dtype)) == ["counts", "sums"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from fakes import SilentGrid, model
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from client_app.app import app as client_app
-from flower_ist.closed_form import STATISTICS_KEY, Statistics, ridge, ridge_head, ridge_system
+from flower_ist.closed_form import (
+    STATISTICS_KEY,
+    Statistics,
+    full_gram,
+    ridge,
+    ridge_head,
+    ridge_system,
+)
 from flower_ist.closed_form_strategy import METHODS, ClosedFormStrategy, empty_head
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.inprocess import InProcessGrid
@@ -49,7 +57,9 @@ def central_ridge(blobs: Path, penalty: float) -> dict[str, np.ndarray]:
     return ridge_head(np.linalg.solve(x.T @ x + penalty * np.eye(13), x.T @ y))
 
 
-@pytest.mark.parametrize(("wire_dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
+@pytest.mark.parametrize(
+    ("wire_dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4), ("int16", 1e-3)]
+)
 def test_ridge_is_the_central_solution(blobs, wire_dtype, tolerance):
     found, _ = run(blobs, ClosedFormStrategy(penalties=[0.5], wire_dtype=wire_dtype))
     for name, expected in central_ridge(blobs, 0.5).items():
@@ -62,6 +72,9 @@ def test_ridge_is_the_central_solution(blobs, wire_dtype, tolerance):
         # 3 counts of 8 bytes, 3 x 12 sums, 12 x 13 / 2 of the triangle.
         ("ridge", "float64", 24 + 8 * (36 + 78)),
         ("ridge", "float32", 24 + 4 * (36 + 78)),
+        # Sums and 12 spreads in 4 bytes, the triangle in 2.
+        ("ridge", "int16", 24 + 4 * (36 + 12) + 2 * 78),
+        ("fedncm", "int16", 24 + 4 * 36),
         ("fedncm", "float64", 24 + 8 * 36),
         ("fedcof", "float32", 24 + 4 * 36),
     ],
@@ -143,6 +156,76 @@ def test_a_bad_answer_is_refused_alone(changes, reason, caplog):
         np.testing.assert_allclose(record[name].numpy(), tensor, rtol=1e-6, atol=1e-7)
 
 
+def small_answer(message: Message, **changes: Any) -> Message:
+    """Answer in int16 with (0, 1) and (2, 1), twice each: scatter 4 and 0, Gram 8 4 4."""
+    tensors: dict[str, Any] = {
+        "counts": np.array([4, 0]),
+        "sums": np.array([[4, 4], [0, 0]], np.float32),
+        "spreads": np.array([2, 0], np.float32),
+        "factor": np.array([32_767, 0, 0], np.int16),
+        **changes,
+    }
+    arrays = ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})
+    metrics = MetricRecord({"num-examples": 4})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def test_answers_in_int16_are_summed_up():
+    strategy, messages = asked(wire_dtype="int16")
+    total = strategy.sum_up(1, [small_answer(message) for message in messages])
+    assert total.counts.tolist() == [8, 0]
+    assert total.sums.tolist() == [[8, 8], [0, 0]]
+    assert total.gram is not None
+    assert total.gram.tolist() == [16, 8, 8]
+
+
+def spreads(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"counts": np.array([4, 1])}, "do not add up to its 4 examples"),
+        ({"counts": np.array([0, 0])}, "do not add up"),
+        ({"counts": np.array([-4, 0])}, "do not add up"),
+        ({"counts": np.array([2**63 - 1, 2**63 - 1])}, "do not add up"),
+        ({"counts": np.array([4.0, 0.0])}, "not finite numbers|do not add up"),
+        ({"counts": np.array([4, 0], np.int32)}, "instead of"),
+        ({"sums": np.array([[4, np.nan], [0, 0]], np.float32)}, "not finite numbers"),
+        ({"sums": np.array([[3e38, -3e38], [3e38, 0]], np.float32)}, "tokens above max_token"),
+        ({"sums": np.array([[4.0, 4], [0, 0]])}, "bytes instead of"),
+        ({"spreads": spreads(2, -1)}, "its tokens' spread is below 0 somewhere"),
+        ({"spreads": spreads(2, np.nan)}, "not finite numbers"),
+        ({"spreads": spreads(2, np.inf)}, "not finite numbers"),
+        ({"spreads": spreads(3e4, 0)}, "tokens above max_token"),
+        ({"spreads": spreads(3e38, 0)}, "tokens above max_token"),
+        ({"spreads": spreads(2)}, "bytes instead of"),
+        ({"factor": np.zeros(4, np.int16)}, "bytes instead of"),
+        ({"factor": np.zeros(3, np.float32)}, "bytes instead of"),
+    ],
+)
+def test_a_bad_answer_in_int16_is_refused_alone(changes, reason, caplog):
+    strategy, (bad, good) = asked(wire_dtype="int16")
+    with caplog.at_level(logging.WARNING, "flwr"):
+        total = strategy.sum_up(1, [small_answer(bad, **changes), small_answer(good)])
+    assert re.search(reason, caplog.text)
+    assert list(strategy.last_round.refused) == [bad.metadata.dst_node_id]
+    assert total.gram is not None
+    assert total.gram.tolist() == [8, 4, 4]
+
+
+def test_whatever_finite_factor_comes_the_gram_matrix_is_one_of_tokens():
+    """-32768 is no number that a client of ours sends: here every correlation is -1 or beyond."""
+    strategy, (first, _) = asked(wire_dtype="int16")
+    changes = {
+        "spreads": spreads(2, 2),
+        "factor": np.array([32_767, -32_768, -32_768], np.int16),
+    }
+    total = strategy.sum_up(1, [small_answer(first, **changes)])
+    assert np.linalg.eigvalsh(full_gram(total)).min() > 0
+
+
 def test_too_few_good_answers_stop_the_run():
     strategy, (one, other) = asked()
     bad = [answer(message, counts=np.array([1, 1])) for message in (one, other)]
@@ -163,7 +246,10 @@ def test_another_model_than_a_linear_layer_is_refused():
     ("options", "message"),
     [
         ({"method": "lda"}, "no method 'lda': choose one of ridge, fedncm, fedcof"),
-        ({"wire_dtype": "float16"}, "must be float64 or float32"),
+        (
+            {"wire_dtype": "float16"},
+            "no wire_dtype 'float16': choose one of float64, float32, int16",
+        ),
         ({"penalties": []}, "must be above 0"),
         ({"penalties": [0.0]}, "must be above 0"),
         ({"penalties": [1.0, 2.0]}, "give score or only one"),
