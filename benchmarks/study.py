@@ -24,7 +24,11 @@ from rich.console import Console
 from flower_ist.compare.command import compare, make_plan
 
 SPLITS = {"iid": "iid", "d3": "dirichlet:0.3", "d1": "dirichlet:0.1"}
-RATIOS = ("0", "0.25", "0.5", "0.75", "0.9")
+# Mask ratios by tokens: of 500 images a class of CIFAR-10, and of RESISC-12.
+RATIOS = {
+    "cifar500": ("0", "0.25", "0.5", "0.75", "0.9"),
+    "resisc": ("0.25", "0.5", "0.75", "0.9"),
+}
 # The app's defaults: `flower-ist compare` leaves out what comes before the first round.
 RECIPE = ("standardise=true", "replay=true", "ridge-blend=2", "local-epochs=12")
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
@@ -81,7 +85,7 @@ def study() -> Iterator[Comparison]:
     for data_set in ("cifar", "resisc"):
         yield from _strategies(data_set)
         yield from _clients(data_set)
-        yield from _ratios(data_set)
+    yield from _ratios()
     for name, settings in CHANGES.items():
         strategy = "ist-balanced" if name == "balanced" else "ist"
         yield Comparison("cifar-r0.5-k4-d3", f"change-{name}", strategy, 6, [*RECIPE, *settings])
@@ -91,37 +95,40 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
     """Four clients, three splits, all strategies."""
     for split in SPLITS:
         data = f"{data_set}-r0.5-k4-{split}"
-        yield Comparison(data, "recipe", "ist", 10, RECIPE)
-        yield Comparison(data, "int8", "ist", 6, [*RECIPE, *INT8])
+        yield Comparison(data, "recipe", "ist", 8, RECIPE)
+        yield Comparison(data, "int8", "ist", 5, [*RECIPE, *INT8])
         yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, *FEDAVG[data_set]])
         yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
-        yield Comparison(data, "fedavg-recipe", "fedavg", 8, [*RECIPE, *FEDAVG[data_set]])
+        yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*RECIPE, *FEDAVG[data_set]])
         yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, PLAIN_IST[data_set]])
         penalties = ["ridge-penalties=10,100,1000"]
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, penalties)
-    yield Comparison(f"{data_set}-r0.5-k4-iid", "central", "central", 10, [*PLAIN, RECIPE[-1]])
+    data = f"{data_set}-r0.5-k4-iid"
+    yield Comparison(data, "central", "central", 8, [*PLAIN, RECIPE[-1]])
+    yield Comparison(data, "central-standard", "central", 8, [*RECIPE, "ridge-blend=0"])
     if data_set == "cifar":
-        yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 10, RECIPE)
+        yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, RECIPE)
 
 
 def _clients(data_set: str) -> Iterator[Comparison]:
     """2, 8 and 16 clients; two have twice the data each, so twice the steps in half the rounds."""
     for clients in (2, 8, 16):
         data = f"{data_set}-r0.5-k{clients}-iid"
-        yield Comparison(data, "recipe", "ist", 5 if clients == 2 else 10, RECIPE)
+        yield Comparison(data, "recipe", "ist", 4 if clients == 2 else 8, RECIPE)
         rounds = 4 if clients == 2 else 6
         yield Comparison(data, "fedavg-long", "fedavg", rounds, [*PLAIN, *FEDAVG_LONG])
 
 
-def _ratios(data_set: str) -> Iterator[Comparison]:
-    """Against a central MLP with the same steps, standardised as IST's tokens are."""
-    for ratio in RATIOS:
-        data = f"{data_set}-r{ratio}-k4-iid"
-        yield Comparison(data, "central-standard", "central", 10, [*RECIPE, "ridge-blend=0"])
-        if ratio != "0.5":  # that one is above
-            yield Comparison(data, "recipe", "ist", 10, RECIPE)
-            yield Comparison(f"{data_set}-r{ratio}-k2-iid", "recipe", "ist", 5, RECIPE)
-            yield Comparison(data, "ridge", "ridge", 1, ["ridge-penalties=10,100,1000"])
+def _ratios() -> Iterator[Comparison]:
+    """Against a central MLP of the same steps, standardised as IST's tokens are."""
+    for data_set, ratios in RATIOS.items():
+        for data in (f"{data_set}-r{ratio}" for ratio in ratios):
+            settings = [*RECIPE, "ridge-blend=0"]
+            yield Comparison(f"{data}-k4-iid", "central-6", "central", 6, settings)
+            yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, RECIPE)
+            yield Comparison(f"{data}-k2-iid", "recipe-3", "ist", 3, RECIPE)
+            penalties = ["ridge-penalties=10,100,1000"]
+            yield Comparison(f"{data}-k4-iid", "ridge-alone", "ridge", 1, penalties)
 
 
 def main(

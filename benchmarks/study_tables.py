@@ -57,8 +57,7 @@ def main(
         _print_strategies(work, tokens)
         _print_bytes(work, tokens)
         _print_clients(work, tokens)
-    for data_set in ("cifar", "resisc"):
-        _print_ratios(work, data_set)
+    _print_ratios(work)
     _print_changes(work)
     if plot is not None:
         _draw(work, plot)
@@ -119,12 +118,8 @@ def _print_strategies(work: Path, tokens: str) -> None:
     many = runs_of(work / f"{tokens}-k4-iid-v4-recipe", "ist")
     print(f"| IST, recipe, 4 masks an image | {cell(many, with_bytes=True)} | - | - |")
     for label, name in (("standardised", "central-standard"), ("plain", "central")):
-        text = cell(_central(work, tokens, name))
+        text = cell(runs_of(work / f"{tokens}-k4-iid-{name}", "central"))
         print(f"| central MLP, equal steps, {label} | {text} | the same | the same |")
-
-
-def _central(work: Path, tokens: str, name: str = "central-standard") -> list[Rounds]:
-    return runs_of(work / f"{tokens}-k4-iid-{name}", "central")
 
 
 def _print_bytes(work: Path, tokens: str) -> None:
@@ -166,21 +161,19 @@ def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:
     return float(runs[0][2]["wire_bytes_down"] + runs[0][2]["wire_bytes_up"])
 
 
-def _print_ratios(work: Path, data_set: str) -> None:
-    """Print IST against the central MLP: all with the steps of 10 rounds of one client of four."""
-    print(f"\n| {data_set}: r | ridge | central MLP | IST, K = 4 | gap | IST, K = 2 | gap |")
-    print("|---|---|---|---|---|---|---|")
-    for ratio in RATIOS:
-        tokens = f"{data_set}-r{ratio}"
-        central = _central(work, tokens)
-        cells = [
-            cell(runs_of(work / f"{tokens}-k4-iid-ridge", "ridge")),
-            cell(central),
-        ]
-        for clients in (4, 2):
-            ist = runs_of(work / f"{tokens}-k{clients}-iid-recipe", "ist")
-            cells += [cell(ist), _difference(central, ist)]
-        print(f"| {ratio} | {' | '.join(cells)} |")
+def _print_ratios(work: Path) -> None:
+    """Print IST against the central MLP: all with the steps of 6 rounds of one client of four."""
+    for data_set, ratios in RATIOS.items():
+        print(f"\n| {data_set}: r | ridge | central MLP | IST, K = 4 | gap | IST, K = 2 | gap |")
+        print("|---|---|---|---|---|---|---|")
+        for ratio in ratios:
+            data = f"{data_set}-r{ratio}"
+            central = runs_of(work / f"{data}-k4-iid-central-6", "central")
+            cells = [cell(runs_of(work / f"{data}-k4-iid-ridge-alone", "ridge")), cell(central)]
+            for name in ("k4-iid-recipe-6", "k2-iid-recipe-3"):
+                ist = runs_of(work / f"{data}-{name}", "ist")
+                cells += [cell(ist), _difference(central, ist)]
+            print(f"| {ratio} | {' | '.join(cells)} |")
 
 
 def _print_changes(work: Path) -> None:

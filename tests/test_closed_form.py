@@ -100,7 +100,7 @@ def test_the_path_solves_for_each_penalty():
 
 def hard_tokens(dim=64, count=6000, num_classes=5, seed=3):
     """Tokens whose coordinates are strongly correlated, on scales from 0.01 to 100, half of them a
-    hundred of their spreads away from 0; the smallest eigenvalue of the correlations is about 1e-8.
+    hundred of their spreads away from 0; the smallest eigenvalue of the correlations is about 1e-7.
     """
     generator = np.random.default_rng(seed)
     left, right = (np.linalg.qr(generator.normal(size=(dim, dim)))[0] for _ in range(2))
@@ -123,8 +123,8 @@ def over_the_wire(statistics, dtype):
 
 @pytest.mark.parametrize("penalty", [0.1, 10.0])
 def test_a_head_of_int16_statistics_predicts_as_the_exact_one(penalty):
-    """Also where a small penalty divides by what float32 sums would have lost: 0.02 is about six
-    times what is met."""
+    """Also where a small penalty divides by what float32 sums lose: a head of those is wrong on
+    most tokens at penalty 0.1. 0.02 is about four times what is met."""
     tokens, labels = hard_tokens()
     statistics = Statistics.empty(5, tokens.shape[1], gram=True)
     statistics.add_tokens(tokens[:4000], labels[:4000])
@@ -132,7 +132,7 @@ def test_a_head_of_int16_statistics_predicts_as_the_exact_one(penalty):
     found = scores(over_the_wire(statistics, "int16"), penalty, tokens[4000:])
     assert (exact.argmax(axis=1) == labels[4000:]).mean() > 0.9
     np.testing.assert_allclose(found, exact, atol=0.02)
-    assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.995
+    assert (found.argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.998
 
 
 def test_clients_in_int16_sum_up_to_the_same_in_any_order():

@@ -24,7 +24,8 @@ from flower_ist.prior_grid import (
 )
 from flower_ist.token_prior import ClassGaussians, TokenPrior, prior_layout
 
-# Two numbers a token, three classes: 8 + 8 + 12 + 24 bytes, and 3 float16 of the factor.
+# Two numbers a token, three classes: mean and spread 8 bytes each, shares 12, class means 12, and
+# of the factor two scales of 2 bytes and three numbers of 1.
 PRIOR = TokenPrior(
     np.array([1, 2], np.float32),
     np.array([3, 4], np.float32),
@@ -34,7 +35,7 @@ PRIOR = TokenPrior(
         np.array([[1, 0], [2, 3]], np.float16),
     ),
 )
-PRIOR_BYTES = 58
+PRIOR_BYTES = 47
 
 
 class Seen(InProcessGrid):
@@ -134,7 +135,7 @@ def test_who_never_answered_gets_it_again():
     lost.clear()
     informed.send_and_receive(messages_to(grid, [0, 1]))
     down = [(node, payload) for _, way, _, node, _, payload in grid.notes if way == "down"]
-    assert down == [(0, 90), (1, 90), (0, 32), (1, 90)]
+    assert down == [(0, 79), (1, 79), (0, 32), (1, 79)]
 
 
 def test_pushing_and_pulling_do_the_same():
@@ -200,7 +201,7 @@ def test_a_message_keeps_its_life_and_its_group():
 @pytest.mark.parametrize("fails", [lambda _: False, lambda partition: partition == 2])
 def test_its_bytes_are_counted_once_a_client(fails: Callable[[int], bool]):
     """FedAvg of three clients and two rounds: 32 bytes of weights in each message, and the prior's
-    58 in each client's first, and again to the client that fails in the first round."""
+    47 in each client's first, and again to the client that fails in the first round."""
     rounds: list[int] = []
 
     def now_fails(partition: int) -> bool:
@@ -215,7 +216,7 @@ def test_its_bytes_are_counted_once_a_client(fails: Callable[[int], bool]):
     assert payloads == [3 * (32 + PRIOR_BYTES), 3 * 32 + again * PRIOR_BYTES, 3 * 32]
     wire = {n: t.wire_bytes_down for n, t in meter.traffic(1).by_node.items()}
     later = {n: t.wire_bytes_down for n, t in meter.traffic(3).by_node.items()}
-    # The array's and the record's own frames take a few hundred bytes beside the 58.
+    # The array's and the record's own frames take a few hundred bytes beside the 47.
     assert all(PRIOR_BYTES < wire[node] - later[node] < PRIOR_BYTES + 1000 for node in wire)
 
 

@@ -27,9 +27,9 @@ def statistics(tokens: np.ndarray, labels: np.ndarray, num_classes: int = 3) -> 
     return found
 
 
-def over_the_wire(found: Statistics) -> Statistics:
-    """Return the statistics as the server sees them: in float32."""
-    return Statistics.from_tensors(found.to_tensors("float32"))
+def over_the_wire(found: Statistics, dtype: str) -> Statistics:
+    """Return the statistics as the server sees them."""
+    return Statistics.from_tensors(found.to_tensors(dtype))
 
 
 def covariance(prior: TokenPrior) -> np.ndarray:
@@ -54,8 +54,7 @@ def test_prior_by_hand():
     expected = [[-2 / ROOT_5, 0], [2 / ROOT_5, 0], [0, 0]]
     np.testing.assert_allclose(gaussians.means, expected, rtol=1e-6, atol=1e-7)
     within = [[0.2006, 1 / ROOT_5], [1 / ROOT_5, 1.0006]]
-    np.testing.assert_allclose(covariance(prior), within, atol=1e-3)
-    assert gaussians.factor.dtype == np.float16
+    np.testing.assert_allclose(covariance(prior), within, atol=1e-6)
     assert gaussians.factor[0, 1] == 0
 
 
@@ -65,7 +64,7 @@ def test_without_standardising_tokens_stay_as_they_are():
     assert prior.gaussians is not None
     np.testing.assert_array_equal(prior.standardise(TOKENS), TOKENS)
     np.testing.assert_allclose(prior.gaussians.means, [[1, 1], [5, 1], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(covariance(prior), [[1.001, 1], [1, 1.001]], atol=2e-3)
+    np.testing.assert_allclose(covariance(prior), [[1.001, 1], [1, 1.001]], atol=1e-6)
 
 
 def test_without_replay_there_are_no_gaussians():
@@ -90,8 +89,9 @@ def test_the_split_does_not_matter(cuts, num_classes, seed):
     found = TokenPrior.from_statistics(total).to_tensors()
     whole = TokenPrior.from_statistics(statistics(tokens, labels, num_classes)).to_tensors()
     for name, expected in whole.items():
-        # Sums in another order may round to the next float16.
-        np.testing.assert_allclose(found[name], expected, rtol=2e-3, atol=1e-4)
+        # Sums in another order may round to the next float16, or the next whole number.
+        step = int(name == "factor")
+        np.testing.assert_allclose(found[name], expected, rtol=2e-3, atol=max(step, 1e-4))
 
 
 @pytest.mark.parametrize(
@@ -199,25 +199,40 @@ def test_what_travels_comes_back(replay):
     if replay:
         assert again.gaussians is not None
         assert prior.gaussians is not None
-        np.testing.assert_array_equal(again.gaussians.factor, prior.gaussians.factor)
+        assert again.gaussians.means.dtype == again.gaussians.factor.dtype == np.float32
+        np.testing.assert_allclose(again.gaussians.means, prior.gaussians.means, rtol=2**-11)
+
+
+def test_what_comes_back_has_the_covariance_almost():
+    """At D = 100, from 400 tokens that are correlated; see the bound in test_compact_factor.py."""
+    generator = np.random.default_rng(7)
+    tokens = generator.normal(size=(400, 100)) @ generator.normal(size=(100, 100)) + 30
+    prior = TokenPrior.from_statistics(statistics(tokens, generator.integers(0, 3, 400)))
+    exact, found = covariance(prior), covariance(TokenPrior.from_tensors(prior.to_tensors()))
+    spread = np.sqrt(np.diagonal(exact))
+    np.testing.assert_allclose(
+        found / spread / spread[:, None], exact / spread / spread[:, None], atol=0.02
+    )
 
 
 def test_its_size_in_bytes():
-    """D = 384, 10 classes: 2 x 384 + 10 + 10 x 384 numbers of 4 bytes and 73,920 of 2."""
+    """D = 384, 10 classes: 2 x 384 + 10 numbers of 4 bytes, 10 x 384 means and 384 scales of 2,
+    and a triangle of 73,920."""
     sizes = {
         name: dtype.itemsize * int(np.prod(shape))
         for name, (dtype, shape) in prior_layout(384, 10, replay=True).items()
     }
-    assert sum(sizes.values()) == 4 * 4618 + 147_840 == 166_312
+    assert sum(sizes.values()) == 4 * 778 + 2 * 4_224 + 73_920 == 85_480
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
 @pytest.mark.parametrize("constant", [0.0, 5.0, -300.0])
-def test_a_coordinate_that_never_varies_is_not_blown_up(constant):
+def test_a_coordinate_that_never_varies_is_not_blown_up(constant, dtype):
     """In float32 its variance is rounding, which must not become a spread to divide by."""
     generator = np.random.default_rng(3)
     tokens = generator.normal(size=(1000, 3)).astype(np.float32)
     tokens[:, 1] = constant + 0.1
-    found = over_the_wire(statistics(tokens, generator.integers(0, 2, 1000), 2))
+    found = over_the_wire(statistics(tokens, generator.integers(0, 2, 1000), 2), dtype)
     prior = TokenPrior.from_statistics(found)
     assert prior.spread[1] == 1
     assert prior.gaussians is not None
@@ -225,11 +240,12 @@ def test_a_coordinate_that_never_varies_is_not_blown_up(constant):
     assert np.isfinite(prior.gaussians.factor).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_fewer_tokens_than_dimensions(count):
+def test_fewer_tokens_than_dimensions(count, dtype):
     """The covariance is singular, and with one token it is 0."""
     tokens = np.random.default_rng(count).normal(size=(count, 30)).astype(np.float32)
-    found = over_the_wire(statistics(tokens, np.zeros(count, np.int64), 4))
+    found = over_the_wire(statistics(tokens, np.zeros(count, np.int64), 4), dtype)
     prior = TokenPrior.from_tensors(TokenPrior.from_statistics(found).to_tensors())
     assert prior.gaussians is not None
     factor = prior.gaussians.factor.astype(np.float32)
@@ -256,6 +272,12 @@ def test_a_factor_beyond_float16_is_refused():
     assert TokenPrior.from_statistics(found, replay=False).gaussians is None
 
 
+def test_class_means_beyond_float16_are_refused():
+    found = statistics(TOKENS * np.float32(1e5), LABELS)
+    with pytest.raises(ValueError, match="vary too widely for virtual tokens"):
+        TokenPrior.from_statistics(found, standardise=False)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -264,7 +286,8 @@ def test_a_factor_beyond_float16_is_refused():
         ("spread", -1),
         ("spread", np.inf),
         ("means", np.inf),
-        ("factor", np.nan),
+        ("scales", np.nan),
+        ("scales", -0.1),
         ("shares", -0.1),
         ("shares", 0),
         ("shares", np.nan),

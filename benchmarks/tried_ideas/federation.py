@@ -26,7 +26,7 @@ class Federation:
         clients: their shards, in order of their names, as the app meets them.
         validation: one half of the server's shard, to choose by.
         test: the other half.
-        statistics: the sum of all clients' statistics, as they travel: in float32.
+        statistics: the sum of all clients' statistics, as they travel: in int16.
     """
 
     seed: int
@@ -55,7 +55,7 @@ class Federation:
         assert validation is not None
         total = Statistics.empty(server.meta.num_classes, server.meta.dim, gram=True)
         for shard in clients:
-            sent = shard_statistics(shard, gram=True).to_tensors("float32")
+            sent = shard_statistics(shard, gram=True).to_tensors("int16")
             total.add(Statistics.from_tensors(sent))
         return cls(seed, clients, validation, test, total)
 

@@ -24,7 +24,8 @@ def token_prior(idea: Idea, federation: Federation) -> TokenPrior:
     """Return what the clients train with."""
     if idea.whiten:
         return WhiteningPrior.of(federation.statistics)
-    prior = TokenPrior.from_statistics(federation.statistics, replay=idea.replay)
+    exact = TokenPrior.from_statistics(federation.statistics, replay=idea.replay)
+    prior = TokenPrior.from_tensors(exact.to_tensors())  # as it travels
     if idea.class_covariance:
         gaussians = OwnCovariances.of(prior, federation.clients)
         prior = TokenPrior(prior.mean, prior.spread, gaussians)
@@ -32,7 +33,7 @@ def token_prior(idea: Idea, federation: Federation) -> TokenPrior:
 
 
 def bytes_before_training(idea: Idea, federation: Federation) -> int:
-    """Return the tensors' bytes of the statistics (up, float32) and the prior (down), all clients.
+    """Return the tensors' bytes of the statistics (up, int16) and the prior (down), all clients.
 
     As the app sends them, symmetric matrices as a triangle; a covariance a class needs a Gram
     matrix a class, whitening one more matrix, and a skip the ridge head.
@@ -40,10 +41,10 @@ def bytes_before_training(idea: Idea, federation: Federation) -> int:
     dim, num_classes = federation.dim, federation.num_classes
     triangle = dim * (dim + 1) // 2
     matrices = num_classes if idea.class_covariance else 1
-    up = 8 * num_classes + 4 * num_classes * dim + 4 * triangle * matrices
+    up = 8 * num_classes + 4 * num_classes * dim + (4 * dim + 2 * triangle) * matrices
     down = 4 * 2 * dim
     if idea.replay:
-        down += 4 * num_classes + 4 * num_classes * dim + 2 * triangle * matrices
+        down += 4 * num_classes + 2 * num_classes * dim + (2 * dim + triangle) * matrices
     if idea.whiten:
         down += 4 * triangle
     if idea.skip and not idea.train_skip:

@@ -95,7 +95,7 @@ def nan() -> Array:
 @pytest.mark.parametrize(
     ("wrong", "error", "sentence"),
     [
-        (lambda: message(packed(prior(dim=3))), WireError, "The array has 68 bytes instead of 46"),
+        (lambda: message(packed(prior(dim=3))), WireError, "The array has 56 bytes instead of 39"),
         (
             lambda: message(nan()),
             ValueError,

@@ -47,15 +47,16 @@ def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -
     256*128 + 256 + 256*256 + 256 + 10*256 + 10, and
     1024*128 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
 
-    The statistics before round 1 are 10 counts of 8 B, 10*128 sums and 128*129/2 products of 4 B.
-    The prior that comes with round 1 is 2*128 + 10 + 10*128 numbers of 4 B and 128*129/2 of 2 B.
+    The statistics before round 1 are 10 counts of 8 B, 10*128 sums and 128 spreads of 4 B, and
+    128*129/2 numbers of 2 B. The prior that comes with round 1 is 2*128 + 10 numbers of 4 B,
+    10*128 + 128 of 2 B and 128*129/2 of 1 B.
     """
     ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
     share = 101_386 / 1_191_946
     assert ist.bytes_per_client_round <= 1.005 * share * fedavg.bytes_per_client_round
     before, first, *others = read_run(demo / "ist")
-    assert before["payload_bytes_up"] == 4 * (80 + 5_120 + 33_024)
-    assert first["payload_bytes_down"] == 4 * (4 * 101_386 + 6_184 + 16_512)
+    assert before["payload_bytes_up"] == 4 * (80 + 5_120 + 512 + 16_512)
+    assert first["payload_bytes_down"] == 4 * (4 * 101_386 + 1_064 + 2_816 + 8_256)
     assert first["payload_bytes_up"] == 4 * 4 * 101_386
     for line in others:
         assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 101_386
