@@ -12,8 +12,9 @@ from flower_ist.inprocess import load_app, run_in_process
 from flower_ist.runlog import read_run
 
 ROOT = Path(__file__).parent.parent
-# Strategies as they are: what comes before the first round would be in all of them.
-PLAIN = {"standardise": False, "replay": False, "ridge-blend": 0.0}
+# Strategies as they are: what comes before the first round would be in all of them. Steps: 10 epochs
+# of one of the four clients of the demo.
+PLAIN = {"standardise": False, "replay": False, "ridge-blend": 0.0, "local-steps": 160}
 
 
 def quiet_run(folder: Path, *, num_clients: int = 4, **changes: Any) -> list[dict[str, Any]]:
