@@ -33,6 +33,7 @@ RATIOS = {
 RECIPE = ("standardise=true", "replay=true", "ridge-blend=2", "local-epochs=12")
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
 INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
+INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
 FEDAVG = {"cifar": ("local-epochs=4",), "resisc": ("local-epochs=12",)}
 FEDAVG_LONG = ("local-epochs=12", "learning-rate=0.00025")
@@ -50,8 +51,6 @@ CHANGES = {
     "momentum": ("submodel-optimiser=momentum", "server-momentum=0.5"),
     "average": ("average-rounds=3",),
     "balanced": (),  # the strategy ist-balanced
-    "int8": INT8,
-    "int4": ("wire-dtype-down=int4", "wire-dtype-up=int4"),
 }
 
 
@@ -97,6 +96,7 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         data = f"{data_set}-r0.5-k4-{split}"
         yield Comparison(data, "recipe", "ist", 8, RECIPE)
         yield Comparison(data, "int8", "ist", 5, [*RECIPE, *INT8])
+        yield Comparison(data, "int4", "ist", 5, [*RECIPE, *INT4])
         yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, *FEDAVG[data_set]])
         yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
         yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*RECIPE, *FEDAVG[data_set]])

@@ -24,6 +24,7 @@ _SEEDS = 3
 ROWS = (
     ("IST, recipe", "recipe", "ist"),
     ("IST, recipe, int8", "int8", "ist"),
+    ("IST, recipe, int4", "int4", "ist"),
     ("IST, plain", "plain", "ist"),
     ("IST, plain, fixed partition", "plain", "ist-fixed"),
     ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
@@ -124,10 +125,8 @@ def _print_strategies(work: Path, tokens: str) -> None:
 
 def _print_bytes(work: Path, tokens: str) -> None:
     """Print the bytes with which the seeds' median reaches FedAvg's best accuracy - 0.5 points."""
-    print(
-        f"\n| {tokens}: split | FedAvg | target % | FedAvg MB | IST MB | fewer | int8 MB | fewer |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"\n| {tokens} | FedAvg | target % | MB | IST MB | fewer | int8 | fewer | int4 | fewer |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for rival, kind in RIVALS.items():
         for split in SPLITS:
             data = f"{tokens}-k4-{split}"
@@ -137,7 +136,7 @@ def _print_bytes(work: Path, tokens: str) -> None:
             target = median(best(lines)["accuracy"] for lines in fedavg) - 0.005
             needed = bytes_to(fedavg, target)
             cells = [split, kind, f"{100 * target:.2f}", _megabytes(needed)]
-            for name in ("recipe", "int8"):
+            for name in ("recipe", "int8", "int4"):
                 ours = bytes_to(runs_of(work / f"{data}-{name}", "ist"), target)
                 cells += [_megabytes(ours), f"{needed / ours:.0f} x" if needed and ours else "-"]
             print(f"| {' | '.join(cells)} |")
