@@ -30,7 +30,8 @@ RATIOS = {
     "resisc": ("0.25", "0.5", "0.75", "0.9"),
 }
 # The app's defaults: `flower-ist compare` leaves out what comes before the first round.
-RECIPE = ("standardise=true", "replay=true", "ridge-blend=2", "local-epochs=12")
+HEAD_START = ("standardise=true", "replay=true", "ridge-blend=2")
+RECIPE = (*HEAD_START, "local-epochs=12")
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
 INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
 INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
@@ -99,11 +100,12 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         yield Comparison(data, "int4", "ist", 5, [*RECIPE, *INT4])
         yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, *FEDAVG[data_set]])
         yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
-        yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*RECIPE, *FEDAVG[data_set]])
+        yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *FEDAVG[data_set]])
         yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, PLAIN_IST[data_set]])
         penalties = ["ridge-penalties=10,100,1000"]
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, penalties)
     data = f"{data_set}-r0.5-k4-iid"
+    yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
     yield Comparison(data, "central", "central", 8, [*PLAIN, RECIPE[-1]])
     yield Comparison(data, "central-standard", "central", 8, [*RECIPE, "ridge-blend=0"])
     if data_set == "cifar":

@@ -30,6 +30,7 @@ ROWS = (
     ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
     ("FedAvg, plain", "fedavg", "fedavg"),
     ("FedAvg, plain, long rounds", "fedavg-long", "fedavg"),
+    ("FedAvg, plain, long rounds, int8", "fedavg-long-int8", "fedavg"),
     ("ridge (float64)", "ridge", "ridge"),
     ("FedCOF", "ridge", "fedcof"),
     ("FedNCM", "ridge", "fedncm"),
@@ -37,6 +38,7 @@ ROWS = (
 RIVALS = {
     "fedavg": "plain",
     "fedavg-long": "plain, long rounds",
+    "fedavg-long-int8": "plain, long rounds, int8",
     "fedavg-recipe": "with the recipe",
 }
 CURVES = (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flower_ist.checkpoint import Checkpoint
 from flower_ist.clients import AdmittingGrid, Client, Roster
+from flower_ist.closed_form_strategy import METHODS
 from flower_ist.compressed_grid import compressed
 from flower_ist.demo_tokens import test_shard
 from flower_ist.event_log import event_log
@@ -136,6 +137,8 @@ def _small(
 ) -> Grid:
     """Return the grid that makes train messages small, and hands out the prior if there is one."""
     informed = meter if prior is None else PriorGrid(meter, prior)
+    if settings.strategy in METHODS:
+        return informed  # it sends no model
     dtypes = (settings.wire_dtype_down, settings.wire_dtype_up)
     return compressed(informed, *dtypes, meter=meter, seed=settings.seed, roster=roster)
 

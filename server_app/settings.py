@@ -43,9 +43,10 @@ class Settings:
             the first as half a cosine; 0: it stays. All three schedules span ``num_rounds``: a run
             that goes on with more rounds follows those of its new length from there on.
         seed: of initial weights, partitions, client sampling and batches.
-        packed: send one flat array per message (sub-models).
+        packed: send one flat array per message (sub-models). ``false``, with both wire dtypes
+            float32, is for ClientApps without ``packed_mod``.
         wire_dtype_down: dtype of the weights that go to the clients: float32, float16, int8 or
-            int4 (:mod:`flower_ist.quantise`).
+            int4 (:mod:`flower_ist.quantise`). Closed forms have none: they send no model.
         wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
             are changes of the weights.
         proximal_mu: weight of FedProx' proximal term.

@@ -178,12 +178,6 @@ def check_strategy(settings: Settings) -> None:
             "'close-early' ends a round once every slice is back: set 'num-slices' and choose a "
             "strategy with disjoint slices, e.g. ist, or set it to false."
         )
-    small = [d for d in (settings.wire_dtype_down, settings.wire_dtype_up) if d != "float32"]
-    if name in METHODS and small:
-        raise SettingsError(
-            f"'wire-dtype-down' or 'wire-dtype-up' is {small[0]!r}, but {name!r} sends no model: "
-            "set both to float32."
-        )
     if name in METHODS and settings.privacy_clip:
         raise SettingsError(
             f"'privacy-clip' is {settings.privacy_clip}, but the sums that {name!r} asks for are "

@@ -60,10 +60,12 @@ def blob_config(
             "batch-size": 16,
             "learning-rate": 0.01,
             "node-timeout": 0.0,
-            # What comes before the first round has tests of its own.
+            # What comes before the first round has tests of its own, and so have wire dtypes.
             "standardise": False,
             "replay": False,
             "ridge-blend": 0.0,
+            "wire-dtype-down": "float32",
+            "wire-dtype-up": "float32",
         }
         return {**config, **{key.replace("_", "-"): value for key, value in changes.items()}}
 

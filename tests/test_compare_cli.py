@@ -46,6 +46,8 @@ def test_what_it_does_without_options(calls):
         "standardise": False,
         "replay": False,
         "ridge-blend": 0.0,
+        "wire-dtype-down": "float32",
+        "wire-dtype-up": "float32",
     }
 
 

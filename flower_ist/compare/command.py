@@ -35,6 +35,8 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
     "standardise": False,
     "replay": False,
     "ridge-blend": 0.0,
+    "wire-dtype-down": "float32",
+    "wire-dtype-up": "float32",
 }
 DEFAULT_ROUNDS = 10
 

@@ -41,27 +41,57 @@ def test_ist_comes_within_a_point_of_fedavg_at_a_fifth_of_its_bytes(demo: Path) 
     assert ist_bytes <= (fedavg.wire_bytes_down + fedavg.wire_bytes_up) / 5
 
 
-def test_bytes_per_client_round_are_the_exact_share_of_the_weights(demo: Path) -> None:
-    """d=128, H=1024, C=10, K=4: a slice has 101,386 of 1,191,946 weights, 8.51 %.
+def test_an_int8_byte_a_weight_crosses_the_wire(demo: Path) -> None:
+    """d=128, H=1024, C=10, K=4. A row of n weights takes n bytes and 2 for its scale, a bias 2.
 
-    256*128 + 256 + 256*256 + 256 + 10*256 + 10, and
-    1024*128 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
+    A slice: 256 (128 + 2) + 2*256 + 256 (256 + 2) + 2*256 + 10 (256 + 2) + 2*10 = 102,952 B.
+    The model: 1024 (128 + 2) + 2*1024 + 1024 (1024 + 2) + 2*1024 + 10 (1024 + 2) + 2*10.
 
     The statistics before round 1 are 10 counts of 8 B, 10*128 sums and 128 spreads of 4 B, and
     128*129/2 numbers of 2 B. The prior that comes with round 1 is 2*128 + 10 numbers of 4 B,
     10*128 + 128 of 2 B and 128*129/2 of 1 B.
     """
-    ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
+    statistics, prior = 4 * (80 + 5_120 + 512 + 16_512), 4 * (1_064 + 2_816 + 8_256)
+    for run, payload in (("ist", 4 * 102_952), ("fedavg", 4 * 1_198_120)):
+        before, first, *others = read_run(demo / run)
+        assert before["payload_bytes_up"] == statistics
+        assert first["payload_bytes_down"] == payload + prior
+        assert first["payload_bytes_up"] == payload
+        for line in others:
+            assert line["payload_bytes_down"] == line["payload_bytes_up"] == payload
+            for wire in (line["wire_bytes_down"], line["wire_bytes_up"]):
+                assert payload < wire < payload + 4 * 1_500
+
+
+def test_in_float32_a_slice_takes_the_exact_share_of_the_weights(
+    default_run_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """A slice has 101,386 of 1,191,946 weights, 8.51 %.
+
+    256*128 + 256 + 256*256 + 256 + 10*256 + 10, and
+    1024*128 + 1024 + 1024*1024 + 1024 + 10*1024 + 10.
+    """
+    for strategy in ("ist", "fedavg"):
+        config = {
+            **default_run_config,
+            "strategy": strategy,
+            "num-rounds": 3,
+            "local-steps": 2,
+            "wire-dtype-down": "float32",
+            "wire-dtype-up": "float32",
+            "min-available-nodes": 4,
+            "output-dir": str(tmp_path / strategy),
+        }
+        run_in_process(server_app, client_app, 4, config)
     share = 101_386 / 1_191_946
-    assert ist.bytes_per_client_round <= 1.005 * share * fedavg.bytes_per_client_round
-    before, first, *others = read_run(demo / "ist")
-    assert before["payload_bytes_up"] == 4 * (80 + 5_120 + 512 + 16_512)
-    assert first["payload_bytes_down"] == 4 * (4 * 101_386 + 1_064 + 2_816 + 8_256)
-    assert first["payload_bytes_up"] == 4 * 4 * 101_386
-    for line in others:
-        assert line["payload_bytes_down"] == line["payload_bytes_up"] == 4 * 4 * 101_386
-        assert line["wire_bytes_down"] <= 1.005 * line["payload_bytes_down"]
-        assert line["wire_bytes_up"] <= 1.005 * line["payload_bytes_up"]
+    # Round 1 brings the prior too.
+    for ist, fedavg in list(
+        zip(read_run(tmp_path / "ist"), read_run(tmp_path / "fedavg"), strict=True)
+    )[2:]:
+        for way in ("down", "up"):
+            assert ist[f"payload_bytes_{way}"] == 4 * 4 * 101_386
+            assert ist[f"wire_bytes_{way}"] <= 1.005 * ist[f"payload_bytes_{way}"]
+            assert ist[f"wire_bytes_{way}"] <= 1.005 * share * fedavg[f"wire_bytes_{way}"]
 
 
 def test_input_bytes_are_those_of_24_of_49_patches(demo: Path) -> None:

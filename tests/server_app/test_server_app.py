@@ -229,3 +229,22 @@ def test_what_a_run_leaves_behind(blob_config: MakeConfig):
     assert json.loads(about["class_names"]) == ["circle", "square", "star"]
     assert (about["encoder"], about["format"]) == ("blobs", "flower-ist-mlp")
     assert json.loads(about["settings"]) == config
+
+
+@pytest.mark.parametrize("strategy", ["ridge", "fedncm", "fedcof"])
+def test_wire_dtypes_do_not_concern_who_sends_no_model(
+    blob_config: MakeConfig, strategy: str, caplog: pytest.LogCaptureFixture
+):
+    """The defaults quantise models: a closed form takes them and sends what it always sends."""
+    rounds = []
+    for dtype in ("float32", "int8"):
+        config = blob_config(
+            strategy=strategy, num_rounds=1, wire_dtype_down=dtype, wire_dtype_up=dtype
+        )
+        with caplog.at_level("WARNING", "flwr"):
+            run_in_process(server_app, client_app, 2, config)
+        rounds.append(read_run(Path(config["output-dir"])))
+    for plain, small in zip(*rounds, strict=True):
+        for key in ("payload_bytes_down", "payload_bytes_up", "accuracy"):
+            assert plain[key] == small[key]
+    assert "hold no arrays" not in caplog.text
