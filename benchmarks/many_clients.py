@@ -50,6 +50,8 @@ def main() -> None:
             "standardise": False,
             "replay": False,
             "ridge-blend": 0.0,
+            "wire-dtype-down": "float32",
+            "wire-dtype-up": "float32",
             "node-timeout": 300.0,
             "data-dir": str(folder / "shards"),
         }

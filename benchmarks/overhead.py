@@ -22,7 +22,7 @@ from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.evaluation import evaluate_arrays
 from server_app import round_model as server_module
 
-# The steps of a comparison, the app's own, and shorter rounds.
+# The steps of a comparison, longer rounds, and shorter ones.
 CASES = [
     ("ist", DEFAULT_SETTINGS["local-steps"]),
     ("fedavg", DEFAULT_SETTINGS["local-steps"]),

@@ -14,7 +14,14 @@ from flower_ist.runlog import read_run
 ROOT = Path(__file__).parent.parent
 # Strategies as they are: what comes before the first round would be in all of them. Ten epochs of
 # one of the demo's four clients are 156 steps.
-PLAIN = {"standardise": False, "replay": False, "ridge-blend": 0.0, "local-steps": 160}
+PLAIN = {
+    "standardise": False,
+    "replay": False,
+    "ridge-blend": 0.0,
+    "local-steps": 160,
+    "wire-dtype-down": "float32",
+    "wire-dtype-up": "float32",
+}
 
 
 def quiet_run(folder: Path, *, num_clients: int = 4, **changes: Any) -> list[dict[str, Any]]:

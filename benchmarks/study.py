@@ -29,7 +29,8 @@ RATIOS = {
     "cifar500": ("0", "0.25", "0.5", "0.75", "0.9"),
     "resisc": ("0.25", "0.5", "0.75", "0.9"),
 }
-# The app's defaults: `flower-ist compare` leaves out what comes before the first round.
+# The app's defaults but for the wire dtypes, which are float32 unless said: `flower-ist compare`
+# leaves out what comes before the first round.
 HEAD_START = ("standardise=true", "replay=true", "ridge-blend=2")
 RECIPE = (*HEAD_START, "local-epochs=12")
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")

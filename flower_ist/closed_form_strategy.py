@@ -62,8 +62,9 @@ class ClosedFormStrategy(FedAvg):
             penalty is taken, the first of equals. A must for more than one penalty.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
-            data are split; ``float32`` at half of the bytes; or ``int16`` at about a quarter, off
-            by about a thousandth (:mod:`flower_ist.compact_gram`).
+            data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
+            quarter and off by about a thousandth (:mod:`flower_ist.compact_gram`), for the others
+            the same as ``float32``: they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.

@@ -15,7 +15,7 @@ cancel.) The second line is why L travels and not R, which takes the same bytes.
 the *variance* in any direction by some constant, which is nothing beside the large ones but all of
 the small ones; it may even leave it below 0, and a ridge head with a small penalty divides by it.
 Rounding L moves its *root*, so that small stays small, and whatever a client sends is the scatter
-of some tokens.
+of some tokens, if not of those of its class sums: Statistics.why_implausible looks at that.
 
 Sums of squares of tokens far from 0 would lose their spread in float32; the mean that is taken off
 here is taken off in float64. Pure numpy.

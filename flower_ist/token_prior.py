@@ -231,9 +231,9 @@ def _cholesky(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Cholesky factor of a covariance, made positive definite."""
     size = len(covariance)
     ridge = _RIDGE * max(float(np.trace(covariance)) / size, _LEAST_SPREAD)
-    # Statistics in float32 may leave eigenvalues below 0 by their rounding.
+    # Rounding, or a client that lies, may leave eigenvalues below 0.
     lowest = float(np.linalg.eigvalsh(covariance)[0])
-    positive = covariance + (ridge + max(0.0, -lowest)) * np.eye(size)
+    positive = covariance + (ridge + max(0.0, -1.001 * lowest)) * np.eye(size)
     return np.asarray(np.linalg.cholesky(positive), dtype=np.float64)
 
 

@@ -3,7 +3,8 @@
 They are counted once a run, from what the clients told of their data, and are the same for every
 client and every strategy: a slice belongs to one client in a round, and should not be trained less
 because that client has little data. They follow from the median client, so that one client that
-lies about its data cannot drive the work of all others.
+lies about its data cannot drive the work of all others up. Of two clients the one with less data
+decides.
 """
 
 from __future__ import annotations

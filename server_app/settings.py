@@ -64,7 +64,8 @@ class Settings:
             ``median`` or ``trimmed-mean``.
         norm_bound: a reply whose update is more than so many times the round's median is refused
             (sub-models); at least 1, or 0: no bound.
-        max_examples: a reply that counts more examples is refused (sub-models).
+        max_examples: a reply that counts more examples is refused (sub-models), and a client that
+            says so has no part in the median of ``local_epochs``.
         quarantine_after: faulty replies in a row after which a client is asked no more
             (sub-models); 0: never.
         quarantine_rounds: how many rounds that lasts; 0: the rest of the run.

@@ -265,3 +265,29 @@ def test_what_cannot_be_true_is_told():
     assert "do not add up" in spoiled(counts=[2**62, 2**62, 2**62, 2**62, 4])
     assert "class sums need tokens above max_token = 4" in spoiled(sums=[[9, 0], [0, 6]])
     assert "Gram matrix needs tokens above" in spoiled(gram=[10, 0, 65])
+
+
+def lying_sums(dim: int = 6) -> Statistics:
+    """Two classes whose means are far apart, in a Gram matrix without any spread."""
+    sums = np.zeros((2, dim))
+    sums[:, 0] = 500 * 1e4, -500 * 1e4
+    return Statistics(np.array([500, 500]), sums, np.zeros(dim * (dim + 1) // 2))
+
+
+def test_a_gram_matrix_that_is_too_small_for_the_class_sums_is_implausible():
+    """500 tokens at 1e4 and 500 at -1e4 have a sum of squares of 1e11, not of 0."""
+    why = lying_sums().why_implausible(1000, 1e4)
+    assert why == "its Gram matrix is too small for its class sums"
+    honest = lying_sums()
+    honest.gram[0] = 1000 * 1e8
+    assert honest.why_implausible(1000, 1e4) == ""
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_real_tokens_always_fit_their_gram_matrix(dtype, spread):
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    tokens = 5000.0 + 100.0 * labels[:, None] + spread * generator.standard_normal((60, 8))
+    told = over_the_wire(statistics_of(tokens, labels, 3), dtype)
+    assert told.why_implausible(60, 1e4) == ""

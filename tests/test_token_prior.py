@@ -300,3 +300,13 @@ def test_a_hostile_prior_is_refused(name: str, value: float):
     tensors[name].reshape(-1)[0] = value
     with pytest.raises(ValueError, match="The token prior"):
         TokenPrior.from_tensors(tensors)
+
+
+def test_sums_that_contradict_each_other_do_not_stop_the_server():
+    """Class means at 1e4 and -1e4 without any scatter: rounding leaves eigenvalues far below 0."""
+    sums = np.zeros((2, 6))
+    sums[:, 0] = 500 * 1e4, -500 * 1e4
+    lie = Statistics(np.array([500, 500]), sums, np.zeros(21))
+    prior = TokenPrior.from_statistics(lie, standardise=False)
+    assert prior.gaussians is not None
+    assert np.isfinite(prior.gaussians.factor).all()

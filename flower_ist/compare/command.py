@@ -27,8 +27,8 @@ from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.tables import front_sentences, percent, to_tables
 
 # Long enough that training is most of the work, and short enough that eight strategies with three
-# seeds are done in minutes. And each strategy as it was published:
-# what the app adds to all of them has to be asked for.
+# seeds are done in minutes. And each strategy as it was published: what the app adds to all of them
+# has to be asked for.
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "local-steps": 80,
     "validation-share": 0.2,
@@ -62,7 +62,7 @@ def make_plan(
     """
     swept, given = parse_sweep(sweep), parse_settings(settings)
     own = {key: value for key, value in DEFAULT_SETTINGS.items() if key not in swept}
-    if "local-epochs" in {**swept, **given}:
+    if "local-epochs" in {**swept, **given} and "local-steps" not in swept:
         own["local-steps"] = 0  # epochs decide
     plan = Plan(
         app=str(app.absolute()),

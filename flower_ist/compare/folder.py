@@ -115,7 +115,7 @@ class ComparisonFolder:
             "output-dir": str(self.run_folder(run)),
         }
         if run.strategy == CENTRAL and not config.get("local-steps"):
-            # One client has all examples: as many steps as the others take pass over them less.
+            # It has all examples: divided by the clients, its epochs are the mean client's steps.
             config["local-epochs"] /= plan.clients
         if "keep-checkpoints" in config:
             # A run that was cut short is begun again, so nothing would read them.

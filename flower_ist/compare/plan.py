@@ -39,8 +39,9 @@ OVERLAPPING = ("federated-dropout", "heterofl", "fedrolex")
 _SUBMODELS = {*DISJOINT, *OVERLAPPING, "ist-balanced"}
 # Who uses a setting that not all use; for the others it is not varied.
 _HIDDEN = {"hidden-width", "hidden-layers"}
-_WIRE_DTYPES = ("wire-dtype-down", "wire-dtype-up")
 _TRAINING = {
+    "wire-dtype-down",
+    "wire-dtype-up",
     "local-epochs",
     "local-steps",
     "steps-schedule",
@@ -221,9 +222,6 @@ class Run:
             capacity = ()
         if capacity:
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)
-        if self.strategy in CLOSED_FORM:
-            # What a setting for all runs says of models does not concern who sends none.
-            config |= {key: "float32" for key in _WIRE_DTYPES if key in config}
         return config
 
 
