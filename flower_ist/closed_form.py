@@ -212,6 +212,37 @@ def ridge_path(a: Floats, b: Floats, penalties: Sequence[float]) -> list[Floats]
     return [q @ (rotated / (eigenvalues + penalty)[:, None]) for penalty in penalties]
 
 
+def cross_validation_errors(
+    a: Floats, b: Floats, num_examples: float, penalties: Sequence[float]
+) -> list[float]:
+    """Return what each penalty's head errs on examples left out, estimated from the sums alone.
+
+    Generalised cross-validation (Golub, Heath & Wahba, Technometrics 1979,
+    https://doi.org/10.1080/00401706.1979.10489751): with e the eigenvalues of A,
+
+        |Y - X W|^2 / N / (1 - df / N)^2,    df = sum e / (e + penalty)
+
+    No example has to be set apart for it, and none is sent.
+
+    Args:
+        a: (D+1, D+1) of :func:`ridge_system`.
+        b: (D+1, C) of the same, of one-hot labels.
+        num_examples: N.
+        penalties: above 0.
+    """
+    eigenvalues, q = np.linalg.eigh(a)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    squares = ((q.T @ b) ** 2).sum(axis=1)
+    errors = []
+    for penalty in penalties:
+        shrunk = 1 / (eigenvalues + penalty)
+        residual = num_examples - (squares * (2 - eigenvalues * shrunk) * shrunk).sum()
+        freedom = (eigenvalues * shrunk).sum()
+        left = max(1 - freedom / num_examples, _TINY)
+        errors.append(float(max(residual, 0.0) / num_examples / left**2))
+    return errors
+
+
 def ridge_head(w: Floats) -> Head:
     """Return the head of a ridge solution (D+1, C)."""
     return linear_head(w[:-1].T, w[-1])

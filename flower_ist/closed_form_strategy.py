@@ -30,6 +30,7 @@ from flower_ist.closed_form import (
     WIRE_DTYPES,
     Head,
     Statistics,
+    cross_validation_errors,
     linear_head,
     ridge_head,
     ridge_path,
@@ -59,7 +60,8 @@ class ClosedFormStrategy(FedAvg):
             :mod:`flower_ist.closed_form` and :mod:`flower_ist.class_mean_heads`.
         penalties: the ridge penalties to try.
         score: gives a head's score on the server's validation data, higher is better; the best
-            penalty is taken, the first of equals. A must for more than one penalty.
+            penalty is taken, the first of equals. None: the one with the least error by generalised
+            cross-validation, which needs the sums alone.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
             data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
@@ -112,8 +114,6 @@ class ClosedFormStrategy(FedAvg):
             )
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
             raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
-        if len(penalties) > 1 and score is None:
-            raise ValueError("Several penalties need a score to choose by: give score or only one.")
         self.method = method
         self.penalties = penalties
         self.score = score
@@ -207,9 +207,13 @@ class ClosedFormStrategy(FedAvg):
         total = _sum(clients)
         if self.method == "fedncm":
             return class_means_head(total)
-        heads = [ridge_head(w) for w in ridge_path(*ridge_system(total), self.penalties)]
-        scores = [0.0] if self.score is None else [self.score(head) for head in heads]
-        best = int(np.argmax(scores))
+        a, b = ridge_system(total)
+        heads = [ridge_head(w) for w in ridge_path(a, b, self.penalties)]
+        if self.score is not None:
+            best = int(np.argmax([self.score(head) for head in heads]))
+        else:
+            count = float(total.counts.sum())
+            best = int(np.argmin(cross_validation_errors(a, b, count, self.penalties)))
         self.penalty = self.penalties[best]
         _log.info("aggregate_train: ridge penalty %g", self.penalty)
         return heads[best]

@@ -80,7 +80,8 @@ class Settings:
             alone (:mod:`flower_ist.ridge_blend`). For each of these three the clients send summed
             statistics of their tokens before the first round.
         ridge_penalties: penalties that ridge tries, comma-separated; the one with the best
-            accuracy on the validation part is taken.
+            accuracy on the validation part is taken or, without one, the one with the least error
+            by generalised cross-validation of the clients' sums.
         validation_share: share of the server's test shard that is set apart for validation, drawn
             by seed within each class; ``accuracy`` is of the rest. 0: nothing is set apart.
         fraction_train: share of the connected clients that train in a round. Sub-model strategies

@@ -189,12 +189,6 @@ def check_strategy(settings: Settings) -> None:
             "before the first round are not protected by it: set 'standardise' and 'replay' to "
             "false and 'ridge-blend' to 0."
         )
-    solves = name == "ridge" or (name not in METHODS and settings.ridge_blend > 0)
-    if solves and len(settings.penalties()) > 1 and settings.validation_share == 0:
-        raise SettingsError(
-            f"'ridge-penalties' is {settings.ridge_penalties!r}, but choosing one needs data that "
-            "are not the test data: set 'validation-share' above 0, or give one penalty."
-        )
 
 
 def model_dims(settings: Settings, dim: int, num_classes: int) -> list[int]:

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 from flower_ist.class_mean_heads import class_means_head, fedcof_head
 from flower_ist.closed_form import (
     Statistics,
+    cross_validation_errors,
     full_gram,
     ridge,
     ridge_head,
@@ -291,3 +292,36 @@ def test_real_tokens_always_fit_their_gram_matrix(dtype, spread):
     tokens = 5000.0 + 100.0 * labels[:, None] + spread * generator.standard_normal((60, 8))
     told = over_the_wire(statistics_of(tokens, labels, 3), dtype)
     assert told.why_implausible(60, 1e4) == ""
+
+
+@pytest.mark.parametrize("count", [12, 40, 400])
+def test_cross_validation_from_sums_is_that_from_tokens(count):
+    """Golub, Heath & Wahba's definition, with the matrix H that makes predictions of labels."""
+    generator = np.random.default_rng(count)
+    labels = np.arange(count) % 3
+    tokens = generator.standard_normal((count, 9)) + np.eye(3, 9)[labels]
+    penalties = [0.01, 1.0, 30.0, 1e4]
+    a, b = ridge_system(statistics_of(tokens, labels, 3))
+    x, y = np.c_[tokens, np.ones(count)], np.eye(3)[labels]
+    for penalty, found in zip(
+        penalties, cross_validation_errors(a, b, count, penalties), strict=True
+    ):
+        left = np.eye(count) - x @ np.linalg.solve(x.T @ x + penalty * np.eye(10), x.T)
+        expected = count * ((left @ y) ** 2).sum() / np.trace(left) ** 2
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_few_noisy_tokens_get_a_large_penalty():
+    """With 60 tokens of 40 noisy coordinates a small penalty learns them by heart."""
+    generator = np.random.default_rng(0)
+    penalties = [1e-3, 1.0, 30.0, 1000.0]
+
+    def chosen(count: int) -> float:
+        labels = np.arange(count) % 2
+        tokens = generator.standard_normal((count, 40)) + 0.3 * labels[:, None]
+        a, b = ridge_system(statistics_of(tokens, labels))
+        errors = cross_validation_errors(a, b, count, penalties)
+        return penalties[int(np.argmin(errors))]
+
+    assert chosen(60) >= 30.0
+    assert chosen(60_000) < chosen(60)

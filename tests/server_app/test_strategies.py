@@ -255,10 +255,6 @@ REFUSED = [
         {"strategy": "ist-balanced", "shares": "1,2", "num-slices": 2},
         "'shares' is set, but 'ist-balanced' has equal slices",
     ),
-    (
-        {"strategy": "ridge", "ridge-penalties": "1,10"},
-        "'ridge-penalties' is '1,10', but choosing one needs data that are not the test data",
-    ),
 ]
 
 
