@@ -96,7 +96,7 @@ def study() -> Iterator[Comparison]:
             f"change-{name}",
             strategy,
             6,
-            [*RECIPE, *PENALTY["cifar"], *settings],
+            with_changes(RECIPE, *PENALTY["cifar"], *settings),
         )
 
 
@@ -119,7 +119,7 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
     yield Comparison(data, "central", "central", 8, [*PLAIN, RECIPE[-1]])
-    yield Comparison(data, "central-standard", "central", 8, [*RECIPE, "ridge-blend=0"])
+    yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
     if data_set == "cifar":
         yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, recipe)
 
@@ -139,12 +139,18 @@ def _ratios() -> Iterator[Comparison]:
     for data_set, ratios in RATIOS.items():
         recipe = [*RECIPE, *PENALTY[data_set]]
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
-            settings = [*RECIPE, "ridge-blend=0"]
+            settings = with_changes(RECIPE, "ridge-blend=0")
             yield Comparison(f"{data}-k4-iid", "central-6", "central", 6, settings)
             yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, recipe)
             yield Comparison(f"{data}-k2-iid", "recipe-3", "ist", 3, recipe)
             penalties = ["ridge-penalties=10,100,1000"]
             yield Comparison(f"{data}-k4-iid", "ridge-alone", "ridge", 1, penalties)
+
+
+def with_changes(settings: Sequence[str], *changes: str) -> list[str]:
+    """Return ``key=value`` settings, with changes in the place of what they change."""
+    values = dict(text.split("=", 1) for text in (*settings, *changes))
+    return [f"{key}={value}" for key, value in values.items()]
 
 
 def main(
