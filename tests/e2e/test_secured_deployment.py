@@ -160,9 +160,9 @@ def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: P
     assert min(c["wire_bytes_down"] for c in rounds[1]["clients"].values()) > 100_000
     # Before the first round ridge predicts alone; what the slices learn comes on top.
     assert rounds[-1]["accuracy"] > rounds[0]["accuracy"] + 0.01
-    # Flower's own counter in the SuperLink is the check of ours; a gateway does not change it. It also
-    # counts what is asked and answered around the messages, which does not shrink with them: 25 kB
-    # were 0.5 % of this run in float32.
+    # Flower's own counter in the SuperLink is the check of ours; a gateway does not change it. It
+    # also counts what is asked and answered around the messages, which does not shrink with them:
+    # 25 kB were 0.5 % of this run in float32.
     traffic = run["network-traffic"]
     ours_down = sum(line["wire_bytes_down"] for line in rounds)
     ours_up = sum(line["wire_bytes_up"] for line in rounds)
