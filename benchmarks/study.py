@@ -32,7 +32,8 @@ RATIOS = {
 # The app's defaults but for the wire dtypes, which are float32 unless said: `flower-ist compare`
 # leaves out what comes before the first round.
 HEAD_START = ("standardise=true", "replay=true", "ridge-blend=2")
-RECIPE = (*HEAD_START, "local-epochs=12")
+EPOCHS = "local-epochs=12"
+RECIPE = (*HEAD_START, EPOCHS)
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
 # On CIFAR-10 all penalties from 1 to 300 do alike; this one was there before they were chosen.
 PENALTY = {"cifar": ("ridge-penalties=10",), "cifar500": ("ridge-penalties=10",), "resisc": ()}
@@ -40,7 +41,7 @@ INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
 INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
 FEDAVG = {"cifar": ("local-epochs=4",), "resisc": ("local-epochs=12",)}
-FEDAVG_LONG = ("local-epochs=12", "learning-rate=0.00025")
+FEDAVG_LONG = (EPOCHS, "learning-rate=0.00025")
 # As many as 12 epochs are, give or take one.
 PLAIN_IST = {"cifar": "local-steps=480", "resisc": "local-epochs=12"}
 
@@ -118,7 +119,7 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, penalties)
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
-    yield Comparison(data, "central", "central", 8, [*PLAIN, RECIPE[-1]])
+    yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
     yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
     if data_set == "cifar":
         yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, recipe)

@@ -205,9 +205,7 @@ def ridge_path(a: Floats, b: Floats, penalties: Sequence[float]) -> list[Floats]
     """
     if not all(0 < penalty < np.inf for penalty in penalties):
         raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
-    eigenvalues, q = np.linalg.eigh(a)
-    # Rounding may leave an eigenvalue just below 0.
-    eigenvalues = np.maximum(eigenvalues, 0.0)
+    eigenvalues, q = _spectrum(a)
     rotated = q.T @ b
     return [q @ (rotated / (eigenvalues + penalty)[:, None]) for penalty in penalties]
 
@@ -230,8 +228,7 @@ def cross_validation_errors(
         num_examples: N.
         penalties: above 0.
     """
-    eigenvalues, q = np.linalg.eigh(a)
-    eigenvalues = np.maximum(eigenvalues, 0.0)
+    eigenvalues, q = _spectrum(a)
     squares = ((q.T @ b) ** 2).sum(axis=1)
     errors = []
     for penalty in penalties:
@@ -241,6 +238,13 @@ def cross_validation_errors(
         left = max(1 - freedom / num_examples, _TINY)
         errors.append(float(max(residual, 0.0) / num_examples / left**2))
     return errors
+
+
+def _spectrum(a: Floats) -> tuple[Floats, Floats]:
+    """Return eigenvalues (D+1,) and eigenvectors (D+1, D+1) of the ridge equation's matrix."""
+    eigenvalues, q = np.linalg.eigh(a)
+    # Rounding may leave an eigenvalue just below 0.
+    return np.maximum(eigenvalues, 0.0), q
 
 
 def ridge_head(w: Floats) -> Head:

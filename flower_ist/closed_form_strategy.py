@@ -209,9 +209,10 @@ class ClosedFormStrategy(FedAvg):
             return class_means_head(total)
         a, b = ridge_system(total)
         heads = [ridge_head(w) for w in ridge_path(a, b, self.penalties)]
+        best = 0
         if self.score is not None:
             best = int(np.argmax([self.score(head) for head in heads]))
-        else:
+        elif len(heads) > 1:
             count = float(total.counts.sum())
             best = int(np.argmin(cross_validation_errors(a, b, count, self.penalties)))
         self.penalty = self.penalties[best]
