@@ -114,7 +114,7 @@ class ComparisonFolder:
             "data-dir": str(self.path / POOLED) if pooled else plan.data,
             "output-dir": str(self.run_folder(run)),
         }
-        if run.strategy == CENTRAL and not config.get("local-steps"):
+        if run.strategy == CENTRAL and config.get("local-steps") == 0:
             # It has all examples: divided by the clients, its epochs are the mean client's steps.
             config["local-epochs"] /= plan.clients
         if "keep-checkpoints" in config:
