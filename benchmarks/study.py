@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ SPLITS = {"iid": "iid", "d3": "dirichlet:0.3", "d1": "dirichlet:0.1"}
 # Mask ratios by tokens: of 500 images a class of CIFAR-10, and of RESISC-12.
 RATIOS = {
     "cifar500": ("0", "0.25", "0.5", "0.75", "0.9"),
-    "resisc": ("0.25", "0.5", "0.75", "0.9"),
+    "resisc": ("0", "0.25", "0.5", "0.75", "0.9"),
 }
 # The app's defaults but for the wire dtypes, which are float32 unless said: `flower-ist compare`
 # leaves out what comes before the first round.
@@ -35,8 +36,6 @@ HEAD_START = ("standardise=true", "replay=true", "ridge-blend=2")
 EPOCHS = "local-epochs=12"
 RECIPE = (*HEAD_START, EPOCHS)
 PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
-# On CIFAR-10 all penalties from 1 to 300 do alike; this one was there before they were chosen.
-PENALTY = {"cifar": ("ridge-penalties=10",), "cifar500": ("ridge-penalties=10",), "resisc": ()}
 INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
 INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
@@ -64,8 +63,8 @@ class Comparison:
     """One comparison of the study.
 
     Attributes:
-        data: e.g. ``cifar-r0.5-k4-d3``: tokens, clients and split; ``-v4`` behind it for four views
-            an image, one otherwise.
+        data: e.g. ``cifar-r0.5-k4-d3``: tokens, clients and split; behind it ``-v4`` for four views
+            an image, one otherwise, or ``-int8`` for tokens in int8, as they are otherwise.
         name: what is tried, e.g. ``recipe``.
         strategies: with commas.
         rounds: of each run.
@@ -97,40 +96,38 @@ def study() -> Iterator[Comparison]:
             f"change-{name}",
             strategy,
             6,
-            with_changes(RECIPE, *PENALTY["cifar"], *settings),
+            with_changes(RECIPE, *settings),
         )
 
 
 def _strategies(data_set: str) -> Iterator[Comparison]:
     """Four clients, three splits, all strategies."""
-    recipe = [*RECIPE, *PENALTY[data_set]]
     for split in SPLITS:
         data = f"{data_set}-r0.5-k4-{split}"
-        yield Comparison(data, "recipe", "ist", 8, recipe)
-        yield Comparison(data, "int8", "ist", 5, [*recipe, *INT8])
-        yield Comparison(data, "int4", "ist", 5, [*recipe, *INT4])
+        yield Comparison(data, "recipe", "ist", 8, RECIPE)
+        yield Comparison(data, "int8", "ist", 5, [*RECIPE, *INT8])
+        yield Comparison(data, "int4", "ist", 5, [*RECIPE, *INT4])
         yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, *FEDAVG[data_set]])
         yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
-        yield Comparison(
-            data, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *PENALTY[data_set], *FEDAVG[data_set]]
-        )
+        epochs = FEDAVG[data_set]
+        yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *epochs])
+        yield Comparison(data, "fedavg-recipe-long", "fedavg", 6, [*HEAD_START, *FEDAVG_LONG])
         yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, PLAIN_IST[data_set]])
-        penalties = ["ridge-penalties=10,100,1000"]
-        yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, penalties)
+        yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, [])
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
     yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
     yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
     if data_set == "cifar":
-        yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, recipe)
+        yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, RECIPE)
+        yield Comparison("cifar-r0.5-k4-d3-int8", "tokens", "ist", 6, RECIPE)
 
 
 def _clients(data_set: str) -> Iterator[Comparison]:
     """2, 8 and 16 clients; two have twice the data each, so twice the steps in half the rounds."""
-    recipe = [*RECIPE, *PENALTY[data_set]]
-    for clients in (2, 8, 16):
-        data = f"{data_set}-r0.5-k{clients}-iid"
-        yield Comparison(data, "recipe", "ist", 4 if clients == 2 else 8, recipe)
+    for clients, split in product((2, 8, 16), SPLITS):
+        data = f"{data_set}-r0.5-k{clients}-{split}"
+        yield Comparison(data, "recipe", "ist", 4 if clients == 2 else 8, RECIPE)
         rounds = 4 if clients == 2 else 6
         yield Comparison(data, "fedavg-long", "fedavg", rounds, [*PLAIN, *FEDAVG_LONG])
 
@@ -138,14 +135,12 @@ def _clients(data_set: str) -> Iterator[Comparison]:
 def _ratios() -> Iterator[Comparison]:
     """Against a central MLP of the same steps, standardised as IST's tokens are."""
     for data_set, ratios in RATIOS.items():
-        recipe = [*RECIPE, *PENALTY[data_set]]
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
             settings = with_changes(RECIPE, "ridge-blend=0")
             yield Comparison(f"{data}-k4-iid", "central-6", "central", 6, settings)
-            yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, recipe)
-            yield Comparison(f"{data}-k2-iid", "recipe-3", "ist", 3, recipe)
-            penalties = ["ridge-penalties=10,100,1000"]
-            yield Comparison(f"{data}-k4-iid", "ridge-alone", "ridge", 1, penalties)
+            yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, RECIPE)
+            yield Comparison(f"{data}-k2-iid", "recipe-3", "ist", 3, RECIPE)
+            yield Comparison(f"{data}-k4-iid", "ridge-alone", "ridge", 1, [])
 
 
 def with_changes(settings: Sequence[str], *changes: str) -> list[str]:
@@ -181,17 +176,21 @@ def main(
 
 def _tokens(data: str, tokens: Path, work: Path) -> Path:
     """Return the folder of a comparison's shards; made if it is not there."""
-    source, clients, split, views = _parts(data)
+    source, clients, split, kept = _parts(data)
     folder = work / "tokens" / data
     if not folder.exists():
-        resplit(tokens / source, folder, clients=clients, split=SPLITS[split], views=views)
+        views = int(kept[1:]) if kept.startswith("v") else 1
+        dtype = kept if kept == "int8" else ""
+        resplit(
+            tokens / source, folder, clients=clients, split=SPLITS[split], views=views, dtype=dtype
+        )
     return folder
 
 
-def _parts(data: str) -> tuple[str, int, str, int]:
-    """Return tokens, clients, split and views of ``cifar-r0.5-k4-d3-v4``."""
-    data_set, ratio, clients, split, *views = data.split("-")
-    return f"{data_set}-{ratio}", int(clients[1:]), split, int(views[0][1:]) if views else 1
+def _parts(data: str) -> tuple[str, int, str, str]:
+    """Return tokens, clients, split and what is kept of ``cifar-r0.5-k4-d3-v4``."""
+    data_set, ratio, clients, split, *kept = data.split("-")
+    return f"{data_set}-{ratio}", int(clients[1:]), split, "".join(kept)
 
 
 if __name__ == "__main__":
