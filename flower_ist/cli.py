@@ -1,4 +1,4 @@
-"""The command line: ``demo``, ``report``, ``compare``, ``predict``, and those of ``data_prep``."""
+"""The command line: each command says what was wrong in one sentence."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flower_ist import report as reports
 from flower_ist.compare.options import one_value_each
 from flower_ist.demo import run_demo
 from flower_ist.launch import LaunchError
+from flower_ist.privacy_budget import budget
 from flower_ist.runlog import RunLogError
 
 app = typer.Typer(
@@ -272,6 +273,8 @@ def deploy(context: typer.Context) -> None:
 
     deployment(context.args, prog_name="flower-ist deploy")
 
+
+app.command("epsilon")(budget)
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
     _forward(_name, _summary)

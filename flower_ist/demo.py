@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flower_ist.compare.command import read_config
-from flower_ist.compare.plan import CENTRAL, Plan, Run
+from flower_ist.compare.plan import Plan, Run
 from flower_ist.demo_tokens import MAX_CLIENTS
 from flower_ist.launch import LaunchError, LocalFlower
 from flower_ist.report import compare, plot, summarise, to_table
@@ -42,7 +42,7 @@ def run_demo(
     """
     app = find_app()
     plan = _plan(app, strategies, num_clients, num_rounds)
-    epochs = read_config(app)["local-epochs"]
+    base = read_config(app)
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     runs = [folder / strategy for strategy in strategies]
     columns = (
@@ -55,11 +55,8 @@ def run_demo(
     with Progress(*columns, console=console) as progress, LocalFlower() as flower:
         for strategy, run in zip(strategies, runs, strict=True):
             one = Run(strategy, {}, seed=0)
-            settings = {**one.config(plan), "output-dir": str(run)}
-            if strategy == CENTRAL:
-                # All examples are its own: so it takes as many steps as a client of the others.
-                settings["local-epochs"] = epochs / num_clients
-            total = int(settings["num-rounds"])
+            settings = {**one.config(plan, base), "output-dir": str(run)}
+            total = settings["num-rounds"]
             task = progress.add_task(strategy, total=total, state="starting Flower and Ray")
 
             def show(task: TaskID = task, run: Path = run, total: int = total) -> bool:

@@ -5,8 +5,8 @@ an L2 norm of C, so they are at most 2 C apart, and the noise on each weight has
 z C: a noise multiplier of z / 2. A client's replies compose; which client is asked, and for which
 slice, is known to the server, so that sampling of clients amplifies nothing against it.
 
-    python -m flower_ist.privacy_budget RUN --delta 1e-5
-    python -m flower_ist.privacy_budget --noise 20 --replies 10
+    flower-ist epsilon RUN --delta 1e-5
+    flower-ist epsilon --noise 20 --replies 10
 
 It is (epsilon, delta)-differential privacy of all of a client's data against whoever sees its
 replies, the server included: one data set against any other with as many examples
@@ -117,7 +117,3 @@ def _run_table(run: Path, noise: float | None, delta: float) -> Table:
     for server_round, count in enumerate(most, start=1):
         table.add_row(str(server_round), str(count), f"{spent[count]:.4g}")
     return table
-
-
-if __name__ == "__main__":
-    typer.run(budget)

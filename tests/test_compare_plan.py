@@ -77,7 +77,7 @@ def test_a_comparison_of_something_else_is_no_extension(changes: dict[str, Any])
 
 
 def test_the_config_of_a_run():
-    config = Run("ist", {"local-steps": 20}, 2).config(PLAN)
+    config = Run("ist", {"local-steps": 20}, 2).config(PLAN, {})
     assert config == {
         "strategy": "ist",
         "min-train-nodes": 2,
@@ -92,11 +92,11 @@ def test_the_config_of_a_run():
 def test_the_config_of_the_harness_own_rivals():
     central = Run("central", {}, 0)
     assert central.clients(PLAN) == 1
-    assert central.config(PLAN)["strategy"] == "fedavg"
-    assert central.config(PLAN)["min-available-nodes"] == 1
-    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN)
+    assert central.config(PLAN, {})["strategy"] == "fedavg"
+    assert central.config(PLAN, {})["min-available-nodes"] == 1
+    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN, {})
     assert (linear["strategy"], linear["hidden-layers"]) == ("fedavg", 0)
-    assert Run("ridge", {}, 0).config(PLAN)["num-rounds"] == 1
+    assert Run("ridge", {}, 0).config(PLAN, {})["num-rounds"] == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_config_of_the_harness_own_rivals():
 )
 def test_capacities_go_to_those_who_allow_them(strategy, capacity, expected):
     plan = replace(PLAN, capacity=capacity)
-    assert Run(strategy, {}, 0).config(plan).get("capacities") == expected
+    assert Run(strategy, {}, 0).config(plan, {}).get("capacities") == expected
 
 
 def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():

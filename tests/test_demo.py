@@ -47,7 +47,7 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Console:
 def test_every_kind_of_strategy_gets_the_settings_it_needs(console, tmp_path):
     picture = run_demo(tmp_path, ["ist", "fedrolex", "ridge", "central", "fedprox"], 4, 2, console)
     common = {"min-train-nodes": 2, "min-available-nodes": 4, "num-rounds": 2, "seed": 0}
-    # All 4,000 examples are the one client's: a fourth of 10 epochs is as many steps.
+    # All 4,000 examples are the one client's: a fourth of 12 epochs is as many steps.
     alone = {"min-train-nodes": 1, "min-available-nodes": 1, "local-epochs": 3.0}
     assert NoFlower.submitted == [
         ({"strategy": "ist", **common}, 4),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-import typer
 from runs import write_run
 from typer.testing import CliRunner
 
 from flower_ist import privacy_budget
-from flower_ist.privacy_budget import BudgetError, budget, epsilon, replies_of
-
-app = typer.Typer()
-app.command()(budget)
+from flower_ist.cli import app
+from flower_ist.privacy_budget import BudgetError, epsilon, replies_of
 
 
 def closed_form(mu: float, delta: float) -> float:
@@ -90,7 +87,7 @@ def test_a_clients_replies_are_counted_round_by_round():
 def test_the_command_reads_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(privacy_budget, "epsilon", lambda noise, count, _: noise * count)
     write_run(tmp_path, ROUNDS)
-    result = CliRunner().invoke(app, [str(tmp_path)])
+    result = CliRunner().invoke(app, ["epsilon", str(tmp_path)])
     assert result.exit_code == 0, result.output
     cells = [[c.strip() for c in row.split("│")[1:-1]] for row in result.output.splitlines()]
     assert [row for row in cells if row] == [
@@ -103,12 +100,12 @@ def test_the_command_reads_a_run(tmp_path, monkeypatch):
 
 def test_the_command_plans(monkeypatch):
     monkeypatch.setattr(privacy_budget, "epsilon", lambda noise, count, _: noise * count)
-    result = CliRunner().invoke(app, ["--noise", "2", "--replies", "21"])
+    result = CliRunner().invoke(app, ["epsilon", "--noise", "2", "--replies", "21"])
     assert result.exit_code == 0, result.output
     assert "42" in result.output
 
 
 def test_a_run_that_is_not_there_is_a_sentence(tmp_path):
-    result = CliRunner().invoke(app, [str(tmp_path)])
+    result = CliRunner().invoke(app, ["epsilon", str(tmp_path)])
     assert result.exit_code == 1
     assert "There is no readable run log at" in result.output

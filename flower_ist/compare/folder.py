@@ -102,7 +102,7 @@ class ComparisonFolder:
         Raises:
             PlanError: the app does not know a setting.
         """
-        changes = run.config(plan)
+        changes = run.config(plan, base)
         if unknown := sorted(changes.keys() - base.keys()):
             raise PlanError(
                 f"The app has no setting {unknown[0]!r}: its run config has {', '.join(base)}."
@@ -114,9 +114,6 @@ class ComparisonFolder:
             "data-dir": str(self.path / POOLED) if pooled else plan.data,
             "output-dir": str(self.run_folder(run)),
         }
-        if run.strategy == CENTRAL and config.get("local-steps") == 0:
-            # It has all examples: divided by the clients, its epochs are the mean client's steps.
-            config["local-epochs"] /= plan.clients
         if "keep-checkpoints" in config:
             # A run that was cut short is begun again, so nothing would read them.
             config["keep-checkpoints"] = 0

@@ -199,10 +199,15 @@ class Run:
         """Return how many clients it has."""
         return 1 if self.strategy == CENTRAL else plan.clients
 
-    def config(self, plan: Plan) -> dict[str, Value]:
-        """Return the run config entries that differ from the app's own, without the folders."""
+    def config(self, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the run config entries that differ from the app's own, without the folders.
+
+        Args:
+            plan: that the run is of.
+            base: the app's own run config.
+        """
         clients = self.clients(plan)
-        config: dict[str, Value] = {
+        config: dict[str, Any] = {
             "strategy": self.strategy,
             "min-train-nodes": min(2, clients),
             "min-available-nodes": clients,
@@ -214,6 +219,10 @@ class Run:
         }
         if self.strategy == CENTRAL:
             config |= {"min-train-nodes": 1, "min-available-nodes": 1}
+            own = {**base, **config}
+            if own.get("local-steps") == 0:
+                # It has all examples: divided by the clients, its epochs are the mean client's.
+                config["local-epochs"] = own["local-epochs"] / plan.clients
         capacity = plan.capacity
         if self.strategy in OVERLAPPING:
             # Equal to IST's slices, so that the members are compared at the same bytes.
