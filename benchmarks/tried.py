@@ -12,8 +12,7 @@ the other gives the accuracy.
 The recipe here is the app's, to the bit:
 
     flower-ist compare --app . --data TOKENS --strategies ist --rounds 8 --set local-steps=480 \
-        --set validation-share=0.5 --set standardise=true --set replay=true --set ridge-blend=2 \
-        --set ridge-penalties=10
+        --set validation-share=0.5 --set standardise=true --set replay=true --set ridge-blend=2
 
 With --log each finished run is kept, and a study that was stopped goes on where it was. Eight
 rounds of 480 steps with D = 384 take the recipe about 50 seconds of a core.

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client_app.statistics import shard_statistics
-from flower_ist.closed_form import Head, Statistics, ridge_head, ridge_path, ridge_system
+from flower_ist.closed_form import Head, Statistics
+from flower_ist.closed_form_strategy import ClosedFormStrategy
 from flower_ist.demo_tokens import test_shard, train_shard
 from flower_ist.tokens import ShardError, TokenShard, open_shard, test_folder
-from server_app.validation import split_shard
+from server_app.validation import score_on, split_shard
 
 _DEMO_CLIENTS = 4
 _VALIDATION_SHARE = 0.5
-_RIDGE_PENALTY = 10.0
+# The app's default.
+_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -70,5 +72,10 @@ class Federation:
         return self.test.meta.dim
 
     def ridge(self) -> Head:
-        """Return the ridge head, for tokens as they are."""
-        return ridge_head(ridge_path(*ridge_system(self.statistics), [_RIDGE_PENALTY])[0])
+        """Return the ridge head, for tokens as they are, with the best penalty on validation."""
+        strategy = ClosedFormStrategy(
+            method="ridge",
+            penalties=_PENALTIES,
+            score=score_on(self.validation),
+        )
+        return strategy.solve([self.statistics])
