@@ -109,13 +109,13 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         yield Comparison(data, "int4", "ist", 5, [*RECIPE, *INT4])
         yield Comparison(data, "fedavg", "fedavg", 12, [*PLAIN, *FEDAVG[data_set]])
         yield Comparison(data, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
+        yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
         epochs = FEDAVG[data_set]
         yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *epochs])
         yield Comparison(data, "fedavg-recipe-long", "fedavg", 6, [*HEAD_START, *FEDAVG_LONG])
         yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, PLAIN_IST[data_set]])
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, [])
     data = f"{data_set}-r0.5-k4-iid"
-    yield Comparison(data, "fedavg-long-int8", "fedavg", 6, [*PLAIN, *FEDAVG_LONG, *INT8])
     yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
     yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
     if data_set == "cifar":
