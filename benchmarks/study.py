@@ -118,6 +118,7 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
     yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
+    yield Comparison(data, "central-recipe", "central", 8, RECIPE)
     if data_set == "cifar":
         yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, RECIPE)
         yield Comparison("cifar-r0.5-k4-d3-int8", "tokens", "ist", 6, RECIPE)
@@ -133,11 +134,12 @@ def _clients(data_set: str) -> Iterator[Comparison]:
 
 
 def _ratios() -> Iterator[Comparison]:
-    """Against a central MLP of the same steps, standardised as IST's tokens are."""
+    """Against a central MLP of the same steps, standardised as IST's tokens are, or all of it."""
     for data_set, ratios in RATIOS.items():
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
             settings = with_changes(RECIPE, "ridge-blend=0")
             yield Comparison(f"{data}-k4-iid", "central-6", "central", 6, settings)
+            yield Comparison(f"{data}-k4-iid", "central-recipe-6", "central", 6, RECIPE)
             yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, RECIPE)
             yield Comparison(f"{data}-k2-iid", "recipe-3", "ist", 3, RECIPE)
             yield Comparison(f"{data}-k4-iid", "ridge-alone", "ridge", 1, [])

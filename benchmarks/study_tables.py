@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
-from study import CHANGES, RATIOS, SPLITS
+from study import RATIOS, SPLITS
 
 Rounds = Sequence[Mapping[str, Any]]
 _SEEDS = 3
@@ -28,6 +29,7 @@ ROWS = (
     ("IST, plain", "plain", "ist"),
     ("IST, plain, fixed partition", "plain", "ist-fixed"),
     ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
+    ("FedAvg, recipe, long rounds", "fedavg-recipe-long", "fedavg"),
     ("FedAvg, plain", "fedavg", "fedavg"),
     ("FedAvg, plain, long rounds", "fedavg-long", "fedavg"),
     ("FedAvg, plain, long rounds, int8", "fedavg-long-int8", "fedavg"),
@@ -39,7 +41,27 @@ RIVALS = {
     "fedavg": "plain",
     "fedavg-long": "plain, long rounds",
     "fedavg-long-int8": "plain, long rounds, int8",
-    "fedavg-recipe": "with the recipe",
+    "fedavg-recipe": "recipe",
+    "fedavg-recipe-long": "recipe, long rounds",
+}
+CENTRAL = (("plain", "central"), ("standardised", "central-standard"), ("recipe", "central-recipe"))
+CHANGE_LABELS = {
+    "": "nothing",
+    "no-standardise": "without standardising",
+    "no-replay": "without replay",
+    "no-blend": "without the ridge head",
+    "cosine": "cosine learning rate to a tenth",
+    "long-first": "long rounds first: 938, 469, 234 steps",
+    "growing": "growing slices: 8, then 4",
+    "momentum": "server momentum 0.5",
+    "average": "mean of the last 3 rounds' weights",
+    "balanced": "balanced block pairing (`ist-balanced`)",
+}
+SPLIT_LABELS = {"iid": "IID", "d3": "Dirichlet(0.3)", "d1": "Dirichlet(0.1)"}
+DATA_LABELS = {
+    "cifar": "CIFAR-10",
+    "cifar500": "CIFAR-10, 500 a class",
+    "resisc": "RESISC-12",
 }
 CURVES = (
     ("IST, recipe", "recipe", "ist"),
@@ -110,24 +132,27 @@ def bytes_to(runs: Sequence[Rounds], target: float) -> float | None:
 
 
 def _print_strategies(work: Path, tokens: str) -> None:
-    print(f"\n| {tokens}, K = 4 | IID | Dirichlet(0.3) | Dirichlet(0.1) |")
+    print(f"\n| {_label(tokens)}, K = 4, % | {' | '.join(SPLIT_LABELS.values())} |")
     print("|---|---|---|---|")
     for label, name, strategy in ROWS:
         cells = [
             cell(runs_of(work / f"{tokens}-k4-{split}-{name}", strategy), with_bytes=True)
             for split in SPLITS
         ]
-        print(f"| {label} | {' | '.join(cells)} |")
+        _print_row(label, *cells)
     many = runs_of(work / f"{tokens}-k4-iid-v4-recipe", "ist")
-    print(f"| IST, recipe, 4 masks an image | {cell(many, with_bytes=True)} | - | - |")
-    for label, name in (("standardised", "central-standard"), ("plain", "central")):
+    _print_row("IST, recipe, 4 masks an image", cell(many, with_bytes=True), "-", "-")
+    for label, name in CENTRAL:
         text = cell(runs_of(work / f"{tokens}-k4-iid-{name}", "central"))
-        print(f"| central MLP, equal steps, {label} | {text} | the same | the same |")
+        _print_row(
+            f"central MLP, equal steps, {label}", text, *["the same" if text != "-" else "-"] * 2
+        )
 
 
 def _print_bytes(work: Path, tokens: str) -> None:
     """Print the bytes with which the seeds' median reaches FedAvg's best accuracy - 0.5 points."""
-    print(f"\n| {tokens} | FedAvg | target % | MB | IST MB | fewer | int8 | fewer | int4 | fewer |")
+    label = _label(tokens)
+    print(f"\n| {label} | FedAvg | target % | MB | IST MB | fewer | int8 | fewer | int4 | fewer |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for rival, kind in RIVALS.items():
         for split in SPLITS:
@@ -137,24 +162,27 @@ def _print_bytes(work: Path, tokens: str) -> None:
                 continue
             target = median(best(lines)["accuracy"] for lines in fedavg) - 0.005
             needed = bytes_to(fedavg, target)
-            cells = [split, kind, f"{100 * target:.2f}", _megabytes(needed)]
+            cells = [kind, f"{100 * target:.2f}", _megabytes(needed)]
             for name in ("recipe", "int8", "int4"):
                 ours = bytes_to(runs_of(work / f"{data}-{name}", "ist"), target)
                 cells += [_megabytes(ours), f"{needed / ours:.0f} x" if needed and ours else "-"]
-            print(f"| {' | '.join(cells)} |")
+            _print_row(SPLIT_LABELS[split], *cells)
 
 
 def _print_clients(work: Path, tokens: str) -> None:
-    print(f"\n| {tokens}: K, IID | MB a round, IST / FedAvg | IST, recipe | FedAvg, plain, long |")
-    print("|---|---|---|---|")
-    for clients in (2, 4, 8, 16):
-        data = f"{tokens}-k{clients}-iid"
+    label = _label(tokens)
+    print(
+        f"\n| {label}: K | split | MB a round, IST / FedAvg | IST, recipe | FedAvg, plain, long |"
+    )
+    print("|---|---|---|---|---|")
+    for split, clients in product(SPLITS, (2, 4, 8, 16)):
+        data = f"{tokens}-k{clients}-{split}"
         ist = runs_of(work / f"{data}-recipe", "ist")
         fedavg = runs_of(work / f"{data}-fedavg-long", "fedavg")
         if ist and fedavg:
             ours, theirs = _bytes_of_a_round(ist), _bytes_of_a_round(fedavg)
             share = f"{ours / 1e6:.2f} / {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
-            print(f"| {clients} | {share} | {cell(ist)} | {cell(fedavg)} |")
+            _print_row(str(clients), SPLIT_LABELS[split], share, cell(ist), cell(fedavg))
 
 
 def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:
@@ -165,29 +193,51 @@ def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:
 def _print_ratios(work: Path) -> None:
     """Print IST against the central MLP: all with the steps of 6 rounds of one client of four."""
     for data_set, ratios in RATIOS.items():
-        print(f"\n| {data_set}: r | ridge | central MLP | IST, K = 4 | gap | IST, K = 2 | gap |")
-        print("|---|---|---|---|---|---|---|")
+        print(
+            f"\n| {DATA_LABELS[data_set]}: r | ridge | central MLP | central, recipe "
+            "| IST, K = 4 | gaps | IST, K = 2 | gaps |\n|---|---|---|---|---|---|---|---|"
+        )
         for ratio in ratios:
             data = f"{data_set}-r{ratio}"
-            central = runs_of(work / f"{data}-k4-iid-central-6", "central")
-            cells = [cell(runs_of(work / f"{data}-k4-iid-ridge-alone", "ridge")), cell(central)]
+            central = [
+                runs_of(work / f"{data}-k4-iid-{name}", "central")
+                for name in ("central-6", "central-recipe-6")
+            ]
+            cells = [cell(runs_of(work / f"{data}-k4-iid-ridge-alone", "ridge"))]
+            cells += [cell(runs) for runs in central]
             for name in ("k4-iid-recipe-6", "k2-iid-recipe-3"):
                 ist = runs_of(work / f"{data}-{name}", "ist")
-                cells += [cell(ist), _difference(central, ist)]
-            print(f"| {ratio} | {' | '.join(cells)} |")
+                cells += [cell(ist), " / ".join(_difference(runs, ist) for runs in central)]
+            _print_row(ratio, *cells)
 
 
 def _print_changes(work: Path) -> None:
     print("\n| recipe, with one thing changed | best by validation | difference | MB until then |")
     print("|---|---|---|---|")
     recipe = [lines[:7] for lines in runs_of(work / "cifar-r0.5-k4-d3-recipe", "ist")]
-    for name in ("", *CHANGES):
-        folder = work / f"cifar-r0.5-k4-d3-change-{name}"
-        runs = runs_of(folder, "ist-balanced" if name == "balanced" else "ist") if name else recipe
-        if runs:
-            megabytes = _megabytes(median(best(lines)["so_far"] for lines in runs))
-            cells = [name or "nothing", cell(runs), _difference(runs, recipe), megabytes]
-            print(f"| {' | '.join(cells)} |")
+    changed: dict[str, Sequence[Rounds]] = {
+        label: runs_of(
+            work / f"cifar-r0.5-k4-d3-change-{name}",
+            "ist-balanced" if name == "balanced" else "ist",
+        )
+        for name, label in CHANGE_LABELS.items()
+    }
+    changed[CHANGE_LABELS[""]] = recipe
+    changed["tokens stored in int8"] = runs_of(work / "cifar-r0.5-k4-d3-int8-tokens", "ist")
+    for label, runs in changed.items():
+        megabytes = _megabytes(median(best(r)["so_far"] for r in runs)) if runs else "-"
+        _print_row(label, cell(runs), _difference(runs, recipe), megabytes)
+
+
+def _print_row(label: str, *cells: str) -> None:
+    """Print a table's row; none if nothing was run for it."""
+    if any(text.strip("- /") for text in cells):
+        print(f"| {label} | {' | '.join(cells)} |")
+
+
+def _label(tokens: str) -> str:
+    """Return what the tables call the data of ``cifar-r0.5``."""
+    return DATA_LABELS[tokens.split("-")[0]]
 
 
 def _difference(runs: Sequence[Rounds], others: Sequence[Rounds]) -> str:
