@@ -90,7 +90,7 @@ def main(
 
 def runs_of(folder: Path, strategy: str) -> list[Rounds]:
     """Return the rounds of a strategy's finished runs, seed by seed, with the bytes so far."""
-    found = []
+    found: list[Rounds] = []
     for done in sorted(folder.glob(f"runs/{strategy}-default-seed*/done.json")):
         text = (done.parent / "run.jsonl").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text.splitlines()]
