@@ -2,7 +2,7 @@
 # make test   lint, types and tests
 # make e2e    the long tests: real processes that die, real strangers at the door
 # make bench  the benchmarks of the machinery
-# Both make .venv on first use, with the versions in constraints.txt.
+# Each makes .venv if it is not there, with the versions in constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -106,7 +106,8 @@ def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
     if privacy is not None:
         raise PrivacyError(
             f"This client's data are private, and the server asks for {asked_for}: only clipped "
-            "and noisy updates are sent."
+            "and noisy updates are sent; where sums are asked for before round 1, set "
+            "'standardise' and 'replay' to false and 'ridge-blend' to 0."
         )
 
 

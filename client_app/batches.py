@@ -80,13 +80,12 @@ class Batches:
         if self._gaussians is None or not self.virtual_per_batch:
             return
         generator = np.random.default_rng([*self._entropy, _VIRTUAL_STREAM])
-        factor = self._gaussians.factor.astype(np.float32)
         for start in range(0, self.settings.local_steps, _BATCHES_PER_READ):
             count = (
                 min(_BATCHES_PER_READ, self.settings.local_steps - start) * self.virtual_per_batch
             )
             labels = generator.choice(len(self._lacking), size=count, p=self._lacking)
-            yield self._gaussians.draw(labels, generator, factor), labels
+            yield self._gaussians.draw(labels, generator), labels
 
 
 def _interleave(

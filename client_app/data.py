@@ -34,7 +34,13 @@ def open_client_shard(context: Context, *, verify: bool = False) -> TokenShard:
         )
     folder = str(context.run_config.get("data-dir", ""))
     if folder:
-        return _open(client_folder(Path(folder), int(partition)), verify)
+        shard = client_folder(Path(folder), int(partition))
+        if not shard.exists():
+            raise ShardError(
+                f"'data-dir' is {folder!r}, but holds no shard {shard.name!r}: give the folder "
+                "that prep wrote with --out, and start no more SuperNodes than it has clients."
+            )
+        return _open(shard, verify)
     return _demo(int(partition), int(context.node_config["num-partitions"]))
 
 

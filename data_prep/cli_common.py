@@ -29,7 +29,10 @@ def errors_as_sentences() -> Iterator[None]:
         typer.echo(f"Error: {err}", err=True)
         raise typer.Exit(code=1) from err
     except ModuleNotFoundError as err:
-        typer.echo(f"Error: {err.name} is not installed: pip install -e '.[prep]'.", err=True)
+        typer.echo(
+            f"Error: {err.name} is not installed: in the checkout, pip install -e '.[prep]'.",
+            err=True,
+        )
         raise typer.Exit(code=1) from err
 
 

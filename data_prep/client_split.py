@@ -225,7 +225,8 @@ def _partitioners() -> Any:
         from flwr_datasets import partitioner
     except ImportError as err:
         raise PrepError(
-            "This split needs flwr-datasets: pip install 'flower-ist[prep]', or use the split iid."
+            "This split needs flwr-datasets: in the checkout, pip install -e '.[prep]', or use the "
+            "split iid."
         ) from err
     return partitioner
 

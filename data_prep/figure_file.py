@@ -22,7 +22,9 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as err:
-        raise PrepError("Pictures need matplotlib: pip install 'flower-ist[prep]'.") from err
+        raise PrepError(
+            "Pictures need matplotlib: in the checkout, pip install -e '.[prep]'."
+        ) from err
     # A figure made without pyplot is drawn by Agg when it is saved as PNG.
     return Figure(figsize=(width, height), layout="constrained")
 

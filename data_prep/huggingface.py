@@ -148,7 +148,8 @@ def _load(source: NamedSource) -> Mapping[str, Any]:
         import datasets
     except ImportError as err:
         raise PrepError(
-            "Data sets of the Hugging Face hub need datasets: pip install 'flower-ist[prep]'."
+            "Data sets of the Hugging Face hub need datasets: in the checkout, pip install -e "
+            "'.[prep]'."
         ) from err
     name, config = source.name, None
     if ":" in name and not Path(name).exists():

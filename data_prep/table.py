@@ -130,7 +130,9 @@ def _read_parquet(path: Path) -> dict[str, list[object]]:
     try:
         import pyarrow.parquet
     except ImportError as err:
-        raise PrepError("Reading .parquet needs pyarrow: pip install 'flower-ist[prep]'.") from err
+        raise PrepError(
+            "Reading .parquet needs pyarrow: in the checkout, pip install -e '.[prep]'."
+        ) from err
     # Arrow's own errors are ValueErrors and OSErrors.
     with path.open("rb") as opened:
         file = pyarrow.parquet.ParquetFile(opened)

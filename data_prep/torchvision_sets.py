@@ -132,7 +132,7 @@ def _load(source: NamedSource, split: str) -> Any:
         import torchvision.datasets
     except ImportError as err:
         raise PrepError(
-            "torchvision's data sets need torchvision: pip install 'flower-ist[prep]'."
+            "torchvision's data sets need torchvision: in the checkout, pip install -e '.[prep]'."
         ) from err
     folder = Path(source.options.get("root") or _cache_folder())
     try:

@@ -17,7 +17,7 @@ classes that is 622, 311 and 165 kB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.compact_gram import decode_gram, encode_gram
+from flower_ist.ridge_path import RidgePath
 
 STATISTICS_KEY = "statistics"
 STATISTICS_DTYPE_KEY = "statistics-dtype"
@@ -192,59 +193,7 @@ def ridge(a: Floats, b: Floats, penalty: float) -> Floats:
     Raises:
         ValueError: the penalty is not above 0.
     """
-    return ridge_path(a, b, [penalty])[0]
-
-
-def ridge_path(a: Floats, b: Floats, penalties: Sequence[float]) -> list[Floats]:
-    """Solve the ridge equation for many penalties with one eigendecomposition of A.
-
-    With A = Q diag(e) Q^T the solution is ``Q diag(1 / (e + penalty)) Q^T B``.
-
-    Raises:
-        ValueError: a penalty is not above 0.
-    """
-    if not all(0 < penalty < np.inf for penalty in penalties):
-        raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
-    eigenvalues, q = _spectrum(a)
-    rotated = q.T @ b
-    return [q @ (rotated / (eigenvalues + penalty)[:, None]) for penalty in penalties]
-
-
-def cross_validation_errors(
-    a: Floats, b: Floats, num_examples: float, penalties: Sequence[float]
-) -> list[float]:
-    """Return what each penalty's head errs on examples left out, estimated from the sums alone.
-
-    Generalised cross-validation (Golub, Heath & Wahba, Technometrics 1979,
-    https://doi.org/10.1080/00401706.1979.10489751): with e the eigenvalues of A,
-
-        |Y - X W|^2 / N / (1 - df / N)^2,    df = sum e / (e + penalty)
-
-    No example has to be set apart for it, and none is sent.
-
-    Args:
-        a: (D+1, D+1) of :func:`ridge_system`.
-        b: (D+1, C) of the same, of one-hot labels.
-        num_examples: N.
-        penalties: above 0.
-    """
-    eigenvalues, q = _spectrum(a)
-    squares = ((q.T @ b) ** 2).sum(axis=1)
-    errors = []
-    for penalty in penalties:
-        shrunk = 1 / (eigenvalues + penalty)
-        residual = num_examples - (squares * (2 - eigenvalues * shrunk) * shrunk).sum()
-        freedom = (eigenvalues * shrunk).sum()
-        left = max(1 - freedom / num_examples, _TINY)
-        errors.append(float(max(residual, 0.0) / num_examples / left**2))
-    return errors
-
-
-def _spectrum(a: Floats) -> tuple[Floats, Floats]:
-    """Return eigenvalues (D+1,) and eigenvectors (D+1, D+1) of the ridge equation's matrix."""
-    eigenvalues, q = np.linalg.eigh(a)
-    # Rounding may leave an eigenvalue just below 0.
-    return np.maximum(eigenvalues, 0.0), q
+    return RidgePath.of(a, b).solve(penalty)
 
 
 def ridge_head(w: Floats) -> Head:

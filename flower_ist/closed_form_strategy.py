@@ -30,16 +30,15 @@ from flower_ist.closed_form import (
     WIRE_DTYPES,
     Head,
     Statistics,
-    cross_validation_errors,
     linear_head,
     ridge_head,
-    ridge_path,
     ridge_system,
     statistics_layout,
 )
 from flower_ist.judge import MAX_EXAMPLES, BadReply, Expected, judge_reply
 from flower_ist.metrics import finite, mean_metrics
 from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.ridge_path import RidgePath
 
 METHODS = ("ridge", "fedncm", "fedcof")
 
@@ -61,13 +60,16 @@ class ClosedFormStrategy(FedAvg):
         penalties: the ridge penalties to try.
         score: gives a head's score on the server's validation data, higher is better; the best
             penalty is taken, the first of equals. None: the one with the least error by generalised
-            cross-validation, which needs the sums alone.
+            cross-validation, which needs the sums alone, or the largest penalty where they are too
+            few to tell.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
             data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
             quarter and off by about a thousandth (:mod:`flower_ist.compact_gram`), for the others
             the same as ``float32``: they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
+        max_examples: statistics that count more examples are refused, and so are those that count
+            more than their client said at first.
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.
         min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.
@@ -89,6 +91,7 @@ class ClosedFormStrategy(FedAvg):
         shrinkage: float = 1.0,
         wire_dtype: str = "float64",
         max_token: float = 1e4,
+        max_examples: float = MAX_EXAMPLES,
         node_timeout: float = 60.0,
         roster: Roster | None = None,
         min_train_nodes: int = 2,
@@ -120,6 +123,7 @@ class ClosedFormStrategy(FedAvg):
         self.shrinkage = shrinkage
         self.wire_dtype = wire_dtype
         self.max_token = max_token
+        self.max_examples = max_examples
         self.node_timeout = node_timeout
         self.roster = roster or Roster()
         self.last_round = RoundReport()
@@ -207,17 +211,15 @@ class ClosedFormStrategy(FedAvg):
         total = _sum(clients)
         if self.method == "fedncm":
             return class_means_head(total)
-        a, b = ridge_system(total)
-        heads = [ridge_head(w) for w in ridge_path(a, b, self.penalties)]
-        best = 0
+        path = RidgePath.of(*ridge_system(total))
         if self.score is not None:
-            best = int(np.argmax([self.score(head) for head in heads]))
-        elif len(heads) > 1:
-            count = float(total.counts.sum())
-            best = int(np.argmin(cross_validation_errors(a, b, count, self.penalties)))
+            scores = [self.score(ridge_head(path.solve(p))) for p in self.penalties]
+            best = int(np.argmax(scores))
+        else:
+            best = path.best_penalty(self.penalties, float(total.counts.sum()))
         self.penalty = self.penalties[best]
         _log.info("aggregate_train: ridge penalty %g", self.penalty)
-        return heads[best]
+        return ridge_head(path.solve(self.penalty))
 
     def _judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
         told = finite(self.roster.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
@@ -225,7 +227,7 @@ class ClosedFormStrategy(FedAvg):
             layout=statistics_layout(*shape, self._kind, self.wire_dtype),
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=self.weighted_by_key,
-            max_examples=MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES),
+            max_examples=self.max_examples if told is None else min(told, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)
         try:

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from flower_ist._flwr import with_metadata
 from flower_ist.clients import Roster, client_text
-from flower_ist.gridwrapper import GridWrapper, with_content
+from flower_ist.gridwrapper import GridWrapper, is_train, round_of, with_content
+from flower_ist.judge import REFUSED_CODE
 from flower_ist.meter import MeteredGrid
 from flower_ist.packing import (
     CODEC_KEY,
@@ -48,7 +49,6 @@ from flower_ist.packing import (
 from flower_ist.quantise import check_wire_dtype
 
 _log = logging.getLogger("flwr")
-_ROUND_KEY = "server-round"
 _UNKNOWN_ERROR = 0  # Flower's code; strategies look at the reason only
 _NEEDS_MOD = (
     "Wire dtypes other than float32 need a ClientApp with mods=[packed_mod]: add it, or set both "
@@ -93,8 +93,9 @@ class _Model:
 class CompressedGrid(GridWrapper):
     """Send models in fewer bits, and give strategies ordinary replies.
 
-    A reply that is not as it must be reaches the strategy as an error with the reason, as if the
-    client had failed. Decoding allocates what the message that was sent decides, not the reply.
+    A reply that is not as it must be reaches the strategy as an error with the reason, and with a
+    code that tells :func:`flower_ist.judge.judge_reply` a refused reply from a client that failed.
+    Decoding allocates what the message that was sent decides, not the reply.
 
     Args:
         grid: the grid to wrap; one that is, or wraps, a :class:`MeteredGrid` counts what is sent.
@@ -149,9 +150,12 @@ class CompressedGrid(GridWrapper):
             WireError: a model cannot be sent in the wire dtype.
         """
         outgoing = self._compress(messages)
-        asked = {message.metadata.dst_node_id for message in outgoing if _is_train(message)}
+        asked = {message.metadata.dst_node_id for message in outgoing if is_train(message)}
         replies = self._grid.send_and_receive(outgoing, timeout=timeout)
-        return [self._restore(reply, asked) for reply in replies]
+        restored = [self._restore(reply, asked) for reply in replies]
+        for node_id in asked:  # a late reply will not be handed out, and a node may never come back
+            self._sent.pop(node_id, None)
+        return restored
 
     def _compress(self, messages: Iterable[Message]) -> list[Message]:
         # FedAvg sends one content to all clients: it is quantised once.
@@ -159,12 +163,12 @@ class CompressedGrid(GridWrapper):
         messages = list(messages)  # keeps the contents alive, and so their ids distinct
         outgoing = []
         for message in messages:
-            if _is_train(message):
+            if is_train(message):
                 content = message.content
                 if id(content) not in models:
                     models[id(content)] = self._model(content)
                 model = models[id(content)]
-                self._sent[message.metadata.dst_node_id] = (_round_of(content), model)
+                self._sent[message.metadata.dst_node_id] = (round_of(message), model)
                 message = message if model is None else self._addressed(message, model)
             outgoing.append(message)
         return outgoing
@@ -200,7 +204,7 @@ class CompressedGrid(GridWrapper):
         """Return the message that goes out in the place of a strategy's."""
         content = message.content
         name = self._roster.name(message.metadata.dst_node_id)
-        entropy = [self._seed, max(0, _round_of(content)), zlib.crc32(name.encode())]
+        entropy = [self._seed, max(0, round_of(message)), zlib.crc32(name.encode())]
         (noise_seed,) = np.random.SeedSequence(entropy).generate_state(1)
         configs = content.config_records
         # The mod looks for the codec where the layout is, if the strategy has packed its tensors.
@@ -225,10 +229,12 @@ class CompressedGrid(GridWrapper):
         A reply of an ``asked`` node answers a train message, whatever type it claims to be.
         """
         node_id = reply.metadata.src_node_id
-        if node_id not in asked and not _is_train(reply):
+        if node_id not in asked and not is_train(reply):
             return reply
         if node_id not in self._sent:
-            return _refused(reply, "no answer is due from it: it answered twice or was not asked")
+            # That is no fault: it may be the SuperLink or the network that has said it twice.
+            why = "no answer is due from it: it answered twice or was not asked"
+            return _refused(reply, why, _UNKNOWN_ERROR)
         server_round, model = self._sent.pop(node_id)
         if model is None:
             return reply
@@ -241,7 +247,9 @@ class CompressedGrid(GridWrapper):
                 raise WireError("The reply is empty.")
             reply.content = self._restored(reply.content, model)
         except WireError as err:
-            refused = _refused(reply, str(err))
+            # Where the client itself speaks of an error there is no reply that could be at fault.
+            code = _UNKNOWN_ERROR if reply.has_error() else REFUSED_CODE
+            refused = _refused(reply, str(err), code)
             if self._meter is not None:
                 # Flower's own strategies tell nobody whose replies they did not use.
                 traffic = self._meter.traffic(server_round)
@@ -273,20 +281,7 @@ class CompressedGrid(GridWrapper):
         return RecordDict({**content, key: ArrayRecord(arrays)})
 
 
-def _is_train(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
-
-
-def _round_of(content: RecordDict) -> int:
-    """Return the round that a message's config names, as all of Flower's strategies do."""
-    for config in content.config_records.values():
-        named = config.get(_ROUND_KEY)
-        if isinstance(named, int):
-            return named
-    return 0
-
-
-def _refused(reply: Message, reason: str) -> Message:
+def _refused(reply: Message, reason: str, code: int) -> Message:
     """Return an error in a reply's place. The reason may hold what the client wrote."""
-    error = Error(_UNKNOWN_ERROR, client_text(reason))
+    error = Error(code, client_text(reason))
     return with_metadata(Message(error, reply_to=reply), reply.metadata)

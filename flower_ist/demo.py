@@ -90,7 +90,7 @@ def _plan(app: Path, strategies: Sequence[str], num_clients: int, num_rounds: in
         ValueError: with one sentence.
     """
     if find_spec("matplotlib") is None:
-        raise ValueError("The demo draws a plot: pip install 'flower-ist[plot]' first.")
+        raise ValueError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
     if num_clients > MAX_CLIENTS:
         raise ValueError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
     plan = Plan(

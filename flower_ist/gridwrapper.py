@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist._flwr import NodeInfo, Run
+
+_ROUND_KEY = "server-round"
+
+
+def category(message: Message) -> str:
+    """Return the kind of a message's type: ``train`` of ``train.my_action``."""
+    return message.metadata.message_type.split(".")[0]
+
+
+def is_train(message: Message) -> bool:
+    """Return whether a message asks for training, or answers that."""
+    return category(message) == MessageType.TRAIN
+
+
+def round_of(message: Message, default: int = 0) -> int:
+    """Return the round that a message's config names, as all of Flower's strategies do."""
+    if message.has_content():
+        for config in message.content.config_records.values():
+            named = config.get(_ROUND_KEY)
+            if isinstance(named, int):
+                return named
+    return default
 
 
 def with_content(message: Message, content: RecordDict) -> Message:

@@ -19,6 +19,9 @@ from flower_ist.clients import client_text, last_line
 from flower_ist.metrics import metric_record
 from flower_ist.wire import PACKED_KEY, Layout, WireError, decode, unpack
 
+# The code of an error that stands for a reply which came, and was refused on its way here: none of
+# Flower's own, which are small. A client that sends it itself is taken at its word.
+REFUSED_CODE = 1000
 # More examples than this are taken for a mistake where the client did not say how many it has.
 MAX_EXAMPLES = 10**8
 
@@ -57,10 +60,15 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
     """Return a good reply's tensors (read-only views) and its number of examples.
 
     Raises:
-        BadReply: the reply is an error, or lacks something, or something in it is not as it must.
+        ClientFailed: the reply is an error of the client's or of the SuperLink's.
+        BadReply: the reply lacks something, or something in it is not as it must, or it was refused
+            on its way here (:data:`REFUSED_CODE`).
     """
     if reply.has_error():
-        raise ClientFailed(f"the client failed: {last_line(reply.error.reason)}")
+        reason = last_line(reply.error.reason)
+        if reply.error.code == REFUSED_CODE:
+            raise BadReply(_uncapitalised(reason))
+        raise ClientFailed(f"the client failed: {reason}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
     records = reply.content.array_records
@@ -97,8 +105,11 @@ def _tensors(record: ArrayRecord, layout: Layout) -> dict[str, NDArray[Any]]:
             raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
         return {name: decode(arrays[name], *expected) for name, expected in layout.items()}
     except WireError as err:
-        text = str(err).rstrip(".")
-        raise BadReply(text[0].lower() + text[1:]) from err
+        raise BadReply(_uncapitalised(str(err).rstrip("."))) from err
+
+
+def _uncapitalised(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _examples(content: RecordDict, expected: Expected) -> float:

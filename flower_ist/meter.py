@@ -7,6 +7,10 @@ Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
 
 What is counted is measured on each message's serialised objects (see :func:`wire.wire_bytes`), not
 computed from shapes.
+
+A client uploads its reply even when its round has closed. Flower never fetches such a reply; the
+meter does, before and after each later exchange, counts its bytes in the round that is then open,
+and throws it away.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.clients import in_its_stead, last_line
-from flower_ist.gridwrapper import GridWrapper
+from flower_ist.gridwrapper import GridWrapper, category, is_train, round_of
 from flower_ist.metrics import finite
 from flower_ist.wire import payload_bytes, wire_bytes
 
@@ -31,8 +35,9 @@ INPUT_METRICS = {
     "token-bytes": "token_bytes",
     "examples-trained": "examples",
 }
-_ROUND_KEY = "server-round"
 _MOST = 2.0**53
+# So many unanswered messages are remembered at most; of more, the last ones sent.
+_MOST_UNANSWERED = 1000
 
 
 @dataclass
@@ -91,13 +96,20 @@ class RoundTraffic:
 
 
 class MeteredGrid(GridWrapper):
-    """Pass everything on to another Grid and count it by round, node, direction and type."""
+    """Pass everything on to another Grid and count it by round, node, direction and type.
+
+    Late replies to messages of :meth:`send_and_receive` are counted as the module says; those to
+    messages that were pushed are their sender's to pull. No reply is waited for, but one whose
+    upload has begun is fetched to its end, as with all of Flower's grids.
+    """
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
         self.started = time.monotonic()
         self._round = 0
         self.rounds: dict[int, RoundTraffic] = {}
+        # message id -> when the message, and with it a reply, expires (seconds since 1970)
+        self._unanswered: dict[str, float] = {}
 
     def begin_round(self, server_round: int) -> None:
         """Count messages that name no round of their own (queries) to this one from now on."""
@@ -125,26 +137,48 @@ class MeteredGrid(GridWrapper):
         """Count messages, send them, wait for the replies and count those."""
         messages = list(messages)
         self._count_down(messages)
+        self._count_late()
         start = time.monotonic()
         replies = list(self._grid.send_and_receive(messages, timeout=timeout))
         end = time.monotonic()
         replies = _attributed(replies, messages)
         if messages:
             traffic = self.traffic(self._round)
-            if _is_train(messages[0]):
+            if is_train(messages[0]):
                 traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
                 traffic.trained_at = end
                 traffic.train_seconds += end - start
-            elif _category(messages[0]) == MessageType.EVALUATE:
+            elif category(messages[0]) == MessageType.EVALUATE:
                 traffic.evaluate_seconds += end - start
         self._count_up(replies)
+        self._count_late()
+        self._remember_unanswered(messages, replies)
         return replies
+
+    def _count_late(self) -> None:
+        """Fetch replies to closed rounds that are there by now, for their bytes only."""
+        now = time.time()
+        self._unanswered = {i: end for i, end in self._unanswered.items() if end > now}
+        if not self._unanswered:
+            return
+        for reply in self._grid.pull_messages(list(self._unanswered)):
+            self._unanswered.pop(reply.metadata.reply_to_message_id, None)
+            self._count_bytes_up(reply)
+
+    def _remember_unanswered(self, messages: list[Message], replies: list[Message]) -> None:
+        answered = {reply.metadata.reply_to_message_id for reply in replies}
+        for message in messages:
+            metadata = message.metadata
+            if metadata.message_id and metadata.message_id not in answered:
+                self._unanswered[metadata.message_id] = metadata.created_at + metadata.ttl
+        for message_id in list(self._unanswered)[:-_MOST_UNANSWERED]:
+            del self._unanswered[message_id]
 
     def _count_down(self, messages: list[Message]) -> None:
         # FedAvg sends one content to all clients: its objects are serialised once for the count.
         shared: dict[int, tuple[int, int]] = {}
         for message in messages:
-            self._round = _round_of(message, self._round)
+            self._round = round_of(message, self._round)
             key = id(message.content)
             if key not in shared:
                 shared[key] = (wire_bytes(message), payload_bytes(message))
@@ -156,29 +190,33 @@ class MeteredGrid(GridWrapper):
                 message.metadata.message_type,
                 Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
             )
-            if _is_train(message):
+            if is_train(message):
                 traffic.selected.add(node_id)
 
     def _count_up(self, replies: list[Message]) -> None:
         traffic = self.traffic(self._round)
         for reply in replies:
             node_id = reply.metadata.src_node_id
-            if not in_its_stead(reply):  # else nothing came from the client
-                traffic.count(
-                    node_id,
-                    reply.metadata.message_type,
-                    Traffic(
-                        wire_bytes_up=wire_bytes(reply),
-                        payload_bytes_up=payload_bytes(reply),
-                        messages_up=1,
-                    ),
-                )
-            if _is_train(reply):
+            self._count_bytes_up(reply)
+            if is_train(reply):
                 if reply.has_error():
                     traffic.failures[node_id] = last_line(reply.error.reason)
                 else:
                     traffic.replied.add(node_id)
                     _add_inputs(traffic, reply.content)
+
+    def _count_bytes_up(self, reply: Message) -> None:
+        if in_its_stead(reply):
+            return  # nothing came from the client
+        self.traffic(self._round).count(
+            reply.metadata.src_node_id,
+            reply.metadata.message_type,
+            Traffic(
+                wire_bytes_up=wire_bytes(reply),
+                payload_bytes_up=payload_bytes(reply),
+                messages_up=1,
+            ),
+        )
 
 
 def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
@@ -193,25 +231,6 @@ def _attributed(replies: list[Message], messages: list[Message]) -> list[Message
         else reply
         for reply in replies
     ]
-
-
-def _category(message: Message) -> str:
-    """Return the kind of a message type such as ``train`` or ``train.my_action``."""
-    return message.metadata.message_type.split(".")[0]
-
-
-def _is_train(message: Message) -> bool:
-    return _category(message) == MessageType.TRAIN
-
-
-def _round_of(message: Message, current: int) -> int:
-    """Return the round that a message's config names, as all of Flower's strategies do."""
-    if message.has_content():
-        for config in message.content.config_records.values():
-            named = config.get(_ROUND_KEY)
-            if isinstance(named, int):
-                return named
-    return current
 
 
 def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.gridwrapper import GridWrapper, with_content
+from flower_ist.gridwrapper import GridWrapper, category, with_content
 from flower_ist.packing import layout_of, pack
 from flower_ist.token_prior import TokenPrior
 
@@ -98,4 +98,4 @@ class PriorGrid(GridWrapper):
 
 def _has_prior(message: Message) -> bool:
     """Return whether a message is of a type, such as ``train`` or ``train.my_action``, with it."""
-    return message.metadata.message_type.split(".")[0] in _WITH_PRIOR
+    return category(message) in _WITH_PRIOR

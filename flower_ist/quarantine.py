@@ -1,8 +1,8 @@
 """Leave out clients whose replies were refused again and again.
 
 What counts is what a client sent: arrays of a wrong shape, values that are not finite, a number of
-examples above its own word, an update far larger than the others'. So many faults in a row and it
-is asked no more.
+examples above its own word, an update far larger than the others', or bytes that cannot be decoded
+(:data:`flower_ist.judge.REFUSED_CODE`). So many faults in a row and it is asked no more.
 
 An error, a timeout or a lost connection is no fault. It brings nothing into the model, a hostile
 client gains nothing by it, and devices with bad links would be the first to go; such a round leaves

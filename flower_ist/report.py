@@ -172,7 +172,9 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("Plots need matplotlib: pip install 'flower-ist[plot]'.") from None
+        raise ValueError(
+            "Plots need matplotlib: in the checkout, pip install -e '.[plot]'."
+        ) from None
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for folder in folders:

@@ -2,7 +2,8 @@
 
 The rule: a reply counts if it is there when its round closes, and all good replies of one slice
 that are there are averaged. Flower's ``Grid.send_and_receive`` closes at its timeout and never
-fetches what comes later, so a late reply is dropped, whatever strategy runs.
+fetches what comes later, so a late reply is dropped, whatever strategy runs. Its bytes were sent
+all the same: :class:`flower_ist.meter.MeteredGrid` around this grid counts them.
 
 Left at that, who is late once may be late for ever: messages wait for a client up to 12 hours, and
 a client that was away works through those of closed rounds first. :class:`DeadlineGrid` lets a
@@ -18,11 +19,12 @@ import hashlib
 import time
 from collections.abc import Iterable
 
-from flwr.app import Message, MessageType
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flower_ist.clients import LIFE_AFTER_TIMEOUT
-from flower_ist.gridwrapper import GridWrapper
+from flower_ist.gridwrapper import GridWrapper, is_train
+from flower_ist.prior_grid import PRIOR_RECORD
 
 _POLL_SECONDS = 1.0
 
@@ -31,11 +33,12 @@ class DeadlineGrid(GridWrapper):
     """A Grid whose messages expire with their round, and whose rounds may close early.
 
     Closing early, training is over as soon as each distinct piece of work that was sent has a reply
-    without an error, and ``min_replies`` are there. Pieces are told apart by their arrays: clients
-    of one slice get the same ones, and all clients of FedAvg do. Who is asked once too often for a
-    slice is thus not waited for. Which replies those are depends on the clients' speed, so such a
-    run cannot be repeated bit for bit. A client that is still busy with a closed round answers that
-    one before the next.
+    without an error, and ``min_replies`` are there. Pieces are told apart by the model's arrays:
+    clients of one slice get the same ones, and all clients of FedAvg do. Who is asked once too
+    often for a slice is thus not waited for. A message without such arrays, as one that asks for
+    statistics, is a piece of its own: nobody else can answer it. Which replies those are depends on
+    the clients' speed, so such a run cannot be repeated bit for bit. A client that is still busy
+    with a closed round answers that one before the next.
 
     Args:
         grid: the grid to wrap.
@@ -63,14 +66,18 @@ class DeadlineGrid(GridWrapper):
                 # The time since a message was made is part of its life.
                 age = time.time() - message.metadata.created_at
                 message.metadata.ttl = age + timeout + LIFE_AFTER_TIMEOUT
-        if self.close_early and messages and _is_train(messages[0]):
+        if self.close_early and messages and is_train(messages[0]):
             return self._until_enough(messages, timeout)
         return self._grid.send_and_receive(messages, timeout=timeout)
 
     def _until_enough(self, messages: list[Message], timeout: float | None) -> list[Message]:
         start = time.monotonic()
-        self._grid.push_messages(messages)
-        piece_of = {message.metadata.message_id: _piece(message) for message in messages}
+        pieces = [_piece(message) for message in messages]
+        self._grid.push_messages(messages)  # which gives them their ids
+        piece_of = {
+            message.metadata.message_id: piece
+            for message, piece in zip(messages, pieces, strict=True)
+        }
         waiting, good = set(piece_of), set[str]()
         replies: list[Message] = []
         while True:
@@ -86,14 +93,17 @@ class DeadlineGrid(GridWrapper):
             time.sleep(_POLL_SECONDS)
 
 
-def _is_train(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
-
-
 def _piece(message: Message) -> bytes:
-    """Return what tells one piece of work from another: a digest of the message's arrays."""
+    """Return what tells one piece of work from another: a digest of the model's arrays.
+
+    The token prior is none of them: it goes to those clients of a slice that do not hold it yet.
+    """
+    records = message.content.array_records
+    work = [record for key, record in records.items() if key != PRIOR_RECORD]
+    if not work:
+        return str(message.metadata.dst_node_id).encode()
     digest = hashlib.blake2b(digest_size=16)
-    for record in message.content.array_records.values():
+    for record in work:
         for name, array in record.items():
             digest.update(f"{name} {array.dtype} {array.shape};".encode())
             digest.update(array.data)

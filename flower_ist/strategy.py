@@ -62,7 +62,9 @@ class SubmodelStrategy(FedAvg):
             None: as many as there are shares, or else as clients are sampled (at most the smallest
             width). A function of the server round gives each round its own, which may grow or
             shrink; it goes without shares. With more clients than slices several clients train the
-            same slice and are averaged; with fewer, some slices rest for a round.
+            same slice and are averaged; with fewer, some slices rest for a round. Where slices
+            stay the same for good (``ist-fixed``) all of them are trained equally often then: of
+            K rounds with n clients each is in n.
         shares: K relative sizes of the slices; equal if None. Which client gets which slice is
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
@@ -365,9 +367,12 @@ class SubmodelStrategy(FedAvg):
             if self.member.disjoint:
                 shares = disjoint_shares(shares)
         slots = self.member.draw(self.seed, server_round, self.axes.widths, shares)
+        if self.member.ensemble and len(clients) < num_slices:
+            turns = slice_turns(self.seed, server_round, num_slices, len(clients))
+            slots = [slots[k] for k in turns]
         _log.info("configure_train: %d clients on %d slices", len(clients), num_slices)
         return {
-            clients[position].node_id: slots[turn % num_slices]
+            clients[position].node_id: slots[turn % len(slots)]
             for turn, position in enumerate(order)
         }
 
@@ -384,6 +389,28 @@ class SubmodelStrategy(FedAvg):
         )
         tensors, examples = judge_reply(reply, expected)
         return Returned(indices, tensors, examples if self.member.weighted else 1.0)
+
+
+def slice_turns(
+    seed: int, server_round: int, num_slices: int, num_clients: int
+) -> NDArray[np.intp]:
+    """Return which of K slices that never change are trained in a round by fewer clients.
+
+    They are taken by turns, in an order that is drawn anew every K rounds. With n clients in each
+    of these rounds every slice has n turns; where n varies, all have equally many on average.
+
+    Args:
+        seed: of the run.
+        server_round: at least 1.
+        num_slices: K.
+        num_clients: n, below K.
+
+    Returns:
+        (n,) numbers of slices, each once.
+    """
+    epoch, turn = divmod(server_round - 1, num_slices)
+    order = permutation(seed, epoch, "slices", num_slices)
+    return order[(turn * num_clients + np.arange(num_clients)) % num_slices]
 
 
 class ISTStrategy(SubmodelStrategy):

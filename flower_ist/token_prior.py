@@ -56,7 +56,7 @@ class ClassGaussians:
 
     shares: Floats
     means: Floats
-    factor: NDArray[np.floating[Any]]
+    factor: Floats
 
     def shortfall(self, label_counts: NDArray[np.integer]) -> tuple[float, NDArray[np.float64]]:
         """Return how much a client's classes differ from the whole, and what it lacks.
@@ -79,21 +79,18 @@ class ClassGaussians:
         lacking = lacking if lacking.sum() > 0 else whole
         return min(share, 1.0), lacking / lacking.sum()
 
-    def draw(
-        self, classes: NDArray[np.integer], generator: np.random.Generator, factor: Floats
-    ) -> Floats:
+    def draw(self, classes: NDArray[np.integer], generator: np.random.Generator) -> Floats:
         """Draw one virtual standardised token for each class given.
 
         Args:
             classes: (n,).
             generator: the source of chance.
-            factor: ``self.factor`` in float32, so that it is not widened for every batch.
 
         Returns:
             (n, D) float32.
         """
         noise = generator.standard_normal((len(classes), self.means.shape[1]), dtype=np.float32)
-        virtual: Floats = self.means[classes] + noise @ factor.T
+        virtual: Floats = self.means[classes] + noise @ self.factor.T
         return virtual
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
@@ -17,7 +16,6 @@ from flower_ist.checkpoint import Checkpoint
 from flower_ist.clients import AdmittingGrid, Client, Roster
 from flower_ist.closed_form_strategy import METHODS
 from flower_ist.compressed_grid import compressed
-from flower_ist.demo_tokens import test_shard
 from flower_ist.event_log import event_log
 from flower_ist.meter import MeteredGrid
 from flower_ist.model import initial_weights
@@ -27,10 +25,10 @@ from flower_ist.resume import ResumedStrategy
 from flower_ist.stragglers import DeadlineGrid
 from flower_ist.strategy_state import load_strategy_state
 from flower_ist.token_prior import TokenPrior
-from flower_ist.tokens import TokenShard, open_shard, test_folder
+from flower_ist.tokens import TokenShard
 from flower_ist.weight_average import WeightAverage
 from server_app.admission import meet_clients, why_not
-from server_app.head_start import head_start
+from server_app.head_start import NewcomerCheck, head_start
 from server_app.local_steps import local_steps
 from server_app.output import MODEL_FILE, output_folder
 from server_app.round_model import RoundModel
@@ -38,7 +36,7 @@ from server_app.run_folder import RunFolder
 from server_app.schedules import scheduled
 from server_app.settings import Settings
 from server_app.strategies import build_strategy, check_strategy, model_dims
-from server_app.validation import score_on, split_shard
+from server_app.validation import score_on, server_shard, split_shard
 
 # A client answers its first question once its process has imported torch.
 _ANSWER_SECONDS = 60.0
@@ -55,8 +53,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     settings = Settings.from_run_config(context.run_config)
     check_strategy(settings)
-    data = settings.data_dir
-    shard = open_shard(test_folder(Path(data)), verify=True) if data else test_shard()
+    shard = server_shard(settings.data_dir)
     folder = output_folder(settings, context.run_id)
     with RunFolder(folder, settings, shard) as run:
         if not run.is_finished():
@@ -77,9 +74,8 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     clients = meet_clients(meter, roster, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
-    asked = AdmittingGrid(meter, roster, check)
     shape = (shard.meta.dim, shard.meta.num_classes)
-    start = head_start(settings, run.path, run.checkpoint is not None, asked, roster, shape, score)
+    start = head_start(settings, run.path, run.clients_met, meter, check, roster, shape, score)
     strategy = build_strategy(settings, dims, roster, score)
     average = WeightAverage(settings.average_rounds) if settings.average_rounds else None
     rounds = scheduled(strategy, settings)
@@ -95,7 +91,8 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             "seed": settings.seed,
         }
     )
-    admitted = AdmittingGrid(_small(meter, start.prior, settings, roster), roster, check)
+    small = _small(meter, start.prior, settings, roster)
+    admitted = AdmittingGrid(small, roster, NewcomerCheck(check, start))
     model = RoundModel(settings, start, strategy, average, meter, test, validation)
     log = run.open_log()
     start.save(run.path)

@@ -65,7 +65,8 @@ class RoundModel:
         if self.validation is not None:
             found = evaluate_arrays(self.net, self.validation, self.start.blend)
             metrics["validation_accuracy"] = found[0]
-        asked = len(self.meter.traffic(server_round).selected)
+        # Round 0 asks for statistics at most: its clients train nothing.
+        asked = len(self.meter.traffic(server_round).selected) if server_round > 0 else 0
         parts = {"ensemble_accuracy": self.test, "ensemble_validation_accuracy": self.validation}
         metrics.update(ensemble_accuracies(self.strategy, asked, self.net, parts, self.start.blend))
         return metrics

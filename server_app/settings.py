@@ -10,7 +10,7 @@ from server_app.settings_check import faults
 
 
 class SettingsError(ValueError):
-    """A setting is unknown, missing, or of no use; the text names its key."""
+    """A setting is missing or of no use; the text names its key."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,13 @@ class Settings:
 
     Attributes:
         strategy: a name in :data:`server_app.strategies.BUILDERS`.
-        num_rounds: server rounds.
+        num_rounds: server rounds; closed forms need 1, further ones send nothing.
         num_slices: K, slices that the hidden neurons are divided into; 0: as many as clients.
         slices_schedule: K by round, comma-separated: ``8,4,2`` holds for equal stretches of the
             rounds, so that slices grow (strategies with disjoint slices that are drawn anew). Where
             there are more slices than clients some rest for a round. Empty: ``num_slices`` always.
-        shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); empty: equal.
+        shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); needs
+            ``num_slices``, one number a slice. Empty: equal.
         capacities: share of the hidden neurons that each client can hold, comma-separated, for the
             clients in the order of their names; they repeat if there are more clients. Some
             sub-model strategies need them, some refuse them. Empty: slices decide.
@@ -33,7 +34,8 @@ class Settings:
             strategies always make a linear head.
         local_epochs: how often the median client passes over its own examples in a round. The
             steps of a round follow from it once a run, the same for all clients
-            (:mod:`server_app.local_steps`).
+            (:mod:`server_app.local_steps`). Not used where ``local_steps`` is above 0 or
+            ``steps_schedule`` is set.
         local_steps: optimiser steps that a client takes in a round; 0: ``local_epochs`` decides.
         steps_schedule: the same by round, comma-separated: ``480,160,40`` holds for equal stretches
             of the rounds, whatever ``local_steps`` and ``local_epochs`` say. Empty: they decide.
@@ -64,8 +66,9 @@ class Settings:
             ``median`` or ``trimmed-mean``.
         norm_bound: a reply whose update is more than so many times the round's median is refused
             (sub-models); at least 1, or 0: no bound.
-        max_examples: a reply that counts more examples is refused (sub-models), and a client that
-            says so has no part in the median of ``local_epochs``.
+        max_examples: a reply that counts more examples is refused (sub-models, closed forms, and
+            the statistics before the first round), and a client that says so has no part in the
+            median of ``local_epochs``.
         quarantine_after: faulty replies in a row after which a client is asked no more
             (sub-models); 0: never.
         quarantine_rounds: how many rounds that lasts; 0: the rest of the run.
@@ -85,13 +88,14 @@ class Settings:
         validation_share: share of the server's test shard that is set apart for validation, drawn
             by seed within each class; ``accuracy`` is of the rest. 0: nothing is set apart.
         fraction_train: share of the connected clients that train in a round. Sub-model strategies
-            ask every client once before any twice.
+            ask every client once before any twice; closed forms ask all.
         min_train_nodes: fewest clients, and fewest good replies, in a round.
-        min_available_nodes: clients that must be connected before anything starts.
+        min_available_nodes: clients that must be connected before anything starts; or
+            ``min_train_nodes``, if that is more.
         node_timeout: seconds to wait for them, and if above 60, for their first answers.
-        round_timeout: seconds to wait for a round's replies.
+        round_timeout: seconds to wait for a round's replies, training included.
         close_early: end a round's training as soon as every slice has a reply, where more clients
-            train than there are slices (sub-models with ``num-slices``).
+            train than there are slices (sub-models with ``num_slices`` or ``slices_schedule``).
         data_dir: absolute folder with the shards ``client-0``, ``client-1``, ... (simulation) and
             ``test`` (the server's); empty: the embedded demo tokens.
         output_dir: absolute folder for this run's log, settings and model; empty: a new folder

@@ -60,7 +60,9 @@ def _numbers(settings: Settings) -> Iterator[str]:
     above = {"local-epochs": settings.local_epochs, "learning-rate": settings.learning_rate}
     for key, number in above.items():
         if not 0 < number < math.inf:
-            yield f"{key!r} is {number}, but must be above 0."
+            hint = "; to set the steps yourself, leave it as it is and set 'local-steps'"
+            hint = hint if key == "local-epochs" else ""
+            yield f"{key!r} is {number}, but must be above 0{hint}."
     if not 0 <= settings.final_learning_rate <= settings.learning_rate:
         yield (
             f"'final-learning-rate' is {settings.final_learning_rate}, but must be at least 0 and "
@@ -180,9 +182,10 @@ def _folders(settings: Settings) -> Iterator[str]:
     """Yield what is wrong with the folders of data and output."""
     for key, folder in (("data-dir", settings.data_dir), ("output-dir", settings.output_dir)):
         if folder and not Path(folder).is_absolute():
+            tilde = ", and `~` is not expanded" if folder.startswith("~") else ""
             yield (
                 f"{key!r} is {folder!r}, but must be an absolute path: the server does not run in "
-                "the folder that you start it from."
+                f"the folder that you start it from{tilde}."
             )
     if settings.resume and not settings.output_dir:
         yield (

@@ -77,6 +77,7 @@ def _closed_form(
         method=settings.strategy,
         penalties=settings.penalties(),
         score=score,
+        max_examples=settings.max_examples,
         node_timeout=settings.node_timeout,
         roster=roster,
         min_train_nodes=settings.min_train_nodes,

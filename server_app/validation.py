@@ -1,16 +1,36 @@
-"""Set a part of the server's test shard apart for choices that must not see the test data."""
+"""The server's test shard, and a part of it set apart for choices that must not see the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.closed_form import Head
+from flower_ist.demo_tokens import test_shard
 from flower_ist.evaluation import evaluate_arrays
-from flower_ist.tokens import TokenShard
+from flower_ist.tokens import TokenShard, open_shard, test_folder
 from server_app.settings import SettingsError
+
+
+def server_shard(data_dir: str) -> TokenShard:
+    """Open the test shard of a data folder and verify it; without a folder, the demo's.
+
+    Raises:
+        SettingsError: the folder holds none.
+        ShardError: it is damaged.
+    """
+    if not data_dir:
+        return test_shard()
+    path = test_folder(Path(data_dir))
+    if not path.exists():
+        raise SettingsError(
+            f"'data-dir' is {data_dir!r}, but holds no shard {path.name!r}: give the folder that "
+            "prep wrote with --out, made without --test-share 0."
+        )
+    return open_shard(path, verify=True)
 
 
 def split_rows(

@@ -134,6 +134,9 @@ def test_wrong_arguments_are_usage_errors(arguments):
         (["--help"], ["Independent Subnetwork Training", "demo", "report"]),
         (["demo", "--help"], ["--out", "--strategies", "--clients", "--rounds", "flwr run"]),
         (["report", "--help"], ["--format", "--plot", "run.jsonl", "bytes on the wire"]),
+        # Of arguments, which some versions of click lose.
+        (["predict", "--help"], ["Token shard to classify."]),
+        (["report", "--help"], ["Run folders, or run.jsonl files."]),
     ],
 )
 def test_help(arguments, texts):

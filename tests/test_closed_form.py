@@ -13,11 +13,9 @@ from sklearn.linear_model import Ridge
 from flower_ist.class_mean_heads import class_means_head, fedcof_head
 from flower_ist.closed_form import (
     Statistics,
-    cross_validation_errors,
     full_gram,
     ridge,
     ridge_head,
-    ridge_path,
     ridge_system,
     statistics_layout,
 )
@@ -89,14 +87,6 @@ def test_scikit_learn_finds_the_same_weights():
     model.fit(np.column_stack([tokens, np.ones(80)]).astype(np.float64), np.eye(3)[labels])
     found = ridge(*ridge_system(statistics_of(tokens, labels, 3)), 2.5)
     np.testing.assert_allclose(found, model.coef_.T, rtol=1e-9, atol=1e-12)
-
-
-def test_the_path_solves_for_each_penalty():
-    generator = np.random.default_rng(1)
-    tokens, labels = generator.normal(size=(30, 8)), generator.integers(0, 4, 30)
-    a, b = ridge_system(statistics_of(tokens, labels, 4))
-    for penalty, w in zip([1e-3, 1.0, 1e4], ridge_path(a, b, [1e-3, 1.0, 1e4]), strict=True):
-        np.testing.assert_allclose((a + penalty * np.eye(9)) @ w, b, atol=1e-9)
 
 
 def hard_tokens(dim=64, count=6000, num_classes=5, seed=3):
@@ -292,36 +282,3 @@ def test_real_tokens_always_fit_their_gram_matrix(dtype, spread):
     tokens = 5000.0 + 100.0 * labels[:, None] + spread * generator.standard_normal((60, 8))
     told = over_the_wire(statistics_of(tokens, labels, 3), dtype)
     assert told.why_implausible(60, 1e4) == ""
-
-
-@pytest.mark.parametrize("count", [12, 40, 400])
-def test_cross_validation_from_sums_is_that_from_tokens(count):
-    """Golub, Heath & Wahba's definition, with the matrix H that makes predictions of labels."""
-    generator = np.random.default_rng(count)
-    labels = np.arange(count) % 3
-    tokens = generator.standard_normal((count, 9)) + np.eye(3, 9)[labels]
-    penalties = [0.01, 1.0, 30.0, 1e4]
-    a, b = ridge_system(statistics_of(tokens, labels, 3))
-    x, y = np.c_[tokens, np.ones(count)], np.eye(3)[labels]
-    for penalty, found in zip(
-        penalties, cross_validation_errors(a, b, count, penalties), strict=True
-    ):
-        left = np.eye(count) - x @ np.linalg.solve(x.T @ x + penalty * np.eye(10), x.T)
-        expected = count * ((left @ y) ** 2).sum() / np.trace(left) ** 2
-        assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_few_noisy_tokens_get_a_large_penalty():
-    """With 60 tokens of 40 noisy coordinates a small penalty learns them by heart."""
-    generator = np.random.default_rng(0)
-    penalties = [1e-3, 1.0, 30.0, 1000.0]
-
-    def chosen(count: int) -> float:
-        labels = np.arange(count) % 2
-        tokens = generator.standard_normal((count, 40)) + 0.3 * labels[:, None]
-        a, b = ridge_system(statistics_of(tokens, labels))
-        errors = cross_validation_errors(a, b, count, penalties)
-        return penalties[int(np.argmin(errors))]
-
-    assert chosen(60) >= 30.0
-    assert chosen(60_000) < chosen(60)

@@ -52,6 +52,16 @@ def test_what_is_no_plan_is_refused(text):
         ({"sweep": {"num-rounds": (1, 2)}}, "'num-rounds' is set by --rounds"),
         ({"sweep": {"batch-size": (1, 2)}}, "both set and swept"),
         ({"sweep": {"local-steps": (1, 1)}}, "a value twice"),
+        (
+            {"sweep": {"local-epochs": (3, 6)}, "settings": {"local-steps": 80}},
+            "'local-epochs' has no effect with 'local-steps' above 0: leave one out",
+        ),
+        ({"sweep": {"local-epochs": (3, 6), "local-steps": (0, 80)}}, "leave one out"),
+        ({"settings": {"local-epochs": 6, "local-steps": 80}}, "leave one out"),
+        (
+            {"settings": {"local-epochs": 6}, "sweep": {"local-steps": (20, 80)}},
+            "leave one out",
+        ),
         ({"capacity": (0.5, 0.0)}, "above 0 and at most 1"),
     ],
 )
@@ -59,6 +69,18 @@ def test_plans_that_are_refused(changes: dict[str, Any], sentence: str):
     PLAN.check()
     with pytest.raises(PlanError, match=sentence):
         replace(PLAN, **changes).check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sweep": {"local-epochs": (3, 6)}, "settings": {"local-steps": 0}},
+        {"settings": {"local-epochs": 6}, "sweep": {"local-steps": (0, 80)}},  # 6 epochs or 80
+        {"settings": {"local-epochs": 6, "local-steps": 0}},
+    ],
+)
+def test_epochs_without_steps_are_no_contradiction(changes: dict[str, Any]):
+    replace(PLAN, **changes).check()
 
 
 def test_a_comparison_is_extended_by_strategies_and_seeds():
@@ -127,6 +149,14 @@ def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():
     ]
     assert grid(plan, "ridge") == [{"ridge-penalties": 1}, {"ridge-penalties": 10}]
     assert grid(PLAN, "ist") == [{}]
+
+
+def test_what_a_strategy_does_not_use_is_not_varied_for_it():
+    sweep = {"num-slices": (2, 4), "merge-rule": ("mean", "median"), "replay": (False, True)}
+    plan = replace(PLAN, sweep=sweep)
+    assert len(grid(plan, "ist")) == 8
+    assert grid(plan, "fedavg") == [{"replay": False}, {"replay": True}]
+    assert grid(plan, "ridge") == [{}]
 
 
 def test_the_names_of_runs():

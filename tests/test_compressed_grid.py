@@ -34,6 +34,7 @@ from flower_ist.compressed_grid import CompressedGrid, compressed
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.gridwrapper import GridWrapper
 from flower_ist.inprocess import InProcessGrid, run_in_process
+from flower_ist.judge import REFUSED_CODE
 from flower_ist.meter import MeteredGrid
 from flower_ist.model import initial_weights, mlp_shapes
 from flower_ist.packing import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, WireError, layout_of, pack
@@ -354,6 +355,28 @@ def test_a_second_answer_is_an_error_and_does_not_undo_the_first():
     assert [reply.has_error() for reply in found] == [False, True, False, True]
     assert "answered twice" in found[1].error.reason
     assert len(meter.traffic(1).replied) == 2
+
+
+def test_what_was_sent_is_forgotten_with_its_round():
+    """Nodes that come and go would leave a model behind each."""
+    grid = CompressedGrid(SilentGrid(3), "int8", "int8")
+    messages = list(FedAvg(**FEW).configure_train(1, model()[1], ConfigRecord(), grid))
+    assert list(grid.send_and_receive(messages)) == []
+    assert grid._sent == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (spoilt(cut), True),
+        (spoilt(plain), True),
+        (lambda m: [Message(Error(7, "boom"), reply_to=m)], False),
+        (lambda m: [Message(Error(2, "no flower-ist.flat.1"), reply_to=m)], False),
+    ],
+)
+def test_a_refused_reply_is_told_from_a_client_that_failed(answer, refused):
+    for reply in answers(answer)[0]:
+        assert (reply.error.code == REFUSED_CODE) == refused
 
 
 def test_pushed_messages_are_compressed_too():

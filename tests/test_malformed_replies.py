@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flower_ist.judge import REFUSED_CODE
 from flower_ist.meter import MeteredGrid
 from flower_ist.recorder import RoundRecorder
 from flower_ist.wire import PACKED_KEY, layout_of, pack, round_trip
@@ -60,9 +61,8 @@ def any_reply(draw, message):
     """A reply in which anything may be wrong, from an error to a single NaN in a good slice."""
     kind = draw(st.integers(0, 9))
     if kind == 0:
-        return Message(
-            Error(draw(st.integers(0, 99)), draw(st.text(max_size=50))), reply_to=message
-        )
+        code = draw(st.integers(0, 9) | st.just(REFUSED_CODE))
+        return Message(Error(code, draw(st.text(max_size=50))), reply_to=message)
     content = RecordDict()
     good = arrays_of(message)
     arrays = {name: Array(np.ascontiguousarray(tensor)) for name, tensor in good.items()}

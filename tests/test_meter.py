@@ -9,11 +9,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from faulty import FaultyGrid
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from tiny import REPORT, WEIGHTS, NotingGrid, model, tiny_app
 
+from flower_ist import meter as meter_module
 from flower_ist.clients import Roster
 from flower_ist.meter import MeteredGrid, Traffic
 
@@ -168,3 +170,110 @@ def test_nothing_sent_is_nothing_counted():
     meter = MeteredGrid(NotingGrid(tiny_app(), 1))
     assert list(meter.send_and_receive([])) == []
     assert meter.traffic(0).total == Traffic()
+
+
+class Pulled(FaultyGrid):
+    """A grid that notes which replies are asked for; clients are told by their position."""
+
+    def __init__(self, num_clients: int, seconds: dict[int, float]) -> None:
+        super().__init__(tiny_app(), num_clients)
+        self.delay = lambda message: seconds.get(self.nodes.index(message.metadata.dst_node_id), 0)
+        self.pulled: list[list[str]] = []
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.pulled.append(list(message_ids))
+        return super().pull_messages(self.pulled[-1])
+
+    def training(self, server_round: int) -> list[Message]:
+        content = RecordDict(
+            {"arrays": model(), "config": ConfigRecord({"server-round": server_round})}
+        )
+        return [Message(content, node, "train") for node in self.nodes]
+
+
+def two_rounds(seconds: dict[int, float]) -> tuple[Pulled, MeteredGrid]:
+    """Play two rounds of 10 s; the seconds are those of round 1, and round 2 takes none."""
+    grid = Pulled(3, seconds)
+    meter = MeteredGrid(grid)
+    for server_round in (1, 2):
+        list(meter.send_and_receive(grid.training(server_round), timeout=10))
+        grid.delay = lambda _: 0.0
+    return grid, meter
+
+
+def test_a_late_reply_is_counted_where_it_is_fetched():
+    """Client 1 takes 15 s of round 1's 10: both its replies are there at second 15, in round 2.
+
+    All that crossed the wire is what crosses it if nobody is late.
+    """
+    grid, meter = two_rounds({1: 15.0})
+    _, in_time = two_rounds({})
+    first, second = meter.traffic(1), meter.traffic(2)
+    assert (first.total.messages_up, first.total.payload_bytes_up) == (2, 2 * 32)
+    assert (second.total.messages_up, second.total.payload_bytes_up) == (4, 4 * 32)
+    assert second.by_node[grid.nodes[1]].messages_up == 2
+    assert second.by_type["train"].messages_up == 4
+    both, expected = Traffic(), Traffic()
+    for server_round in (1, 2):
+        both.add(meter.traffic(server_round).total)
+        expected.add(in_time.traffic(server_round).total)
+    assert both == expected
+
+
+def test_a_late_reply_changes_no_other_figure():
+    grid, meter = two_rounds({1: 15.0})
+    assert meter.traffic(1).replied == {grid.nodes[0], grid.nodes[2]}
+    assert meter.traffic(1).inputs["examples"] == 2 * 20
+    assert meter.traffic(2).replied == set(grid.nodes)
+    assert meter.traffic(2).inputs["examples"] == 3 * 20
+
+
+def test_what_comes_between_two_rounds_is_fetched_before_the_next():
+    """What comes after the last exchange is not: nobody asks for it."""
+    grid = Pulled(3, {1: 15.0})
+    meter = MeteredGrid(grid)
+    list(meter.send_and_receive(grid.training(1), timeout=10))
+    grid.now = 20.0
+    assert meter.traffic(1).total.messages_up == 2
+    meter.begin_round(2)
+    assert list(meter.send_and_receive([])) == []
+    assert meter.traffic(2).total.messages_up == 1
+    assert meter.traffic(2).total.payload_bytes_up == 32
+    assert meter.traffic(2).replied == set()
+
+
+def test_a_late_reply_is_fetched_once_and_no_error_of_the_superlinks_is_counted():
+    grid = Pulled(2, {})
+    grid.dies = lambda message: message.metadata.dst_node_id == grid.nodes[0]
+    meter = MeteredGrid(grid)
+    messages = grid.training(1)
+    list(meter.send_and_receive(messages, timeout=10))
+    grid.now = 60.0
+    before = asdict(meter.traffic(1).total)
+    for expected in ([messages[0].metadata.message_id], None, None):
+        grid.pulled.clear()
+        list(meter.send_and_receive([], timeout=10))
+        assert grid.pulled[0] == (expected or [])
+    assert asdict(meter.traffic(1).total) == before
+
+
+def test_what_has_expired_is_asked_for_no_more():
+    grid = Pulled(2, {0: math.inf, 1: math.inf})
+    meter = MeteredGrid(grid)
+    messages = grid.training(1)
+    messages[0].metadata.ttl = 1e-9
+    list(meter.send_and_receive(messages, timeout=10))
+    grid.pulled.clear()
+    list(meter.send_and_receive([], timeout=10))
+    assert grid.pulled[0] == [messages[1].metadata.message_id]
+
+
+def test_so_many_unanswered_messages_are_remembered_at_most(monkeypatch):
+    monkeypatch.setattr(meter_module, "_MOST_UNANSWERED", 2)
+    grid = Pulled(3, dict.fromkeys(range(3), math.inf))
+    meter = MeteredGrid(grid)
+    messages = grid.training(1)
+    list(meter.send_and_receive(messages, timeout=10))
+    grid.pulled.clear()
+    list(meter.send_and_receive([], timeout=10))
+    assert grid.pulled[0] == [message.metadata.message_id for message in messages[1:]]

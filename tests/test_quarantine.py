@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fakes import SilentGrid, arrays_of, configured, model, reply
-from flwr.app import ConfigRecord, Error, Message
+from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
 
+from client_app.app import app as real_client
+from flower_ist._flwr import with_metadata
+from flower_ist.inprocess import InProcessGrid
+from flower_ist.judge import REFUSED_CODE
+from flower_ist.packing import PACKED_KEY, PACKED_STYPE
 from flower_ist.quarantine import Quarantine
+from flower_ist.runlog import read_run
 from flower_ist.strategy import ISTStrategy, TrainingFailedError
+from server_app.app import app as server
 
 
 def test_three_faults_in_a_row_by_default():
@@ -131,3 +141,72 @@ def test_quarantine_outlives_a_resume():
     resumed.load_state(strategy.state())
     messages = list(resumed.configure_train(2, model()[1], ConfigRecord(), SilentGrid(3)))
     assert len(messages) == 2
+
+
+class Spoiling(InProcessGrid):
+    """Client 1's answers to messages with a model are what ``spoil`` makes of them."""
+
+    spoil: Callable[[Message], Message]
+
+    def _answer(self, message: Message) -> Message:
+        reply = super()._answer(message)
+        second = list(self.get_node_ids())[1]
+        if message.metadata.dst_node_id == second and "arrays" in message.content:
+            return self.spoil(reply)
+        return reply
+
+
+def with_bytes(change: Callable[[bytes], bytes]) -> Callable[[Message], Message]:
+    def spoil(answer: Message) -> Message:
+        record = answer.content.array_records["arrays"]
+        array = record[PACKED_KEY]
+        record[PACKED_KEY] = Array(array.dtype, array.shape, array.stype, change(array.data))
+        return answer
+
+    return spoil
+
+
+def with_error(code: int, reason: str) -> Callable[[Message], Message]:
+    def spoil(answer: Message) -> Message:
+        return with_metadata(Message(Error(code, reason), reply_to=answer), answer.metadata)
+
+    return spoil
+
+
+cut = with_bytes(lambda data: data[:-1])
+# The first number is the first row's scale, a bfloat16, or the first weight, a float32.
+no_scale = with_bytes(lambda data: b"\x80\x7f" + data[2:])
+no_weight = with_bytes(lambda data: b"\x00\x00\x80\x7f" + data[4:])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spoil", "reason", "selected"),
+    [
+        ("float32", cut, "bytes instead of", [4, 4, 4, 3, 3]),
+        ("float32", no_weight, "'fc1.weight' holds values that are not", [4, 4, 4, 3, 3]),
+        ("int8", cut, "bytes instead of", [4, 4, 4, 3, 3]),
+        ("int8", no_scale, "'fc1.weight' holds values that are not", [4, 4, 4, 3, 3]),
+        ("int8", with_error(REFUSED_CODE, "Mine."), "mine", [4, 4, 4, 3, 3]),
+        ("int8", with_error(2, "boom"), "the client failed: boom", [4] * 5),
+        ("int8", with_error(2, PACKED_STYPE), "the client failed: Wire dtypes other", [4] * 5),
+    ],
+)
+def test_a_wire_dtype_hides_no_fault(blob_config, dtype, spoil, reason, selected):
+    """Whole runs of the apps in the usual settings, of five rounds and four clients."""
+    config: dict[str, Any] = blob_config(
+        num_rounds=5,
+        standardise=True,
+        replay=True,
+        ridge_blend=2.0,
+        wire_dtype_down=dtype,
+        wire_dtype_up=dtype,
+    )
+    grid = Spoiling(real_client, 4, config)
+    grid.spoil = spoil
+    server(grid, Context(1, 1, {}, RecordDict(), config))
+    start, *lines = read_run(Path(config["output-dir"]))
+    assert start["failures"] == {}
+    assert [line["clients_selected"] for line in lines] == selected
+    for line, number in zip(lines, selected, strict=True):
+        assert list(line["failures"]) == ["client-1"] * (number == 4)
+        assert all(reason in text for text in line["failures"].values())

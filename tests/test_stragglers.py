@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty import FaultyGrid, GridClock
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from safetensors.numpy import load_file
 from tiny import model, tiny_app
 
+from client_app.app import app as real_client
 from flower_ist import stragglers
+from flower_ist.meter import MeteredGrid
+from flower_ist.runlog import read_run
 from flower_ist.stragglers import DeadlineGrid
+from server_app.app import app as server
+from server_app.head_start import STATISTICS_FILE
+
+MakeConfig = Callable[..., dict[str, Any]]
+# Of 12 dimensions and 3 classes: mean, spread and shares in 4 bytes, class means and scales in 2,
+# the factor of 13 x 12 / 2 numbers in 1.
+PRIOR_BYTES = (12 + 12 + 3) * 4 + (36 + 12) * 2 + 78
 
 
 def training(
@@ -149,3 +162,84 @@ def test_questions_are_not_closed_early(monkeypatch):
     questions = [Message(RecordDict(), node, "query") for node in faulty.get_node_ids()]
     assert who(grid.send_and_receive(questions, timeout=20), faulty) == [0, 1]
     assert list(grid.send_and_receive([], timeout=20)) == []
+
+
+def test_late_replies_are_counted_and_nothing_else(monkeypatch):
+    """Slices a a b b of 24 bytes; the second client of each is busy until second 60.
+
+    Rounds 1 and 2 close with two replies each. In round 3, which begins at second 60, the four that
+    are missing are fetched, and all four clients answer in time: 2 + 2 + 8 of 12.
+    """
+    faulty, grid = closing(monkeypatch, 4, {0: 2.0, 1: 60.0, 2: 5.0, 3: 60.0})
+    meter = MeteredGrid(grid)
+    came = []
+    for server_round in (1, 2, 3):
+        if server_round == 3:
+            faulty.now = 60.0
+        messages = training(faulty, server_round, (0, 0, 1, 1))
+        came.append(who(meter.send_and_receive(messages, timeout=100), faulty))
+        faulty.delay = slow({})
+    assert came == [[0, 2], [0, 2], [0, 1, 2, 3]]
+    totals = [meter.traffic(server_round).total for server_round in (1, 2, 3)]
+    assert [total.messages_down for total in totals] == [4, 4, 4]
+    assert [total.messages_up for total in totals] == [2, 2, 8]
+    assert [total.payload_bytes_up for total in totals] == [2 * 24, 2 * 24, 8 * 24]
+    assert [len(meter.traffic(r).replied) for r in (1, 2, 3)] == [2, 2, 4]
+
+
+@pytest.fixture
+def usual(blob_config: MakeConfig) -> dict[str, Any]:
+    """The config of two rounds of four clients on two slices, closed early, else as usual."""
+    return blob_config(
+        close_early=True,
+        num_slices=2,
+        num_rounds=2,
+        min_available_nodes=4,
+        standardise=True,
+        replay=True,
+        ridge_blend=2.0,
+        wire_dtype_down="int8",
+        wire_dtype_up="int8",
+    )
+
+
+def run_with(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], delay: Callable[[int, int], float]
+) -> tuple[FaultyGrid, list[dict[str, Any]]]:
+    """Run the ServerApp; a client takes ``delay(position, round)`` seconds to train or to sum."""
+    grid = FaultyGrid(real_client, 4, config)
+
+    def seconds(message: Message) -> float:
+        if message.metadata.message_type != "train":
+            return 0.0
+        server_round = message.content.config_records["config"]["server-round"]
+        return delay(grid.nodes.index(message.metadata.dst_node_id), int(str(server_round)))
+
+    grid.delay = seconds
+    monkeypatch.setattr(stragglers, "time", GridClock(grid))
+    server(grid, Context(1, 1, {}, RecordDict(), config))
+    return grid, read_run(Path(config["output-dir"]))
+
+
+def test_statistics_are_waited_for(monkeypatch, usual):
+    """Clients 2 and 3 take 7 s for theirs: the sums are of all 60 + 61 + 62 + 63 examples."""
+    grid, lines = run_with(
+        monkeypatch, usual, lambda client, number: 7.0 if client > 1 and not number else 0.0
+    )
+    assert grid.now == 7
+    assert load_file(Path(usual["output-dir"]) / STATISTICS_FILE)["counts"].sum() == 246
+    assert lines[0]["failures"] == {}
+    assert lines[0]["message_types"]["train"]["messages_up"] == 4
+
+
+def test_who_gets_the_prior_again_is_not_waited_for(monkeypatch, usual):
+    """Client 3 is hung from round 1 on: neither round waits, though it alone lacks the prior."""
+    grid, lines = run_with(
+        monkeypatch, usual, lambda client, number: math.inf if client == 3 and number else 0.0
+    )
+    assert grid.now == 0
+    assert [line["clients_replied"] for line in lines] == [4, 3, 3]
+    down = {k: sent["payload_bytes_down"] for k, sent in lines[2]["clients"].items()}
+    others = {down.pop(f"client-{k}") for k in range(3)}
+    assert down == {"client-3": others.pop() + PRIOR_BYTES}
+    assert others == set()  # the halves of 30 neurons are slices of one size

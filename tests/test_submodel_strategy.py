@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from fakes import AXES, SilentGrid, arrays_of, merged, model, reply
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client_app.app import app as client_app
 from flower_ist.axes import mlp_axes
@@ -19,7 +21,7 @@ from flower_ist.inprocess import InProcessGrid
 from flower_ist.model import initial_weights, mlp_shapes
 from flower_ist.partition import PartitionError
 from flower_ist.slice_message import LR_SCALES_KEY, slice_message
-from flower_ist.strategy import ISTStrategy, SubmodelStrategy
+from flower_ist.strategy import ISTStrategy, SubmodelStrategy, slice_turns
 from flower_ist.submodels import FAMILY, Member
 from flower_ist.tokens import open_shard
 from flower_ist.wire import LAYOUT_KEY, layout_to_text, payload_bytes, wire_bytes
@@ -223,6 +225,57 @@ def test_with_one_hidden_layer_the_whole_net_is_the_ensemble():
     whole = np.maximum(tokens @ weights["fc1.weight"].T + weights["fc1.bias"], 0)
     whole = whole @ weights["fc2.weight"].T + weights["fc2.bias"]
     np.testing.assert_allclose(ensemble_logits(weights, slots, axes, tokens), whole, atol=1e-5)
+
+
+def slices_sent(strategy: SubmodelStrategy, num_nodes: int, server_round: int) -> set[bytes]:
+    return {
+        arrays_of(message)["fc1.weight"].tobytes()
+        for message in sent_by(strategy, num_nodes, server_round)
+    }
+
+
+def test_with_fewer_clients_than_narrow_nets_every_net_has_its_turns():
+    """Three clients on four nets: in four rounds each is sent three times, to one client each."""
+    strategy = quick("ist-fixed", num_slices=4)
+    sent = [slices_sent(strategy, 3, server_round) for server_round in (1, 2, 3, 4)]
+    assert [len(slices) for slices in sent] == [3] * 4
+    nets = slices_sent(quick("ist-fixed", num_slices=4), 4, 1)
+    assert [sum(net in slices for slices in sent) for net in nets] == [3] * 4
+    # What a round sends follows from the round alone, so a run that goes on sends the same.
+    assert slices_sent(quick("ist-fixed", num_slices=4), 3, 3) == sent[2]
+
+
+def test_with_half_of_the_clients_every_net_has_its_turns():
+    """As many nets as clients, of which half are asked: two rounds reach all four nets."""
+    strategy = quick("ist-fixed", num_slices=4, fraction_train=0.5)
+    sent = [slices_sent(strategy, 4, server_round) for server_round in (1, 2)]
+    assert [len(slices) for slices in sent] == [2, 2]
+    assert len(sent[0] | sent[1]) == 4
+
+
+@given(
+    data=st.data(), num_slices=st.integers(2, 12), seed=st.integers(0, 99), epoch=st.integers(0, 9)
+)
+def test_slices_have_equally_many_turns(data, num_slices, seed, epoch):
+    """n clients make K n turns in K rounds: n for each of K slices."""
+    num_clients = data.draw(st.integers(1, num_slices - 1))
+    rounds = range(epoch * num_slices + 1, (epoch + 1) * num_slices + 1)
+    turns = [slice_turns(seed, r, num_slices, num_clients).tolist() for r in rounds]
+    assert all(len(set(chosen)) == num_clients for chosen in turns)
+    counts = np.bincount(np.concatenate(turns), minlength=num_slices)
+    assert counts.tolist() == [num_clients] * num_slices
+
+
+def test_no_slice_is_left_out_where_the_number_of_clients_varies():
+    """One and two clients by turns are 6 turns in 4 rounds: 600 in 400, 150 for each of 4 slices.
+
+    In 4 rounds they take the places 0, 2 3, 2, 2 3 of the order, so a slice has 1, 0, 3 or 2 turns:
+    a variance of 5 / 4. In 100 orders that is a standard deviation of 11.2; four are allowed.
+    """
+    turns = [slice_turns(3, r, 4, 1 + (r % 2 == 0)) for r in range(1, 401)]
+    counts = np.bincount(np.concatenate(turns), minlength=4)
+    assert counts.sum() == 600
+    assert (np.abs(counts - 150) < 45).all()
 
 
 def test_a_member_of_your_own():

@@ -84,9 +84,7 @@ class OwnCovariances(ClassGaussians):
             factors[label] = common.factor if alone is None else alone.factor
         return cls(common.shares, common.means, common.factor, factors=factors)
 
-    def draw(
-        self, classes: NDArray[np.integer], generator: np.random.Generator, factor: Floats
-    ) -> Floats:
+    def draw(self, classes: NDArray[np.integer], generator: np.random.Generator) -> Floats:
         """Draw as :meth:`ClassGaussians.draw` does, with each class' own factor."""
         virtual: Floats = generator.standard_normal(
             (len(classes), self.means.shape[1]), dtype=np.float32

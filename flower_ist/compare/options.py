@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Container, Sequence
 
-from flower_ist.compare.plan import KEY, Plan, PlanError, Value, value_text
+from flower_ist.compare.plan import KEY, Plan, PlanError, value_text
+from flower_ist.compare.usage import Value
 
 
 def parse_value(text: str) -> Value:

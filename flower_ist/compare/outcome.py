@@ -12,8 +12,9 @@ from flower_ist.compare.figures import draw_all
 from flower_ist.compare.folder import ComparisonFolder, write_whole
 from flower_ist.compare.options import command_of
 from flower_ist.compare.page import to_html
-from flower_ist.compare.plan import Plan, PlanError, Run, Value, grid, slug
+from flower_ist.compare.plan import Plan, PlanError, Run, grid, slug
 from flower_ist.compare.tables import to_csv, to_json
+from flower_ist.compare.usage import Value
 from flower_ist.runlog import read_run
 
 CHOICES_FILE = "choices.json"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
-Value = bool | int | float | str
+from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, UNEVEN_SLICES, Value, uses
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
@@ -33,33 +33,6 @@ DEFAULT_STRATEGIES = (
     "fedavg-linear",
     CENTRAL,
 )
-CLOSED_FORM = ("ridge", "fedncm", "fedcof")
-DISJOINT = ("ist", "ist-fixed")
-OVERLAPPING = ("federated-dropout", "heterofl", "fedrolex")
-_SUBMODELS = {*DISJOINT, *OVERLAPPING, "ist-balanced"}
-# Who uses a setting that not all use; for the others it is not varied.
-_HIDDEN = {"hidden-width", "hidden-layers"}
-_TRAINING = {
-    "wire-dtype-down",
-    "wire-dtype-up",
-    "local-epochs",
-    "local-steps",
-    "steps-schedule",
-    "final-learning-rate",
-    "batch-size",
-    "learning-rate",
-    "packed",
-    *_HIDDEN,
-}
-_ONLY = {
-    "ridge-penalties": {"ridge"},
-    "proximal-mu": {"fedprox"},
-    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi", *_SUBMODELS},
-    "server-momentum": {"fedavgm", "fedadam", "fedyogi", *_SUBMODELS},
-    "submodel-optimiser": _SUBMODELS,
-    "slices-schedule": {"ist", "ist-balanced"},
-    "trimmed-share": {"fedtrimmedavg"},
-}
 # What the harness itself decides for each run.
 _OWN_KEYS = {
     "strategy": "--strategies",
@@ -155,6 +128,13 @@ class Plan:
         for key, values in self.sweep.items():
             if len(set(values)) < len(values):
                 raise PlanError(f"--sweep {key} has a value twice.")
+        steps = self.sweep.get("local-steps", (self.settings.get("local-steps", 0),))
+        if ("local-epochs" in self.sweep and any(steps)) or (
+            "local-epochs" in self.settings and all(steps)
+        ):
+            raise PlanError(
+                "'local-epochs' has no effect with 'local-steps' above 0: leave one out."
+            )
         if not all(0 < share <= 1 for share in self.capacity):
             raise PlanError("Each --capacity must be above 0 and at most 1.")
 
@@ -227,7 +207,7 @@ class Run:
         if self.strategy in OVERLAPPING:
             # Equal to IST's slices, so that the members are compared at the same bytes.
             capacity = capacity or (1 / clients,)
-        elif self.strategy not in DISJOINT:
+        elif self.strategy not in UNEVEN_SLICES:
             capacity = ()
         if capacity:
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)
@@ -237,15 +217,10 @@ class Run:
 def grid(plan: Plan, strategy: str) -> list[dict[str, Value]]:
     """Return the choices that are tried for a strategy: the same for all that can tell them apart.
 
-    A closed form takes no steps and has no hidden layer: what only training uses is not varied for
-    it, and what one strategy alone uses is varied for no other.
+    What a strategy does not use is not varied for it (:mod:`flower_ist.compare.usage`).
     """
-    unused = {key for key, users in _ONLY.items() if strategy not in users}
-    if strategy in CLOSED_FORM:
-        unused |= _TRAINING
-    if strategy == "fedavg-linear":
-        unused |= _HIDDEN
-    keys = [key for key in plan.sweep if key not in unused]
+    given = {**{key: (value,) for key, value in plan.settings.items()}, **plan.sweep}
+    keys = [key for key in plan.sweep if uses(strategy, key, given)]
     return [
         dict(zip(keys, values, strict=True))
         for values in product(*(plan.sweep[key] for key in keys))

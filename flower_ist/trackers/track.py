@@ -112,5 +112,5 @@ def _open(to: Destination, run: RunFollower, project: str, per_client: bool) -> 
                 return MlflowTracker(run, project, per_client)
     except ModuleNotFoundError as err:
         raise TrackerError(
-            f"{err.name} is not installed: pip install 'flower-ist[{to.value}]'."
+            f"{err.name} is not installed: in the checkout, pip install -e '.[{to.value}]'."
         ) from err

@@ -43,7 +43,7 @@ def prior_of(shares: list[float]) -> TokenPrior:
     """Make a prior whose virtual tokens of class c are exactly (100 + c, 100 + c)."""
     count = len(shares)
     means = np.repeat(100 + np.arange(count), 2).reshape(count, 2).astype(np.float32)
-    factor = np.zeros((2, 2), np.float16)
+    factor = np.zeros((2, 2), np.float32)
     return TokenPrior(MEAN, SPREAD, ClassGaussians(np.array(shares, np.float32), means, factor))
 
 
@@ -145,7 +145,7 @@ def test_batches_follow_from_seed_round_and_client_only():
 
 
 def test_virtual_tokens_are_new_in_each_batch_round_and_client():
-    factor = np.eye(2, dtype=np.float16)
+    factor = np.eye(2, dtype=np.float32)
     gaussians = ClassGaussians(np.array([0, 1], np.float32), np.zeros((2, 2), np.float32), factor)
     prior = TokenPrior(MEAN, SPREAD, gaussians)
 

@@ -49,7 +49,6 @@ def test_a_device_without_data_is_told_how_to_name_them():
     [
         ({"data-path": "/no/such/shard"}, {}),
         ({"data-path": 5}, {}),
-        (partition(0, 2), {"data-dir": "/no/such/folder"}),
     ],
 )
 def test_a_missing_shard_is_a_sentence(node_config, run_config):
@@ -57,8 +56,15 @@ def test_a_missing_shard_is_a_sentence(node_config, run_config):
         opened(node_config, run_config)
 
 
+def test_a_missing_data_folder_is_named_by_its_setting():
+    with pytest.raises(ShardError, match=r"^'data-dir' is '/no/folder', but holds no shard 'cl"):
+        opened(partition(0, 2), {"data-dir": "/no/folder"})
+
+
 def test_more_clients_than_shards_is_a_sentence(blobs):
-    with pytest.raises(ShardError, match=r"There is no token shard at .*client-8"):
+    with pytest.raises(
+        ShardError, match=r"^'data-dir' is '/.*', but holds no shard 'client-8': give"
+    ):
         opened(partition(8, 9), {"data-dir": str(blobs)})
     with pytest.raises(ShardError, match="serve 1 to 400 clients, not 401"):
         opened(partition(0, 401))

@@ -212,7 +212,10 @@ def test_wrong_options_end_in_one_sentence_and_leave_nothing(
 def test_a_library_that_is_not_installed_is_named(fashion_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "data_prep.prep", None)
     output = call("prep", fashion_folder, "--out", tmp_path / "out", code=1)
-    assert "Error: data_prep.prep is not installed: pip install -e '.[prep]'." in output
+    assert (
+        "Error: data_prep.prep is not installed: in the checkout, pip install -e '.[prep]'."
+        in output
+    )
 
 
 def test_the_help_lists_every_mask_and_split_and_the_papers_words(monkeypatch):

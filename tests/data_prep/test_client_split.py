@@ -237,6 +237,6 @@ def test_a_seed_out_of_range():
 
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "flwr_datasets", None)
-    with pytest.raises(PrepError, match=r"needs flwr-datasets: pip install 'flower-ist\[prep\]'"):
+    with pytest.raises(PrepError, match=r"needs flwr-datasets: in the checkout, pip install"):
         split(image_set([0, 1]), "dirichlet:1", 2)
     assert len(split(image_set([0, 1]), "iid", 2)) == 2

@@ -163,7 +163,7 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
 
 def test_without_the_library_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(PrepError, match=r"need datasets: pip install 'flower-ist\[prep\]'"):
+    with pytest.raises(PrepError, match=r"need datasets: in the checkout, pip install"):
         read_source("hf:user/birds")
 
 

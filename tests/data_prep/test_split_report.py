@@ -150,5 +150,5 @@ def test_a_picture_that_cannot_be_written(tmp_path, report):
 
 def test_without_matplotlib(tmp_path, report, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PrepError, match=r"Pictures need matplotlib: pip install 'flower-ist\[prep"):
+    with pytest.raises(PrepError, match=r"Pictures need matplotlib: in the checkout, pip install"):
         plot_split(report, tmp_path / "split.png")

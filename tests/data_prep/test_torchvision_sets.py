@@ -101,5 +101,5 @@ def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
 
 def test_without_torchvision_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(PrepError, match=r"need torchvision: pip install 'flower-ist\[prep\]'"):
+    with pytest.raises(PrepError, match=r"need torchvision: in the checkout, pip install"):
         read_source("torchvision:CIFAR10")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from shards import replace_array, write_blobs
@@ -286,14 +286,40 @@ def test_a_class_that_nobody_has_is_no_trouble(
     assert "star" not in predictions.predicted.tolist()
 
 
+class LateGrid(InProcessGrid):
+    """A grid whose last client connects after the first round."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        trained = self._sent >= 3 + 3 + 3  # queries, statistics and the first round
+        return list(super().get_node_ids())[: None if trained else -1]
+
+
+class LyingGrid(InProcessGrid):
+    """A grid whose second client counts one example more than it has in its statistics."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        replies = list(super().send_and_receive(messages, timeout=timeout))
+        liar = list(self._contexts)[1]
+        for reply in replies:
+            metrics = reply.content.metric_records.get("metrics")
+            if reply.metadata.src_node_id == liar and metrics and "local-steps" not in metrics:
+                lie = MetricRecord({**metrics, "num-examples": 81})
+                reply.content = RecordDict({**reply.content, "metrics": lie})
+        return replies
+
+
+def uncounted(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the clients that were said to have no part in the statistics, and forget them."""
+    text = "has no part in the statistics that this run began with"
+    names = [r.getMessage().split()[0] for r in caplog.records if text in r.getMessage()]
+    caplog.clear()
+    return names
+
+
 def test_a_client_that_joins_late_gets_the_prior(small: MakeConfig):
     """It had no part in the statistics."""
-
-    class LateGrid(InProcessGrid):
-        def get_node_ids(self) -> Iterable[int]:
-            trained = self._sent >= 3 + 3 + 3  # queries, statistics and the first round
-            return list(super().get_node_ids())[: None if trained else -1]
-
     config = small(num_rounds=4)
     lines = read_run(serve(LateGrid(client_app, 4, config), config))
     assert lines[0]["clients"].keys() == {"client-0", "client-1", "client-2"}
@@ -304,6 +330,44 @@ def test_a_client_that_joins_late_gets_the_prior(small: MakeConfig):
     assert sum(line["clients_failed"] for line in lines) == 0
 
 
+def test_a_client_without_part_in_the_statistics_is_named_once(small: MakeConfig, caplog):
+    config = small(num_rounds=4)
+    serve(LateGrid(client_app, 4, config), config)
+    assert uncounted(caplog) == ["client-3"]
+    run({**config, "num-rounds": 5, "resume": True})
+    assert uncounted(caplog) == []  # met before
+    config = small(num_rounds=1)
+    run(config, 3)
+    assert uncounted(caplog) == []
+    run({**config, "num-rounds": 2, "resume": True})
+    assert uncounted(caplog) == ["client-3"]  # met now
+    config = small(num_rounds=4, standardise=False, replay=False, ridge_blend=0.0)
+    serve(LateGrid(client_app, 4, config), config)
+    assert uncounted(caplog) == []  # there are no statistics
+
+
+def test_statistics_that_were_refused_are_in_the_log(small: MakeConfig, caplog):
+    """Each client has 80 examples and said so at first."""
+    config = small()
+    folder = serve(LyingGrid(client_app, 4, config), config)
+    first, *later = read_run(folder)
+    assert [first[f"clients_{what}"] for what in ("selected", "replied", "failed")] == [4, 3, 1]
+    assert first["failures"] == {"client-1": "'num-examples' is 81, not between 1 and 80"}
+    assert [line["clients_failed"] for line in later] == [0, 0, 0]
+    assert load_file(folder / STATISTICS_FILE)["counts"].sum() == 3 * 80
+    assert uncounted(caplog) == ["client-1"]
+
+
+@pytest.mark.parametrize(("strategy", "server_round"), [("ist", 0), ("fedavg", 0), ("ridge", 1)])
+def test_statistics_of_too_many_examples_are_refused(
+    small: MakeConfig, strategy: str, server_round: int
+):
+    sentence = rf"^Round {server_round}: 0 of 4 replies.*'num-examples' is 80, not between 1 and 79"
+    with pytest.raises(TrainingFailedError, match=sentence):
+        run(small(strategy=strategy, max_examples=79))
+    run(small(strategy=strategy, max_examples=80, num_rounds=1))
+
+
 def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
     small: MakeConfig, skewed: Path
 ):
@@ -312,7 +376,9 @@ def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
     config = small()
     lines = read_run(serve(FaultyGrid(client_app, 4, config, nodes), config))
     assert [line["clients_failed"] for line in lines] == [1, 0, 0, 0]
-    assert "PrivacyError: This client's data are private" in lines[0]["failures"]["client-3"]
+    failure = lines[0]["failures"]["client-3"]
+    assert "PrivacyError: This client's data are private" in failure
+    assert failure.endswith("set 'standardise' and 'replay' to false and 'ridge-blend' to 0")
     total = load_file(Path(config["output-dir"]) / STATISTICS_FILE)["counts"].sum()
     assert total == 3 * 80
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from flower_ist.inprocess import run_in_process
+from flower_ist.runlog import read_run
 from server_app.app import app as server_app
 from server_app.head_start import HeadStart
 
@@ -62,3 +63,16 @@ def test_the_checkpoint_holds_what_is_trained(config: dict[str, Any]):
     written = load_file(folder / "model.safetensors")
     np.testing.assert_allclose(written["fc2.weight"], expected, rtol=1e-5, atol=1e-7)
     assert not np.allclose(written["fc1.weight"], kept["weights/fc1.weight"])
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_the_ensemble_is_evaluated_once_its_nets_are_trained(
+    blob_config: MakeConfig, standardise: bool
+):
+    """Clients that sent statistics before round 1 trained no net."""
+    config = blob_config(
+        strategy="ist-fixed", num_rounds=1, local_steps=1, hidden_width=8, standardise=standardise
+    )
+    run_in_process(server_app, client_app, 4, config)
+    lines = read_run(Path(config["output-dir"]))
+    assert ["ensemble_accuracy" in line for line in lines] == [False, True]

@@ -7,9 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flower_ist.tokens import open_shard
+from flower_ist.demo_tokens import test_shard as demo_test_shard
+from flower_ist.tokens import ShardError, open_shard
 from server_app.settings import SettingsError
-from server_app.validation import score_on, split_rows, split_shard
+from server_app.validation import score_on, server_shard, split_rows, split_shard
+
+
+def test_the_servers_shard_is_that_of_the_data_folder_or_the_demo(blobs: Path):
+    assert len(server_shard(str(blobs))) == 300
+    assert (server_shard("").image_ids == demo_test_shard().image_ids).all()
+
+
+def test_a_folder_without_the_servers_shard_is_named_by_its_setting(tmp_path: Path):
+    with pytest.raises(SettingsError) as caught:
+        server_shard(str(tmp_path))
+    assert str(caught.value) == (
+        f"'data-dir' is '{tmp_path}', but holds no shard 'test': give the folder that prep wrote "
+        "with --out, made without --test-share 0."
+    )
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ShardError, match=r"meta\.json is missing"):
+        server_shard(str(tmp_path))
 
 
 def test_each_class_gives_its_share():

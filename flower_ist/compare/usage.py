@@ -1,0 +1,85 @@
+"""Which strategy uses which setting, so that a sweep varies for each what it can tell apart.
+
+What a strategy does not use the app refuses or passes over; here both are the same. These are names
+and no more: this module imports neither flwr nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from flower_ist.submodels import FAMILY
+
+Value = bool | int | float | str
+
+CLOSED_FORM = ("ridge", "fedncm", "fedcof")
+OVERLAPPING = tuple(member.name for member in FAMILY.values() if not member.disjoint)
+UNEVEN_SLICES = tuple(m.name for m in FAMILY.values() if m.disjoint and m.uneven)
+_LINEAR = "fedavg-linear"
+
+_SUBMODELS = set(FAMILY)
+_SLICES = _SUBMODELS - set(OVERLAPPING)
+_HIDDEN = {"hidden-width", "hidden-layers"}
+# A closed form asks all clients once for sums: it has no net, no steps and nothing to protect.
+_TRAINING = {
+    *_HIDDEN,
+    "average-rounds",
+    "batch-size",
+    "final-learning-rate",
+    "fraction-train",
+    "learning-rate",
+    "local-epochs",
+    "local-steps",
+    "privacy-clip",
+    "privacy-noise",
+    "replay",
+    "ridge-blend",
+    "standardise",
+    "steps-schedule",
+    "wire-dtype-down",
+    "wire-dtype-up",
+}
+_ONLY: Mapping[str, Collection[str]] = {
+    "close-early": _SLICES,
+    "merge-rule": _SUBMODELS,
+    "norm-bound": _SUBMODELS,
+    "num-slices": _SLICES,
+    "packed": _SUBMODELS,
+    "proximal-mu": {"fedprox"},
+    "quarantine-after": _SUBMODELS,
+    "quarantine-rounds": _SUBMODELS,
+    "ridge-penalties": {"ridge"},
+    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi"},
+    "server-momentum": {"fedavgm"},
+    "shares": UNEVEN_SLICES,
+    "slices-schedule": _SLICES - {member.name for member in FAMILY.values() if member.ensemble},
+    "submodel-optimiser": _SUBMODELS,
+    "trimmed-share": {"fedtrimmedavg"},
+}
+# What others use too, beside another setting that they use: which one, and with which of its values
+# they do not.
+_BESIDE: Mapping[str, tuple[str, Collection[Value]]] = {
+    "ridge-penalties": ("ridge-blend", (0,)),
+    "server-learning-rate": ("submodel-optimiser", ("none",)),
+    "server-momentum": ("submodel-optimiser", ("none", "adam")),
+    "trimmed-share": ("merge-rule", ("mean", "median")),
+}
+
+
+def uses(strategy: str, key: str, values: Mapping[str, Collection[Value]]) -> bool:
+    """Return whether a setting makes a difference to a strategy.
+
+    Args:
+        strategy: a name in a plan.
+        key: the setting, in kebab-case.
+        values: those that the plan has for other settings, set or swept; the others are off.
+    """
+    if strategy in CLOSED_FORM and key in _TRAINING:
+        return False
+    if strategy == _LINEAR and key in _HIDDEN:
+        return False
+    if key in _BESIDE:
+        other, idle = _BESIDE[key]
+        if uses(strategy, other, values) and set(values.get(other, ())) - set(idle):
+            return True
+    return key not in _ONLY or strategy in _ONLY[key]
