@@ -22,7 +22,7 @@ def main(
     clients: int = 4,
     split: str = "iid",
     views: Annotated[int, typer.Option(help="Masks kept of each image; 0: all.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Of the clients' tokens: none: as they are.")] = "",
+    dtype: Annotated[str, typer.Option(help="Of the clients' tokens; else as they are.")] = "",
     seed: int = 0,
 ) -> None:
     """Write OUT/client-0 ... and OUT/test with the same tokens in other hands."""

@@ -134,7 +134,7 @@ def _clients(data_set: str) -> Iterator[Comparison]:
 
 
 def _ratios() -> Iterator[Comparison]:
-    """Against a central MLP of the same steps, standardised as IST's tokens are, or all of it."""
+    """Against central MLPs of the same steps: standardised as IST's are, and the whole recipe."""
     for data_set, ratios in RATIOS.items():
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
             settings = with_changes(RECIPE, "ridge-blend=0")

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
-from study import RATIOS, SPLITS
+from study import CHANGES, RATIOS, SPLITS
 
 Rounds = Sequence[Mapping[str, Any]]
 _SEEDS = 3
@@ -46,7 +46,6 @@ RIVALS = {
 }
 CENTRAL = (("plain", "central"), ("standardised", "central-standard"), ("recipe", "central-recipe"))
 CHANGE_LABELS = {
-    "": "nothing",
     "no-standardise": "without standardising",
     "no-replay": "without replay",
     "no-blend": "without the ridge head",
@@ -215,14 +214,11 @@ def _print_changes(work: Path) -> None:
     print("\n| recipe, with one thing changed | best by validation | difference | MB until then |")
     print("|---|---|---|---|")
     recipe = [lines[:7] for lines in runs_of(work / "cifar-r0.5-k4-d3-recipe", "ist")]
-    changed: dict[str, Sequence[Rounds]] = {
-        label: runs_of(
-            work / f"cifar-r0.5-k4-d3-change-{name}",
-            "ist-balanced" if name == "balanced" else "ist",
-        )
-        for name, label in CHANGE_LABELS.items()
-    }
-    changed[CHANGE_LABELS[""]] = recipe
+    changed: dict[str, Sequence[Rounds]] = {"nothing": recipe}
+    for name in CHANGES:
+        folder = work / f"cifar-r0.5-k4-d3-change-{name}"
+        strategy = "ist-balanced" if name == "balanced" else "ist"
+        changed[CHANGE_LABELS[name]] = runs_of(folder, strategy)
     changed["tokens stored in int8"] = runs_of(work / "cifar-r0.5-k4-d3-int8-tokens", "ist")
     for label, runs in changed.items():
         megabytes = _megabytes(median(best(r)["so_far"] for r in runs)) if runs else "-"

@@ -90,6 +90,28 @@ def slice_sizes(width: int, num_slices: int, shares: Sequence[float] | None = No
     return [size + 1 for size in sizes]
 
 
+def slice_turns(
+    seed: int, server_round: int, num_slices: int, num_clients: int
+) -> NDArray[np.intp]:
+    """Return which of K slices that never change are trained in a round by fewer clients.
+
+    They are taken by turns, in an order that is drawn anew every K rounds. With n clients in each
+    of these rounds every slice has n turns; where n varies, all have equally many on average.
+
+    Args:
+        seed: of the run.
+        server_round: at least 1.
+        num_slices: K.
+        num_clients: n, below K.
+
+    Returns:
+        (n,) numbers of slices, each once.
+    """
+    epoch, turn = divmod(server_round - 1, num_slices)
+    order = permutation(seed, epoch, "slices", num_slices)
+    return order[(turn * num_clients + np.arange(num_clients)) % num_slices]
+
+
 def permutation(seed: int, server_round: int, name: str, width: int) -> NDArray[np.intp]:
     """Return a random order of ``range(width)``, the same for the same arguments anywhere.
 

@@ -34,7 +34,7 @@ from flower_ist.defence import check_norm_bound, within_norm_bound
 from flower_ist.judge import MAX_EXAMPLES, Expected, judge_reply
 from flower_ist.merging import merge
 from flower_ist.metrics import finite, mean_metrics
-from flower_ist.partition import Indices, PartitionError, permutation, slice_sizes
+from flower_ist.partition import Indices, PartitionError, permutation, slice_sizes, slice_turns
 from flower_ist.quarantine import Quarantine
 from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
 from flower_ist.robust import cut_of
@@ -389,28 +389,6 @@ class SubmodelStrategy(FedAvg):
         )
         tensors, examples = judge_reply(reply, expected)
         return Returned(indices, tensors, examples if self.member.weighted else 1.0)
-
-
-def slice_turns(
-    seed: int, server_round: int, num_slices: int, num_clients: int
-) -> NDArray[np.intp]:
-    """Return which of K slices that never change are trained in a round by fewer clients.
-
-    They are taken by turns, in an order that is drawn anew every K rounds. With n clients in each
-    of these rounds every slice has n turns; where n varies, all have equally many on average.
-
-    Args:
-        seed: of the run.
-        server_round: at least 1.
-        num_slices: K.
-        num_clients: n, below K.
-
-    Returns:
-        (n,) numbers of slices, each once.
-    """
-    epoch, turn = divmod(server_round - 1, num_slices)
-    order = permutation(seed, epoch, "slices", num_slices)
-    return order[(turn * num_clients + np.arange(num_clients)) % num_slices]
 
 
 class ISTStrategy(SubmodelStrategy):

@@ -19,9 +19,9 @@ from flower_ist.axes import mlp_axes
 from flower_ist.evaluation import ensemble_logits, evaluate_arrays, evaluate_ensemble
 from flower_ist.inprocess import InProcessGrid
 from flower_ist.model import initial_weights, mlp_shapes
-from flower_ist.partition import PartitionError
+from flower_ist.partition import PartitionError, slice_turns
 from flower_ist.slice_message import LR_SCALES_KEY, slice_message
-from flower_ist.strategy import ISTStrategy, SubmodelStrategy, slice_turns
+from flower_ist.strategy import ISTStrategy, SubmodelStrategy
 from flower_ist.submodels import FAMILY, Member
 from flower_ist.tokens import open_shard
 from flower_ist.wire import LAYOUT_KEY, layout_to_text, payload_bytes, wire_bytes
