@@ -25,7 +25,7 @@ from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatise
 from client_app.statistics import statistics_record
 from client_app.training import train
 from flower_ist.clients import CLIENT_NAME_KEY, FACTS_RECORD
-from flower_ist.closed_form import STATISTICS_KEY
+from flower_ist.closed_form import STATISTICS_ACTION, STATISTICS_KEY
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.model import MLP
 from flower_ist.tokens import TokenShard
@@ -42,11 +42,10 @@ def train_slice(message: Message, context: Context) -> Message:
     (:mod:`client_app.privacy`) the update is clipped and noisy, and the metrics are those that tell
     nothing of an example.
     """
+    if STATISTICS_KEY in message.content.config_records["config"]:
+        return sum_up(message, context)
     privacy = Privacy.of(context)
     shard = open_client_shard(context)
-    if STATISTICS_KEY in message.content.config_records["config"]:
-        _refuse_with(privacy, "sums over them")
-        return _sum_up(message, shard)
     settings = LocalSettings.from_config(message.content.config_records["config"])
     prior = token_prior(message, context, shard.meta)
     batches = Batches(shard, settings, shard.meta.client, prior)
@@ -102,18 +101,16 @@ def tell_facts(message: Message, context: Context) -> Message:
     return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)
 
 
-def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
-    if privacy is not None:
-        raise PrivacyError(
-            f"This client's data are private, and the server asks for {asked_for}: only clipped "
-            "and noisy updates are sent; where sums are asked for before round 1, set "
-            "'standardise' and 'replay' to false and 'ridge-blend' to 0."
-        )
+@app.query(STATISTICS_ACTION)
+def sum_up(message: Message, context: Context) -> Message:
+    """Reply with the shard's statistics. Each example is read once and no step is taken.
 
-
-def _sum_up(message: Message, shard: TokenShard) -> Message:
-    """Reply with the shard's statistics. Each example is read once and no step is taken."""
+    Before the first round they are asked for with a train message, later of a client that has
+    joined with this query.
+    """
     start = time.monotonic()
+    _refuse_with(Privacy.of(context), "sums over them")
+    shard = open_client_shard(context)
     arrays = statistics_record(shard, message.content.config_records["config"])
     metrics = MetricRecord(
         {
@@ -123,6 +120,15 @@ def _sum_up(message: Message, shard: TokenShard) -> Message:
         }
     )
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
+    if privacy is not None:
+        raise PrivacyError(
+            f"This client's data are private, and the server asks for {asked_for}: only clipped "
+            "and noisy updates are sent; where sums are asked for before round 1, set "
+            "'standardise' and 'replay' to false and 'ridge-blend' to 0."
+        )
 
 
 def _arrays(message: Message) -> dict[str, NDArray[Any]]:

@@ -152,14 +152,13 @@ class ClosedFormStrategy(FedAvg):
         needed = max(self.min_available_nodes, self.min_train_nodes)
         clients = self.roster.meet(grid, await_nodes(grid, needed, self.node_timeout))
         self._sent = {client.node_id: shape for client in clients}
-        question = {
-            **config,
-            "server-round": server_round,
-            STATISTICS_KEY: self._kind,
-            STATISTICS_DTYPE_KEY: self.wire_dtype,
-        }
-        content = RecordDict({self.configrecord_key: ConfigRecord(question)})
+        content = self.question(ConfigRecord({**config, "server-round": server_round}))
         return [Message(content, client.node_id, MessageType.TRAIN) for client in clients]
+
+    def question(self, config: ConfigRecord) -> RecordDict:
+        """Return the content of a message that asks for statistics; what else is in its config."""
+        asked = {STATISTICS_KEY: self._kind, STATISTICS_DTYPE_KEY: self.wire_dtype}
+        return RecordDict({self.configrecord_key: ConfigRecord({**config, **asked})})
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -187,7 +186,7 @@ class ClosedFormStrategy(FedAvg):
     def _good(
         self, server_round: int, replies: Iterable[Message]
     ) -> list[tuple[Message, Statistics]]:
-        good, report = collect_replies(replies, self._sent, self._judge)
+        good, report = collect_replies(replies, self._sent, self.judge)
         log_refusals(report, self.roster)
         self.last_round = report
         require_enough(
@@ -221,7 +220,16 @@ class ClosedFormStrategy(FedAvg):
         _log.info("aggregate_train: ridge penalty %g", self.penalty)
         return ridge_head(path.solve(self.penalty))
 
-    def _judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
+    def judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
+        """Return the statistics that a client answered with.
+
+        Args:
+            reply: of a client.
+            shape: (C, D).
+
+        Raises:
+            BadReply: they cannot be used; the text says why.
+        """
         told = finite(self.roster.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
         expected = Expected(
             layout=statistics_layout(*shape, self._kind, self.wire_dtype),

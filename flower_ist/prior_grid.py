@@ -5,6 +5,7 @@
 Every train and evaluate message names the prior that it counts on, in 16 characters. The prior
 itself goes with a client's first message. The client keeps it in its context's state; one that has
 lost it (a SuperNode that was started again) answers with an error, and gets it with its next one.
+A prior that is renewed goes to everybody again.
 """
 
 from __future__ import annotations
@@ -42,13 +43,19 @@ class PriorGrid(GridWrapper):
 
     def __init__(self, grid: Grid, prior: TokenPrior) -> None:
         super().__init__(grid)
-        tensors = prior.to_tensors()
-        array = pack(tensors, layout_of(tensors))
-        self._record = ArrayRecord({PRIOR_ARRAY: array})
-        self._name = ConfigRecord(
-            {PRIOR_KEY: digest_of(array), REPLAY_KEY: prior.gaussians is not None}
-        )
+        self._record, self._name = _packed(prior)
         self._holders: set[int] = set()
+
+    def renew(self, prior: TokenPrior) -> None:
+        """Send another prior from now on, to every node; the same one is not sent again.
+
+        A client whose late reply to a message before this one counts as having it misses a round:
+        it answers the next message with an error, as one that has lost its prior.
+        """
+        record, name = _packed(prior)
+        if name[PRIOR_KEY] != self._name[PRIOR_KEY]:
+            self._record, self._name = record, name
+            self._holders.clear()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Add the prior or its name, then push."""
@@ -94,6 +101,15 @@ class PriorGrid(GridWrapper):
             else:
                 self._holders.add(reply.metadata.src_node_id)
         return reply
+
+
+def _packed(prior: TokenPrior) -> tuple[ArrayRecord, ConfigRecord]:
+    """Return the record that brings a prior, and the one that names it."""
+    tensors = prior.to_tensors()
+    array = pack(tensors, layout_of(tensors))
+    replays = prior.gaussians is not None
+    name = ConfigRecord({PRIOR_KEY: digest_of(array), REPLAY_KEY: replays})
+    return ArrayRecord({PRIOR_ARRAY: array}), name
 
 
 def _has_prior(message: Message) -> bool:

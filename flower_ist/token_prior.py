@@ -95,6 +95,38 @@ class ClassGaussians:
 
 
 @dataclass(frozen=True)
+class TokenScale:
+    """What tokens are standardised by: ``(x - mean) / spread``.
+
+    Attributes:
+        mean: (D,).
+        spread: (D,) above 0.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, statistics: Statistics) -> TokenScale:
+        """Return mean and standard deviation of the tokens that were summed up.
+
+        Args:
+            statistics: with a Gram matrix, of at least one token.
+        """
+        total = statistics.counts.sum()
+        mean = statistics.sums.sum(axis=0) / total
+        squares = np.maximum(np.diag(full_gram(statistics)) / total, 0.0)
+        spread = np.sqrt(np.maximum(squares - mean**2, 0.0))
+        least = np.maximum(_LEAST_SPREAD, _LEAST_RELATIVE_SPREAD * np.sqrt(squares))
+        return cls(mean, np.where(spread > least, spread, 1.0))
+
+    @classmethod
+    def none(cls, dim: int) -> TokenScale:
+        """Return the scale that leaves tokens of D numbers as they are."""
+        return cls(np.zeros(dim), np.ones(dim))
+
+
+@dataclass(frozen=True)
 class TokenPrior:
     """Mean and spread of all tokens, and the Gaussians of their classes.
 
@@ -110,7 +142,12 @@ class TokenPrior:
 
     @classmethod
     def from_statistics(
-        cls, statistics: Statistics, *, standardise: bool = True, replay: bool = True
+        cls,
+        statistics: Statistics,
+        *,
+        standardise: bool = True,
+        replay: bool = True,
+        scale: TokenScale | None = None,
     ) -> TokenPrior:
         """Return the prior of the tokens that were summed up.
 
@@ -118,6 +155,8 @@ class TokenPrior:
             statistics: with a Gram matrix, of at least one token.
             standardise: by mean and spread; otherwise tokens stay as they are.
             replay: with the classes' Gaussians.
+            scale: what to standardise by; by default the mean and spread of these statistics. A net
+                that is half trained goes on with those that it began with.
 
         Raises:
             ValueError: there is no Gram matrix, no token, or tokens too large to draw others.
@@ -126,13 +165,11 @@ class TokenPrior:
         total = counts.sum()
         if total == 0:
             raise ValueError("The clients have no tokens: nothing can be learnt from them.")
-        mean, spread = np.zeros(len(gram)), np.ones(len(gram))
-        if standardise:
-            mean = statistics.sums.sum(axis=0) / total
-            squares = np.maximum(np.diag(gram) / total, 0.0)
-            spread = np.sqrt(np.maximum(squares - mean**2, 0.0))
-            least = np.maximum(_LEAST_SPREAD, _LEAST_RELATIVE_SPREAD * np.sqrt(squares))
-            spread = np.where(spread > least, spread, 1.0)
+        if not standardise:
+            scale = TokenScale.none(len(gram))
+        elif scale is None:
+            scale = TokenScale.of(statistics)
+        mean, spread = scale.mean, scale.spread
         gaussians = None
         if replay:
             held = counts > 0

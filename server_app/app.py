@@ -24,12 +24,12 @@ from flower_ist.recorder import RoundRecorder
 from flower_ist.resume import ResumedStrategy
 from flower_ist.stragglers import DeadlineGrid
 from flower_ist.strategy_state import load_strategy_state
-from flower_ist.token_prior import TokenPrior
 from flower_ist.tokens import TokenShard
 from flower_ist.weight_average import WeightAverage
 from server_app.admission import meet_clients, why_not
-from server_app.head_start import NewcomerCheck, head_start
+from server_app.head_start import head_start
 from server_app.local_steps import local_steps
+from server_app.newcomers import NewcomerGrid
 from server_app.output import MODEL_FILE, output_folder
 from server_app.round_model import RoundModel
 from server_app.run_folder import RunFolder
@@ -74,8 +74,9 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     clients = meet_clients(meter, roster, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
-    shape = (shard.meta.dim, shard.meta.num_classes)
-    start = head_start(settings, run.path, run.clients_met, meter, check, roster, shape, score)
+    shape = (shard.meta.num_classes, shard.meta.dim)
+    resumed = None if run.checkpoint is None else run.path
+    start = head_start(settings, resumed, meter, check, roster, shape, score)
     strategy = build_strategy(settings, dims, roster, score)
     average = WeightAverage(settings.average_rounds) if settings.average_rounds else None
     rounds = scheduled(strategy, settings)
@@ -91,8 +92,11 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             "seed": settings.seed,
         }
     )
-    small = _small(meter, start.prior, settings, roster)
-    admitted = AdmittingGrid(small, roster, NewcomerCheck(check, start))
+    priors = None if start.prior is None else PriorGrid(meter, start.prior)
+    small = _small(meter, priors, settings, roster)
+    clients_grid: Grid = AdmittingGrid(small, roster, check)
+    if start.sums is not None:
+        clients_grid = NewcomerGrid(clients_grid, roster, start, priors, run.path)
     model = RoundModel(settings, start, strategy, average, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
@@ -110,7 +114,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
         ) as recorder,
     ):
         rounds.start(
-            grid=admitted,
+            grid=clients_grid,
             initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
             num_rounds=settings.num_rounds,
             timeout=settings.round_timeout,
@@ -130,10 +134,10 @@ def _metered(grid: Grid, settings: Settings, run: RunFolder) -> MeteredGrid:
 
 
 def _small(
-    meter: MeteredGrid, prior: TokenPrior | None, settings: Settings, roster: Roster
+    meter: MeteredGrid, priors: PriorGrid | None, settings: Settings, roster: Roster
 ) -> Grid:
     """Return the grid that makes train messages small, and hands out the prior if there is one."""
-    informed = meter if prior is None else PriorGrid(meter, prior)
+    informed = meter if priors is None else priors
     if settings.strategy in METHODS:
         return informed  # it sends no model
     dtypes = (settings.wire_dtype_down, settings.wire_dtype_up)

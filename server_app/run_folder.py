@@ -71,11 +71,6 @@ class RunFolder:
         """The last round that is over, 0 for none; None for a new run."""
         return None if self.checkpoint is None else self.checkpoint.server_round
 
-    @property
-    def clients_met(self) -> list[str] | None:
-        """The names of the clients that the run has met; None for a new run."""
-        return None if self.checkpoint is None else list(self.checkpoint.facts["clients"])
-
     def is_finished(self) -> bool:
         """Tell whether nothing is left to do, and say so in the log.
 

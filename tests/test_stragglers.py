@@ -19,7 +19,7 @@ from flower_ist.meter import MeteredGrid
 from flower_ist.runlog import read_run
 from flower_ist.stragglers import DeadlineGrid
 from server_app.app import app as server
-from server_app.head_start import STATISTICS_FILE
+from server_app.statistics_file import STATISTICS_FILE
 
 MakeConfig = Callable[..., dict[str, Any]]
 # Of 12 dimensions and 3 classes: mean, spread and shares in 4 bytes, class means and scales in 2,

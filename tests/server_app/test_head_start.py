@@ -25,8 +25,9 @@ from flower_ist.slice_message import TrainingFailedError
 from flower_ist.token_prior import TokenPrior
 from flower_ist.tokens import open_shard
 from server_app.app import app as server_app
-from server_app.head_start import STATISTICS_FILE, HeadStart, wants_head_start
+from server_app.head_start import HeadStart, wants_head_start
 from server_app.settings import Settings, SettingsError
+from server_app.statistics_file import STATISTICS_FILE
 from server_app.strategies import BUILDERS, check_strategy
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -177,7 +178,8 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
     config = small(num_rounds=1)
     file = run(config) / STATISTICS_FILE
     again = {**config, "num-rounds": 2, "resume": True}
-    tensors = load_file(file)
+    good, tensors = file.read_bytes(), load_file(file)
+    clients = {"clients": json.dumps([f"client-{k}" for k in range(4)])}
 
     def refusal() -> str:
         with pytest.raises(SettingsError) as caught:
@@ -185,15 +187,24 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    save_file({**tensors, "sums": tensors["sums"][:, :5].copy()}, file)
-    assert "does not hold the statistics that this run began with: begin another" in refusal()
-    save_file({"counts": tensors["counts"]}, file)
-    assert "does not hold the statistics" in refusal()
+    for changed, metadata in (
+        ({**tensors, "sums": tensors["sums"][:, :5].copy()}, clients),
+        ({"counts": tensors["counts"]}, clients),
+        ({name: tensors[name] for name in ("counts", "sums", "gram")}, clients),
+        (tensors, {}),
+        (tensors, {"clients": "4"}),
+    ):
+        save_file(changed, file, metadata)
+        assert "does not hold the statistics that this run began with: begin another" in refusal()
+    save_file(tensors, file, {"clients": "[client-0"})
+    assert "cannot be read" in refusal()
     file.write_bytes(b"\0" * 100)
     assert f"{file}, the statistics that this run began with, cannot be read" in refusal()
     file.unlink()
     assert "cannot be read" in refusal()
-    save_file(tensors, file)
+    save_file(tensors, file, clients)
+    assert load_file(file).keys() == {"counts", "sums", "gram", "mean", "spread"}
+    file.write_bytes(good)
     run(again)
 
 
@@ -286,14 +297,6 @@ def test_a_class_that_nobody_has_is_no_trouble(
     assert "star" not in predictions.predicted.tolist()
 
 
-class LateGrid(InProcessGrid):
-    """A grid whose last client connects after the first round."""
-
-    def get_node_ids(self) -> Iterable[int]:
-        trained = self._sent >= 3 + 3 + 3  # queries, statistics and the first round
-        return list(super().get_node_ids())[: None if trained else -1]
-
-
 class LyingGrid(InProcessGrid):
     """A grid whose second client counts one example more than it has in its statistics."""
 
@@ -310,43 +313,7 @@ class LyingGrid(InProcessGrid):
         return replies
 
 
-def uncounted(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the clients that were said to have no part in the statistics, and forget them."""
-    text = "has no part in the statistics that this run began with"
-    names = [r.getMessage().split()[0] for r in caplog.records if text in r.getMessage()]
-    caplog.clear()
-    return names
-
-
-def test_a_client_that_joins_late_gets_the_prior(small: MakeConfig):
-    """It had no part in the statistics."""
-    config = small(num_rounds=4)
-    lines = read_run(serve(LateGrid(client_app, 4, config), config))
-    assert lines[0]["clients"].keys() == {"client-0", "client-1", "client-2"}
-    late = [line["clients"]["client-3"] for line in lines if "client-3" in line["clients"]]
-    assert len(late) >= 2
-    # A fourth of the model and the prior in its first round, a fourth of the model from then on.
-    assert late[0]["payload_bytes_down"] - late[1]["payload_bytes_down"] == PRIOR_BYTES
-    assert sum(line["clients_failed"] for line in lines) == 0
-
-
-def test_a_client_without_part_in_the_statistics_is_named_once(small: MakeConfig, caplog):
-    config = small(num_rounds=4)
-    serve(LateGrid(client_app, 4, config), config)
-    assert uncounted(caplog) == ["client-3"]
-    run({**config, "num-rounds": 5, "resume": True})
-    assert uncounted(caplog) == []  # met before
-    config = small(num_rounds=1)
-    run(config, 3)
-    assert uncounted(caplog) == []
-    run({**config, "num-rounds": 2, "resume": True})
-    assert uncounted(caplog) == ["client-3"]  # met now
-    config = small(num_rounds=4, standardise=False, replay=False, ridge_blend=0.0)
-    serve(LateGrid(client_app, 4, config), config)
-    assert uncounted(caplog) == []  # there are no statistics
-
-
-def test_statistics_that_were_refused_are_in_the_log(small: MakeConfig, caplog):
+def test_statistics_that_were_refused_are_in_the_log(small: MakeConfig):
     """Each client has 80 examples and said so at first."""
     config = small()
     folder = serve(LyingGrid(client_app, 4, config), config)
@@ -355,7 +322,8 @@ def test_statistics_that_were_refused_are_in_the_log(small: MakeConfig, caplog):
     assert first["failures"] == {"client-1": "'num-examples' is 81, not between 1 and 80"}
     assert [line["clients_failed"] for line in later] == [0, 0, 0]
     assert load_file(folder / STATISTICS_FILE)["counts"].sum() == 3 * 80
-    assert uncounted(caplog) == ["client-1"]
+    # It has answered, so it is not asked again.
+    assert "query.statistics" not in {t for line in later for t in line["message_types"]}
 
 
 @pytest.mark.parametrize(("strategy", "server_round"), [("ist", 0), ("fedavg", 0), ("ridge", 1)])

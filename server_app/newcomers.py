@@ -1,0 +1,137 @@
+"""Count in who joins a run after it has begun.
+
+The statistics that a run begins with are those of the clients that are there. Devices come later,
+and those that were too slow to answer come back: they train with what follows from the others'
+statistics, and the others know nothing of a class that only they have. So they are asked too, when
+they are first met, and what follows from all is renewed.
+
+Nobody waits for their answers: these are fetched when the clients are met next, once a round. A
+renewed prior goes to everybody again, so answers wait until they are worth it: until they count a
+tenth of the examples so far, or bring a class that nobody had. A fleet that grows from 10 clients
+to 1,000 thus gets about 50 priors, not 990.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Message, MessageType
+from flwr.serverapp import Grid
+
+from flower_ist.clients import Roster, in_its_stead
+from flower_ist.closed_form import STATISTICS_ACTION, Statistics
+from flower_ist.gridwrapper import GridWrapper
+from flower_ist.judge import BadReply
+from flower_ist.prior_grid import PriorGrid
+from server_app.head_start import ClientSums, HeadStart
+
+_QUESTION = f"{MessageType.QUERY}.{STATISTICS_ACTION}"
+_SHARE_WORTH_A_PRIOR = 0.1
+_log = logging.getLogger("flwr")
+
+
+class NewcomerGrid(GridWrapper):
+    """A Grid that asks each client it has not heard of for its statistics, for any strategy.
+
+    Args:
+        grid: shows the clients that take part.
+        roster: their names; who is started again under its name is no newcomer.
+        start: of the run, with statistics: it is renewed.
+        priors: hands out the prior; None if there is none.
+        folder: of the run, where the statistics are kept.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        start: HeadStart,
+        priors: PriorGrid | None,
+        folder: Path,
+    ) -> None:
+        super().__init__(grid)
+        self._roster = roster
+        self._start = start
+        self._priors = priors
+        self._folder = folder
+        self._asked: set[int] = set()
+        self._pending: dict[str, int] = {}  # message id -> node id
+        self._waiting: dict[str, Statistics] = {}  # by client name
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes; who is new among them is asked."""
+        node_ids = list(self._grid.get_node_ids())
+        self._fetch()
+        if self._is_worth_a_prior():
+            self._count_in()
+        self._ask(node_ids)
+        return node_ids
+
+    def _ask(self, node_ids: list[int]) -> None:
+        new = [
+            node_id
+            for node_id in node_ids
+            if node_id not in self._asked and self._roster.name(node_id) not in self._sums.clients
+        ]
+        if not new:
+            return
+        _log.info("New since this run began: %s", ", ".join(map(self._roster.name, new)))
+        content = self._sums.ridge.question(ConfigRecord())
+        questions = [Message(content, node_id, _QUESTION) for node_id in new]
+        self._grid.push_messages(questions)
+        self._asked.update(new)
+        self._pending |= {q.metadata.message_id: q.metadata.dst_node_id for q in questions}
+
+    def _fetch(self) -> None:
+        """Take the answers that are there."""
+        if not self._pending:
+            return
+        for reply in self._grid.pull_messages(list(self._pending)):
+            node_id = self._pending.pop(reply.metadata.reply_to_message_id)
+            if in_its_stead(reply):
+                self._asked.discard(node_id)  # it is gone; when it is back, it is asked again
+                continue
+            name, (num_classes, dim) = self._roster.name(node_id), self._sums.total.sums.shape
+            try:
+                self._waiting[name] = self._sums.ridge.judge(reply, (num_classes, dim))
+            except BadReply as refusal:
+                _log.warning(
+                    "%s joined late and has no part in the statistics of this run, so a class that "
+                    "only it has is hardly learnt: %s",
+                    name,
+                    refusal,
+                )
+
+    def _is_worth_a_prior(self) -> bool:
+        if not self._waiting:
+            return False
+        counted, more = self._sums.total.counts, self._more().counts
+        is_first = (more > 0) & (counted == 0)
+        return bool(is_first.any() or more.sum() >= _SHARE_WORTH_A_PRIOR * counted.sum())
+
+    def _count_in(self) -> None:
+        names = sorted(self._waiting)
+        try:
+            self._start.count_in(self._more(), names)
+        except ValueError as err:
+            _log.warning("The statistics of %s are not counted in: %s", ", ".join(names), err)
+        else:
+            _log.info("The statistics of %s are counted in", ", ".join(names))
+            if self._priors is not None and self._start.prior is not None:
+                self._priors.renew(self._start.prior)
+            self._start.save(self._folder)
+        self._waiting.clear()
+
+    @property
+    def _sums(self) -> ClientSums:
+        assert self._start.sums is not None
+        return self._start.sums
+
+    def _more(self) -> Statistics:
+        num_classes, dim = self._sums.total.sums.shape
+        more = Statistics.empty(num_classes, dim, gram=True)
+        for statistics in self._waiting.values():
+            more.add(statistics)
+        return more

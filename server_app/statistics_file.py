@@ -1,0 +1,76 @@
+"""``statistics.safetensors``: the sums that a run trains with, for when it goes on after a stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from flower_ist.closed_form import CLASS_SUMS_AND_GRAM, Statistics, statistics_layout
+from flower_ist.durable import write_durably
+from flower_ist.packing import layout_of
+from flower_ist.token_prior import TokenScale
+from server_app.settings import SettingsError
+
+STATISTICS_FILE = "statistics.safetensors"
+# What was summed in float64 is kept to the bit: a run that goes on gets the same head.
+_DTYPE = "float64"
+_MEAN, _SPREAD = "mean", "spread"
+_CLIENTS = "clients"
+
+
+def write_statistics(
+    folder: Path, statistics: Statistics, scale: TokenScale | None, clients: Collection[str]
+) -> None:
+    """Write sums into a run's folder.
+
+    Args:
+        folder: of the run.
+        statistics: the sums.
+        scale: what tokens are standardised by; None if they are not.
+        clients: names of those who need not be asked again.
+
+    Raises:
+        NotWrittenError: they cannot be written.
+    """
+    tensors = statistics.to_tensors(_DTYPE)
+    if scale is not None:
+        tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}
+    content = save(tensors, {_CLIENTS: json.dumps(sorted(clients))})
+    write_durably(folder / STATISTICS_FILE, content)
+
+
+def read_statistics(
+    folder: Path, num_classes: int, dim: int, *, scaled: bool
+) -> tuple[Statistics, TokenScale | None, set[str]]:
+    """Return what :func:`write_statistics` wrote.
+
+    Raises:
+        SettingsError: the file is not there, or holds something else.
+    """
+    file = folder / STATISTICS_FILE
+    tensors: dict[str, NDArray[Any]]
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            clients = json.loads((opened.metadata() or {}).get(_CLIENTS, "null"))
+    except (OSError, SafetensorError, ValueError) as err:
+        raise SettingsError(
+            f"{file}, the statistics that this run began with, cannot be read: {err}; begin "
+            "another run."
+        ) from err
+    layout = dict(statistics_layout(num_classes, dim, CLASS_SUMS_AND_GRAM, _DTYPE))
+    if scaled:
+        layout |= dict.fromkeys((_MEAN, _SPREAD), (np.dtype(np.float64), (dim,)))
+    if layout_of(tensors) != layout or not isinstance(clients, list):
+        raise SettingsError(
+            f"{file} does not hold the statistics that this run began with: begin another run."
+        )
+    scale = TokenScale(tensors[_MEAN], tensors[_SPREAD]) if scaled else None
+    return Statistics.from_tensors(tensors), scale, {str(name) for name in clients}
