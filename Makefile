@@ -26,6 +26,7 @@ lint: .venv/installed-dev
 
 types: .venv/installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/*.py
 
 tests: .venv/installed-dev
 	$(BIN)/pytest

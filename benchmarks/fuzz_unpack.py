@@ -96,10 +96,8 @@ def _judge(data: bytes) -> None:
     array = _claimed_array(data[17:])
     name = PACKED_KEY if array.stype == PACKED_STYPE else "w"
     plain = {} if name == PACKED_KEY else {"b": Array(np.ones(2, np.float32))}
-    metrics = {"num-examples": max(min(examples, 2**63 - 1), -(2**63)), "loss": loss}
-    content = RecordDict(
-        {"arrays": ArrayRecord({name: array, **plain}), "metrics": MetricRecord(metrics)}
-    )
+    metrics = MetricRecord({"num-examples": max(min(examples, 2**63 - 1), -(2**63)), "loss": loss})
+    content = RecordDict({"arrays": ArrayRecord({name: array, **plain}), "metrics": metrics})
     reply = Message(content, dst_node_id=2, message_type="train")
     payload_bytes(reply)
     tensors, _ = judge_reply(reply, Expected(LAYOUT))

@@ -137,7 +137,7 @@ def in_process(folder: Path, settings: dict[str, Any], num_clients: int) -> list
 
 def round_seconds(rounds: list[dict[str, Any]]) -> float:
     """Return the median round's seconds; the first, which also meets the clients, is left out."""
-    return median(sum(line["seconds"].values()) for line in rounds[2:])
+    return float(median(sum(line["seconds"].values()) for line in rounds[2:]))
 
 
 def memory_of(home: Path) -> int:

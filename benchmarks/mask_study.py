@@ -28,7 +28,9 @@ import torch
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from client_app.training import LocalSettings, train
+from client_app.batches import Batches
+from client_app.local_settings import LocalSettings
+from client_app.training import train
 from data_prep.prep import PrepSettings, prep
 from data_prep.probe import linear_probe, token_features
 from data_prep.sources import read_source
@@ -157,7 +159,7 @@ def accuracies(training: TokenShard, testing: TokenShard) -> list[float]:
     for seed in SEEDS:
         model = MLP.from_arrays(initial_weights(dims, seed))
         settings = LocalSettings(1, STEPS, batch_size=64, learning_rate=5e-4, seed=seed)
-        train(model, training, settings, client="central")
+        train(model, Batches(training, settings, "central"))
         found.append(evaluate_arrays(model.to_arrays(), testing)[0])
     return found
 

@@ -6,6 +6,7 @@ of the whole network's loss after the last round. Takes about 4 minutes.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -33,7 +34,7 @@ def main() -> None:
     for name, (power, told) in VARIANTS.items():
 
         def scaled(*arguments: object, power: float = power) -> float:
-            return exact(*arguments) ** power  # type: ignore[arg-type]
+            return math.pow(exact(*arguments), power)  # type: ignore[arg-type]
 
         def hint(*arguments: object, told: bool = told) -> float:
             return exact(*arguments) if told else 1.0  # type: ignore[arg-type]

@@ -113,12 +113,16 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         epochs = FEDAVG[data_set]
         yield Comparison(data, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *epochs])
         yield Comparison(data, "fedavg-recipe-long", "fedavg", 6, [*HEAD_START, *FEDAVG_LONG])
+        yield Comparison(data, "fedavg-recipe-int8", "fedavg", 6, [*HEAD_START, *epochs, *INT8])
         yield Comparison(data, "plain", "ist,ist-fixed", 8, [*PLAIN, PLAIN_IST[data_set]])
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, [])
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
     yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "ridge-blend=0"))
     yield Comparison(data, "central-recipe", "central", 8, RECIPE)
+    for name, settings in (("standard", ["ridge-blend=0"]), ("recipe", [])):
+        slow = with_changes(RECIPE, "learning-rate=0.00025", *settings)
+        yield Comparison(data, f"central-{name}-slow", "central", 8, slow)
     if data_set == "cifar":
         yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, RECIPE)
         yield Comparison("cifar-r0.5-k4-d3-int8", "tokens", "ist", 6, RECIPE)

@@ -28,8 +28,10 @@ ROWS = (
     ("IST, recipe, int4", "int4", "ist"),
     ("IST, plain", "plain", "ist"),
     ("IST, plain, fixed partition", "plain", "ist-fixed"),
+    ("the same, averaged logits", "plain", "ist-fixed:ensemble_"),
     ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
     ("FedAvg, recipe, long rounds", "fedavg-recipe-long", "fedavg"),
+    ("FedAvg, recipe, int8", "fedavg-recipe-int8", "fedavg"),
     ("FedAvg, plain", "fedavg", "fedavg"),
     ("FedAvg, plain, long rounds", "fedavg-long", "fedavg"),
     ("FedAvg, plain, long rounds, int8", "fedavg-long-int8", "fedavg"),
@@ -43,8 +45,17 @@ RIVALS = {
     "fedavg-long-int8": "plain, long rounds, int8",
     "fedavg-recipe": "recipe",
     "fedavg-recipe-long": "recipe, long rounds",
+    "fedavg-recipe-int8": "recipe, int8",
 }
-CENTRAL = (("plain", "central"), ("standardised", "central-standard"), ("recipe", "central-recipe"))
+CENTRAL = (
+    ("plain", "central"),
+    ("standardised", "central-standard"),
+    ("standardised, half the rate", "central-standard-slow"),
+    ("recipe", "central-recipe"),
+    ("recipe, half the rate", "central-recipe-slow"),
+)
+# IST's columns of the table of bytes.
+OURS = {"plain": "plain", "recipe": "recipe", "int8": "recipe, int8", "int4": "recipe, int4"}
 CHANGE_LABELS = {
     "no-standardise": "without standardising",
     "no-replay": "without replay",
@@ -65,9 +76,10 @@ DATA_LABELS = {
 CURVES = (
     ("IST, recipe", "recipe", "ist"),
     ("IST, recipe, int8", "int8", "ist"),
+    ("IST, plain", "plain", "ist"),
     ("FedAvg, recipe", "fedavg-recipe", "fedavg"),
-    ("FedAvg", "fedavg", "fedavg"),
-    ("FedAvg, long rounds", "fedavg-long", "fedavg"),
+    ("FedAvg, plain", "fedavg", "fedavg"),
+    ("FedAvg, plain, long rounds", "fedavg-long", "fedavg"),
     ("ridge (float64)", "ridge", "ridge"),
 )
 
@@ -88,7 +100,12 @@ def main(
 
 
 def runs_of(folder: Path, strategy: str) -> list[Rounds]:
-    """Return the rounds of a strategy's finished runs, seed by seed, with the bytes so far."""
+    """Return the rounds of a strategy's finished runs, seed by seed, with the bytes so far.
+
+    Behind a colon the strategy may have a prefix of the accuracies that are meant, as in
+    ``ist-fixed:ensemble_``: only rounds that have them are returned then.
+    """
+    strategy, _, prefix = strategy.partition(":")
     found: list[Rounds] = []
     for done in sorted(folder.glob(f"runs/{strategy}-default-seed*/done.json")):
         text = (done.parent / "run.jsonl").read_text(encoding="utf-8")
@@ -97,7 +114,9 @@ def runs_of(folder: Path, strategy: str) -> list[Rounds]:
         for line in lines:
             total += line["wire_bytes_down"] + line["wire_bytes_up"]
             line["so_far"] = total
-        found.append(lines)
+            for kind in ("accuracy", "validation_accuracy"):
+                line[kind] = line.get(f"{prefix}{kind}")
+        found.append([line for line in lines if line["accuracy"] is not None])
     return found
 
 
@@ -151,8 +170,8 @@ def _print_strategies(work: Path, tokens: str) -> None:
 def _print_bytes(work: Path, tokens: str) -> None:
     """Print the bytes with which the seeds' median reaches FedAvg's best accuracy - 0.5 points."""
     label = _label(tokens)
-    print(f"\n| {label} | FedAvg | target % | MB | IST MB | fewer | int8 | fewer | int4 | fewer |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"\n| {label} | FedAvg | target % | MB | IST, {' | IST, '.join(OURS.values())} |")
+    print("|---" * (4 + len(OURS)) + "|")
     for rival, kind in RIVALS.items():
         for split in SPLITS:
             data = f"{tokens}-k4-{split}"
@@ -162,18 +181,19 @@ def _print_bytes(work: Path, tokens: str) -> None:
             target = median(best(lines)["accuracy"] for lines in fedavg) - 0.005
             needed = bytes_to(fedavg, target)
             cells = [kind, f"{100 * target:.2f}", _megabytes(needed)]
-            for name in ("recipe", "int8", "int4"):
+            for name in OURS:
                 ours = bytes_to(runs_of(work / f"{data}-{name}", "ist"), target)
-                cells += [_megabytes(ours), f"{needed / ours:.0f} x" if needed and ours else "-"]
+                fewer = f", {needed / ours:.1f} x" if needed and ours else ""
+                cells.append(f"{_megabytes(ours)}{fewer}")
             _print_row(SPLIT_LABELS[split], *cells)
 
 
 def _print_clients(work: Path, tokens: str) -> None:
     label = _label(tokens)
     print(
-        f"\n| {label}: K | split | MB a round, IST / FedAvg | IST, recipe | FedAvg, plain, long |"
+        f"\n| {label}: K | split | MB a round, IST / FedAvg | ridge, round 0 | IST, recipe "
+        "| FedAvg, plain, long |\n|---|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|")
     for split, clients in product(SPLITS, (2, 4, 8, 16)):
         data = f"{tokens}-k{clients}-{split}"
         ist = runs_of(work / f"{data}-recipe", "ist")
@@ -181,7 +201,8 @@ def _print_clients(work: Path, tokens: str) -> None:
         if ist and fedavg:
             ours, theirs = _bytes_of_a_round(ist), _bytes_of_a_round(fedavg)
             share = f"{ours / 1e6:.2f} / {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
-            _print_row(str(clients), SPLIT_LABELS[split], share, cell(ist), cell(fedavg))
+            cells = [cell([lines[:1] for lines in ist]), cell(ist), cell(fedavg)]
+            _print_row(str(clients), SPLIT_LABELS[split], share, *cells)
 
 
 def _bytes_of_a_round(runs: Sequence[Rounds]) -> float:

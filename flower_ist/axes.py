@@ -46,24 +46,35 @@ class Axes:
         shapes: Mapping[str, Shape],
         labels: Mapping[str, Labels],
         summed: Mapping[str, tuple[int, ...]] | None = None,
+        widths: Mapping[str, int] | None = None,
     ) -> Axes:
         """Declare by hand which axis belongs to which width.
 
-        A width has as many neurons as its shortest axis. A longer axis must be a multiple of it and
-        holds one block of consecutive entries per neuron, as a linear layer behind a flattened
-        convolution does: with ``conv.weight (16, 3, 5, 5): ("c", None, None, None)`` and
-        ``fc.weight (120, 400): ("h", "c")``, channel ``i`` owns columns ``25 i`` to ``25 i + 24``.
+        A width has as many neurons as its shortest axis, unless ``widths`` says otherwise. A longer
+        axis must be a multiple of it and holds one block of consecutive entries per neuron, as a
+        linear layer behind a flattened convolution does: with ``conv.weight (16, 3, 5, 5): ("c",
+        None, None, None)`` and ``fc.weight (120, 400): ("h", "c")``, channel ``i`` owns columns
+        ``25 i`` to ``25 i + 24``. Attention heads are such neurons: with 4 heads of 16, projections
+        of 64 rows labelled "heads", and ``widths={"heads": 4}``.
+
+        What is added up must share one width: the layers of a residual stream cut alike. Axes
+        that hold several parts one after the other (``in_proj_weight`` of
+        ``nn.MultiheadAttention``, the gates of an LSTM or a GLU, concatenated branches) do not give
+        a neuron its entry of each part: store the parts as tensors of their own, or leave them
+        uncut. Tied weights, one parameter with two names, need the same axes and ``summed``.
 
         Args:
             shapes: all tensors of the model, in the model's order.
             labels: tensors that are cut; a tensor left out is shared by all slices.
+            widths: number of neurons of those widths that have fewer than their shortest axis.
             summed: for tensors that are not laid out (out, in, ...): the cut axes over which the
                 layer sums, along which slices are scaled (docs/method.md). Otherwise every
                 labelled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
                 rows are looked up, or ``{"deconv.weight": (0,)}`` for an (in, out, ...) layout.
 
         Raises:
-            AxesError: a label names no tensor, has the wrong number of axes, or does not divide.
+            AxesError: a label names no tensor, has the wrong number of axes, or does not divide; a
+                width of ``widths`` is not declared, or has no neuron.
         """
         for name, axis_labels in labels.items():
             if name not in shapes:
@@ -76,19 +87,26 @@ class Axes:
                     f"{list(shapes[name])}."
                 )
         complete = {name: labels.get(name, (None,) * len(shape)) for name, shape in shapes.items()}
-        widths: dict[str, int] = {}
+        neurons: dict[str, int] = {}
         for name, shape in shapes.items():
             for label, length in zip(complete[name], shape, strict=True):
                 if label is not None:
-                    widths[label] = min(length, widths.get(label, length))
-        if not widths:
+                    neurons[label] = min(length, neurons.get(label, length))
+        if not neurons:
             raise AxesError("No axis belongs to a hidden width: there is nothing to cut.")
+        for label, count in (widths or {}).items():
+            if label not in neurons or count < 1:
+                raise AxesError(
+                    f"Width {label!r} is to have {count} neurons, but must be one of "
+                    f"{', '.join(sorted(neurons))} and have at least 1."
+                )
+            neurons[label] = count
         for name, shape in shapes.items():
             for label, length in zip(complete[name], shape, strict=True):
-                if label is not None and length % widths[label]:
+                if label is not None and length % neurons[label]:
                     raise AxesError(
                         f"An axis of {length} in {name!r} is not a multiple of width {label!r}, "
-                        f"which has {widths[label]} neurons."
+                        f"which has {neurons[label]} neurons."
                     )
         sums = {
             name: tuple(axis for axis, label in enumerate(given) if axis and label is not None)
@@ -102,7 +120,7 @@ class Axes:
                     f"The summed axes {axes} of {name!r} are not cut axes of the model."
                 )
             sums[name] = axes
-        return cls(shapes=dict(shapes), labels=complete, widths=widths, summed=sums)
+        return cls(shapes=dict(shapes), labels=complete, widths=neurons, summed=sums)
 
     def block(self, name: str, axis: int) -> int:
         """Return how many consecutive entries of a labelled axis one neuron owns."""
@@ -127,6 +145,9 @@ class Axes:
 
 def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
     """Derive the axes of a multilayer perceptron of any depth and widths.
+
+    Shapes do not show skip connections: a net with any needs :meth:`Axes.declare`, with one name
+    for widths that are added to each other.
 
     Args:
         shapes: in order of depth, each layer's weight (out, in) and, if it has one, bias (out,), as

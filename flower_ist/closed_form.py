@@ -29,8 +29,9 @@ from flower_ist.ridge_path import RidgePath
 
 STATISTICS_KEY = "statistics"
 STATISTICS_DTYPE_KEY = "statistics-dtype"
-# Of the query that asks a client for statistics outside of training.
+# The action of the query that asks a client for statistics outside of training, and its type.
 STATISTICS_ACTION = "statistics"
+STATISTICS_QUERY = f"query.{STATISTICS_ACTION}"
 CLASS_SUMS = "class-sums"
 CLASS_SUMS_AND_GRAM = "class-sums-and-gram"
 WIRE_DTYPES = ("float64", "float32", "int16")

@@ -271,7 +271,8 @@ class CompressedGrid(GridWrapper):
         for name, change in tensors.items():
             if change.dtype.kind == "f":
                 with np.errstate(over="ignore", invalid="ignore"):
-                    tensors[name] = model.tensors[name] + change
+                    # Of two arrays without axes numpy makes a number that is no array.
+                    tensors[name] = np.asarray(model.tensors[name] + change)
                 if not np.isfinite(tensors[name]).all():
                     raise WireError(f"{name!r} holds values that are not finite numbers.")
         if model.packed:

@@ -52,6 +52,8 @@ def update_rms(tensors: Tensors, axes: Axes, reply: Returned, *, scaled: bool = 
     """
     squares, count = 0.0, 0
     for name, tensor in reply.tensors.items():
+        if tensor.dtype.kind != "f":
+            continue  # a counter's steps would drown all weights
         old = tensors[name][entries(axes, name, reply.indices)]
         factor = factor_of(axes, name, reply.indices, scaled)
         change = np.subtract(keep_bits(old, tensor, factor), old, dtype=np.float64)

@@ -8,7 +8,8 @@ no check of a single reply can see is a lie that looks plausible.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from flower_ist.wire import PACKED_KEY, Layout, WireError, decode, unpack
 REFUSED_CODE = 1000
 # More examples than this are taken for a mistake where the client did not say how many it has.
 MAX_EXAMPLES = 10**8
+# Whole numbers in a model are counters, such as BatchNorm's batches, or indices that stay: one that
+# moves further in a round is a lie, or a fault.
+_FARTHEST = 10**6
 
 
 class BadReply(ValueError):  # noqa: N818 - a reply that is refused is an expected event
@@ -45,7 +49,10 @@ class Expected:
         layout: name -> dtype and shape of each tensor.
         arrayrecord_key: the ArrayRecord's name; if there is only one, any name will do.
         weighted_by_key: the metric that holds the number of examples.
-        max_weight: largest magnitude of a weight.
+        max_weight: largest magnitude of a weight on the model's own scale.
+        factors: name -> what a slice's tensor was multiplied by (:func:`flower_ist.slicing.scale`);
+            1 for a tensor that is not named.
+        sent: tensors of whole numbers as they were sent.
         max_examples: largest number of examples, e.g. what the client said it has.
     """
 
@@ -53,6 +60,8 @@ class Expected:
     arrayrecord_key: str = "arrays"
     weighted_by_key: str = "num-examples"
     max_weight: float = math.inf
+    factors: Mapping[str, float] = field(default_factory=dict)
+    sent: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     max_examples: float = MAX_EXAMPLES
 
 
@@ -83,11 +92,19 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
     weight = _examples(reply.content, expected)
     tensors = _tensors(record, expected.layout)
     for name, tensor in tensors.items():
-        if tensor.dtype.kind != "f" or not tensor.size:
+        if not tensor.size:
+            continue
+        if name in expected.sent:
+            # In float64 nothing wraps around.
+            moved = np.subtract(tensor, expected.sent[name], dtype=np.float64)
+            if (farthest := float(np.abs(moved).max())) > _FARTHEST:
+                raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
+        if tensor.dtype.kind != "f":
             continue
         largest = float(np.abs(tensor).max())  # NaN if there is one
         if not math.isfinite(largest):
             raise BadReply(f"{name!r} holds values that are not finite numbers")
+        largest /= expected.factors.get(name, 1.0)
         if largest > expected.max_weight:
             raise BadReply(
                 f"{name!r} holds a weight of {largest:.3g}, above max_weight = "

@@ -14,6 +14,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from flower_ist.closed_form import STATISTICS_QUERY
 from flower_ist.runlog import RunLogError, read_run
 
 _MB = 1e6
@@ -29,8 +30,9 @@ class RunSummary:
         rounds: rounds of training that are in the log.
         wire_bytes_down: all rounds, server -> clients.
         wire_bytes_up: all rounds, clients -> server.
-        bytes_per_client_round: train messages of rounds from 1, both directions, per client asked.
-        model_saved: 1 - train messages, those before round 1 too, / as many messages with the whole
+        bytes_per_client_round: train messages of rounds from 1, and the statistics of who joined
+            late, both directions, per client asked to train.
+        model_saved: 1 - the same, with those before round 1, / as many messages with the whole
             model as rounds from 1 had; None if none.
         input_saved: 1 - kept patches / native images, in bytes; None if unknown.
         token_share: stored tokens / native images, in bytes; None if unknown.
@@ -98,8 +100,10 @@ def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
 
 
 def _train_bytes(rounds: Sequence[dict[str, Any]]) -> int:
-    train = [line["message_types"].get("train", {}) for line in rounds]
-    return sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in train)
+    """Return the bytes of training, and of what it needs: the statistics of who joined late."""
+    types = [line["message_types"] for line in rounds]
+    training = [of.get(kind, {}) for of in types for kind in ("train", STATISTICS_QUERY)]
+    return sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in training)
 
 
 def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:

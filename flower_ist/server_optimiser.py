@@ -27,6 +27,8 @@ from flower_ist.checkpoint import State
 from flower_ist.slicing import Returned, Tensors, entries
 
 SERVER_OPTIMISERS = ("momentum", "adam")
+# They are measured, not trained: a moment would carry a variance below 0.
+_RUNNING_STATISTICS = ("running_mean", "running_var")
 
 
 class ServerOptimiser:
@@ -89,13 +91,14 @@ class ServerOptimiser:
         """Turn the merged model into the one that the moments make of it, in place.
 
         Args:
-            tensors: the merged model; writable arrays. Those of whole numbers stay as they are.
+            tensors: the merged model; writable arrays. Those of whole numbers stay as they are, and
+                so do running statistics of PyTorch's normalisation layers.
             before: the model as it was before the merge.
             axes: which axis belongs to which width.
             returned: the replies that were merged; what none of them holds stays as it is.
         """
         for name, merged in tensors.items():
-            if merged.dtype.kind != "f":
+            if merged.dtype.kind != "f" or name.endswith(_RUNNING_STATISTICS):
                 continue
             # Small changes would vanish in a float16 moment.
             dtype = np.result_type(merged.dtype, np.float32)

@@ -34,6 +34,7 @@ from flower_ist.defence import check_norm_bound, within_norm_bound
 from flower_ist.judge import MAX_EXAMPLES, Expected, judge_reply
 from flower_ist.merging import merge
 from flower_ist.metrics import finite, mean_metrics
+from flower_ist.model_check import check_model
 from flower_ist.partition import Indices, PartitionError, permutation, slice_sizes, slice_turns
 from flower_ist.quarantine import Quarantine
 from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
@@ -41,7 +42,7 @@ from flower_ist.robust import cut_of
 from flower_ist.sampling import TurnSampler
 from flower_ist.server_optimiser import ServerOptimiser
 from flower_ist.slice_message import TrainingFailedError, slice_message
-from flower_ist.slicing import Returned
+from flower_ist.slicing import Returned, entries, factor_of
 from flower_ist.submodels import Member, check_sizes, disjoint_shares, family_member
 from flower_ist.wire import decode
 
@@ -77,7 +78,8 @@ class SubmodelStrategy(FedAvg):
             False any ClientApp will do and each tensor travels as an array of its own.
         node_timeout: seconds to wait for ``min_available_nodes``.
         roster: clients met already, if the ServerApp has asked them.
-        max_weight: a reply with a weight of larger magnitude is refused.
+        max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
+            and so is a model with one.
         max_examples: a reply that counts more examples is refused, and so is one that counts more
             than its client said at first.
         norm_bound: a reply whose update is more than so many times the round's median is refused
@@ -334,6 +336,7 @@ class SubmodelStrategy(FedAvg):
             name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
             for name, shape in self.axes.shapes.items()
         }
+        check_model(self._weights, self.axes, self.max_weight, scaled=self.member.scaled)
         self._weights_record = arrays
 
     def _sample(self, server_round: int, grid: Grid) -> list[Client]:
@@ -385,6 +388,12 @@ class SubmodelStrategy(FedAvg):
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=self.weighted_by_key,
             max_weight=self.max_weight,
+            factors={n: factor_of(self.axes, n, indices, self.member.scaled) for n in shapes},
+            sent={
+                name: self._weights[name][entries(self.axes, name, indices)]
+                for name in shapes
+                if self._weights[name].dtype.kind in "iu"
+            },
             max_examples=self.max_examples if told is None else min(told, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)

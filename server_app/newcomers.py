@@ -17,17 +17,16 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from flwr.app import ConfigRecord, Message, MessageType
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flower_ist.clients import Roster, in_its_stead
-from flower_ist.closed_form import STATISTICS_ACTION, Statistics
+from flower_ist.closed_form import STATISTICS_QUERY, Statistics
 from flower_ist.gridwrapper import GridWrapper
 from flower_ist.judge import BadReply
 from flower_ist.prior_grid import PriorGrid
 from server_app.head_start import ClientSums, HeadStart
 
-_QUESTION = f"{MessageType.QUERY}.{STATISTICS_ACTION}"
 _SHARE_WORTH_A_PRIOR = 0.1
 _log = logging.getLogger("flwr")
 
@@ -79,7 +78,7 @@ class NewcomerGrid(GridWrapper):
             return
         _log.info("New since this run began: %s", ", ".join(map(self._roster.name, new)))
         content = self._sums.ridge.question(ConfigRecord())
-        questions = [Message(content, node_id, _QUESTION) for node_id in new]
+        questions = [Message(content, node_id, STATISTICS_QUERY) for node_id in new]
         self._grid.push_messages(questions)
         self._asked.update(new)
         self._pending |= {q.metadata.message_id: q.metadata.dst_node_id for q in questions}

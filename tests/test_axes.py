@@ -5,7 +5,7 @@ import pytest
 
 from flower_ist.axes import Axes, AxesError, mlp_axes
 from flower_ist.model import mlp_shapes
-from flower_ist.slicing import scale
+from flower_ist.slicing import scale, take
 
 
 def test_axes_of_an_mlp_with_two_hidden_layers():
@@ -98,3 +98,37 @@ def test_declarations_that_do_not_fit(shapes, labels, message):
 def test_models_that_are_no_mlp(shapes, message):
     with pytest.raises(AxesError, match=message):
         mlp_axes(shapes)
+
+
+def test_attention_heads_are_neurons():
+    """Two heads of three: rows 0 to 2 and 3 to 5; the mean of both slices is the whole."""
+    dim, heads, size = 4, 2, 3
+    shapes = dict.fromkeys(("q", "k", "v"), (heads * size, dim)) | {"o": (dim, heads * size)}
+    labels: dict[str, tuple[str | None, ...]] = dict.fromkeys(("q", "k", "v"), ("heads", None))
+    axes = Axes.declare(shapes, labels | {"o": (None, "heads")}, widths={"heads": heads})
+    assert axes.widths == {"heads": 2}
+    assert axes.slice_shapes({"heads": 1}) == dict.fromkeys("qkv", (3, 4)) | {"o": (4, 3)}
+
+    generator = np.random.default_rng(0)
+    weights = {name: generator.normal(size=shape) for name, shape in shapes.items()}
+    tokens = generator.normal(size=(5, dim))
+
+    def attend(w):
+        q, k, v = ((tokens @ w[name].T).reshape(5, -1, size).swapaxes(0, 1) for name in "qkv")
+        scores = np.exp(q @ k.swapaxes(1, 2))
+        mixed = scores / scores.sum(axis=2, keepdims=True) @ v
+        return mixed.swapaxes(0, 1).reshape(5, -1) @ w["o"].T
+
+    slices = [take(weights, axes, {"heads": np.array([head])}) for head in range(heads)]
+    np.testing.assert_allclose(np.mean([attend(s) for s in slices], axis=0), attend(weights))
+
+
+@pytest.mark.parametrize("widths", [{"h": 0}, {"x": 2}])
+def test_widths_that_are_not_declared_or_empty(widths):
+    with pytest.raises(AxesError, match="but must be one of h and have at least 1"):
+        Axes.declare({"w": (4, 2)}, {"w": ("h", None)}, widths=widths)
+
+
+def test_a_width_that_does_not_divide_its_axes():
+    with pytest.raises(AxesError, match="not a multiple of width 'h', which has 3 neurons"):
+        Axes.declare({"w": (4, 2)}, {"w": ("h", None)}, widths={"h": 3})

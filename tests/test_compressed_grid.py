@@ -6,6 +6,7 @@ import logging
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 
 from client_app.app import app as real_client
 from flower_ist import demo_tokens
-from flower_ist.axes import mlp_axes
+from flower_ist.axes import Axes, mlp_axes
 from flower_ist.closed_form_strategy import ClosedFormStrategy, empty_head
 from flower_ist.compressed_grid import CompressedGrid, compressed
 from flower_ist.evaluation import evaluate_arrays
@@ -58,7 +59,8 @@ def shifting_app(shift: float = 0.0, seen: list | None = None) -> ClientApp:
         arrays = {n: a.numpy() for n, a in message.content.array_records["arrays"].items()}
         if seen is not None:
             seen.append((arrays, dict(message.content.config_records["config"])))
-        trained = ArrayRecord({n: Array(a + np.float32(shift)) for n, a in arrays.items()})
+        moved = {n: np.asarray(a + np.float32(shift), a.dtype) for n, a in arrays.items()}
+        trained = ArrayRecord({n: Array(a) for n, a in moved.items()})
         metrics = MetricRecord({"num-examples": 10})
         return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
 
@@ -92,6 +94,25 @@ def test_rounding_on_the_way_down_never_enters_the_model(make, down, up):
     grid = CompressedGrid(InProcessGrid(shifting_app(), 2), down, up)
     for name, tensor in one_round(make(), grid, record).items():
         assert tensor.tobytes() == weights[name].tobytes()
+
+
+@pytest.mark.parametrize("packed", [None, False, True])
+def test_tensors_without_axes_pass_for_any_strategy(packed):
+    """A logit scale, and BatchNorm's counter, which FedAvg makes a float of in round 2."""
+    weights = {"w": np.ones((4, 2), np.float32), "scale": np.float32(2), "n": np.int64(0)}
+    record = ArrayRecord({name: Array(np.asarray(w)) for name, w in weights.items()})
+    strategy: Any = FedAvg(**FEW)
+    if packed is not None:
+        axes = Axes.declare({n: np.shape(w) for n, w in weights.items()}, {"w": ("h", None)})
+        strategy = ISTStrategy(axes, packed=packed, **FEW)
+    grid = CompressedGrid(InProcessGrid(shifting_app(), 2), "int8", "int8")
+    for server_round in (1, 2):
+        messages = list(strategy.configure_train(server_round, record, ConfigRecord(), grid))
+        record, _ = strategy.aggregate_train(server_round, grid.send_and_receive(messages))
+    assert record is not None
+    shapes = {name: array.shape for name, array in record.items()}
+    assert shapes == {"w": (4, 2), "scale": (), "n": ()}
+    assert record["scale"].numpy() == 2
 
 
 @pytest.mark.parametrize("up", ["float32", *SMALL])

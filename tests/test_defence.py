@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import AXES, arrays_of, configured, merged, reply
 
-from flower_ist.axes import mlp_axes
+from flower_ist.axes import Axes, mlp_axes
 from flower_ist.defence import update_rms
 from flower_ist.slicing import Returned, take
 from flower_ist.strategy import ISTStrategy
@@ -41,6 +41,16 @@ def test_slices_of_any_size_compare(neurons):
     part = {"h1": np.arange(neurons), "h2": np.arange(2)}
     tensors = take({name: w + np.float32(0.5) for name, w in weights.items()}, AXES, part)
     assert update_rms(weights, AXES, Returned(part, tensors, 1.0)) == pytest.approx(0.5)
+
+
+def test_a_counter_does_not_drown_the_weights():
+    """BatchNorm counts batches: 100 steps are no change of 100 in a weight."""
+    weights = {"w": np.zeros((4, 2), np.float32), "steps": np.array(0)}
+    axes = Axes.declare({"w": (4, 2), "steps": ()}, {"w": ("h", None)})
+    part = {"h": np.arange(2)}
+    tensors = {**take(weights, axes, part), "steps": np.array(100)}
+    tensors["w"] = tensors["w"] + np.float32(3)
+    assert update_rms(weights, axes, Returned(part, tensors, 1.0)) == 3.0
 
 
 def moved(message, step: float):

@@ -187,3 +187,20 @@ def test_the_optimiser_adds_no_bytes():
         return [{name: a.shape for name, a in arrays_of(message).items()} for message in messages]
 
     assert arrays(quick(server_optimiser=ServerOptimiser("adam"))) == arrays(quick())
+
+
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+def test_running_statistics_are_merged_as_they_are(kind):
+    """A variance that falls from 9 to 1 to 0.5 would be carried on: to 1 - 7.7 by momentum 0.9."""
+    shapes = {"w": (2,), "norm.running_var": (2,), "norm.running_mean": (2,)}
+    axes = Axes.declare(shapes, dict.fromkeys(shapes, ("h",)))
+    optimiser = ServerOptimiser(kind)
+    part = {"h": np.arange(2)}
+    tensors = {name: np.full(2, 9.0) for name in shapes}
+    for value in (1.0, 0.5):
+        before = {name: tensor.copy() for name, tensor in tensors.items()}
+        tensors = {name: np.full(2, value) for name in shapes}
+        optimiser.step(tensors, before, axes, [Returned(part, {}, 1.0)])
+    assert (tensors["w"] != 0.5).all()
+    for name in ("norm.running_var", "norm.running_mean"):
+        np.testing.assert_array_equal(tensors[name], [0.5, 0.5])

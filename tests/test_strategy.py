@@ -191,7 +191,9 @@ def test_a_model_that_has_overflowed_is_not_sent():
     weights, _ = model()
     weights["fc2.weight"][:] = 3e38
     record = ArrayRecord({name: Array(w) for name, w in weights.items()})
-    strategy = ISTStrategy(AXES, num_slices=2, min_train_nodes=1, min_available_nodes=1)
+    strategy = ISTStrategy(
+        AXES, num_slices=2, max_weight=math.inf, min_train_nodes=1, min_available_nodes=1
+    )
     with (
         np.errstate(over="ignore"),
         pytest.raises(TrainingFailedError, match="of the model has overflowed"),

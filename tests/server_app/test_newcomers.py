@@ -14,6 +14,7 @@ from shards import replace_array, write_blobs
 
 from client_app.app import app as client_app
 from flower_ist.classifier import load_classifier
+from flower_ist.closed_form import STATISTICS_QUERY
 from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.predict import predict
 from flower_ist.runlog import read_run
@@ -27,7 +28,6 @@ MakeConfig = Callable[..., dict[str, Any]]
 # As in test_head_start.py, where they are derived.
 PRIOR_BYTES = 27 * 4 + 48 * 2 + 78
 STATISTICS_BYTES = 3 * 8 + (36 + 12) * 4 + 78 * 2
-STATISTICS_QUERY = "query.statistics"
 NODE_UNAVAILABLE = 5  # Flower's code
 
 
