@@ -64,7 +64,8 @@ class Comparison:
 
     Attributes:
         data: e.g. ``cifar-r0.5-k4-d3``: tokens, clients and split; behind it ``-v4`` for four views
-            an image, one otherwise, or ``-int8`` for tokens in int8, as they are otherwise.
+            an image, one otherwise, ``-int8`` for tokens in int8, as they are otherwise, or
+            ``-draw1`` for another draw of the split: all seeds share one.
         name: what is tried, e.g. ``recipe``.
         strategies: with commas.
         rounds: of each run.
@@ -126,6 +127,10 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
     if data_set == "cifar":
         yield Comparison("cifar-r0.5-k4-iid-v4", "recipe", "ist", 8, RECIPE)
         yield Comparison("cifar-r0.5-k4-d3-int8", "tokens", "ist", 6, RECIPE)
+        other = "cifar-r0.5-k4-d3-draw1"
+        yield Comparison(other, "recipe", "ist", 8, RECIPE)
+        yield Comparison(other, "fedavg-long", "fedavg", 6, [*PLAIN, *FEDAVG_LONG])
+        yield Comparison(other, "fedavg-recipe", "fedavg", 6, [*HEAD_START, *FEDAVG["cifar"]])
 
 
 def _clients(data_set: str) -> Iterator[Comparison]:
@@ -185,10 +190,14 @@ def _tokens(data: str, tokens: Path, work: Path) -> Path:
     source, clients, split, kept = _parts(data)
     folder = work / "tokens" / data
     if not folder.exists():
-        views = int(kept[1:]) if kept.startswith("v") else 1
-        dtype = kept if kept == "int8" else ""
         resplit(
-            tokens / source, folder, clients=clients, split=SPLITS[split], views=views, dtype=dtype
+            tokens / source,
+            folder,
+            clients=clients,
+            split=SPLITS[split],
+            views=int(kept[1:]) if kept.startswith("v") else 1,
+            dtype=kept if kept == "int8" else "",
+            seed=int(kept.removeprefix("draw")) if kept.startswith("draw") else 0,
         )
     return folder
 

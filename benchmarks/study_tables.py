@@ -160,6 +160,9 @@ def _print_strategies(work: Path, tokens: str) -> None:
         _print_row(label, *cells)
     many = runs_of(work / f"{tokens}-k4-iid-v4-recipe", "ist")
     _print_row("IST, recipe, 4 masks an image", cell(many, with_bytes=True), "-", "-")
+    for label, name, strategy in ROWS:
+        runs = runs_of(work / f"{tokens}-k4-d3-draw1-{name}", strategy)
+        _print_row(f"{label}, another draw of the split", "-", cell(runs, with_bytes=True), "-")
     for label, name in CENTRAL:
         text = cell(runs_of(work / f"{tokens}-k4-iid-{name}", "central"))
         _print_row(

@@ -1,0 +1,78 @@
+"""A real device comes late: a SuperNode that joins a run brings a class that nobody else has."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from shards import write_blobs
+
+from flower_ist.classifier import load_classifier
+from flower_ist.closed_form import STATISTICS_QUERY
+from flower_ist.demo import find_app
+from flower_ist.launch import LocalFlower, free_port, tail
+from flower_ist.predict import predict
+from flower_ist.runlog import RunLogError, read_run
+from flower_ist.tokens import open_shard
+from server_app.statistics_file import STATISTICS_FILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+PATIENCE = 240.0
+ROUNDS = 10
+
+
+def rounds_done(run: Path) -> int:
+    try:
+        return len(read_run(run)) - 1
+    except RunLogError:  # there is no log yet, or nothing in it
+        return -1
+
+
+def test_a_supernode_that_joins_late_is_counted_in(tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    for client in range(2):
+        write_blobs(data, f"client-{client}", 60, seed=client, shares=(0.5, 0.5, 0.0))
+    write_blobs(data, "client-2", 60, seed=2, shares=(0.0, 0.0, 1.0))
+    write_blobs(data, "test", 300, seed=1000)
+
+    with LocalFlower(simulation=False) as flower:
+
+        def start(client: int) -> None:
+            command = ["flower-supernode", "--insecure", "--superlink", flower.address]
+            command += ["--port", str(free_port())]
+            command += ["--node-config", f"data-path='{data / f'client-{client}'}'"]
+            flower.start(command, tmp_path / f"supernode-{client}.log")
+
+        start(0)
+        start(1)
+        config = {
+            "data-dir": str(data),
+            "output-dir": str(run),
+            "num-rounds": ROUNDS,
+            "hidden-width": 64,
+            "node-timeout": 120.0,
+            "round-timeout": PATIENCE,
+        }
+        run_id = flower.submit(find_app(), config)
+        deadline = time.monotonic() + PATIENCE
+        while rounds_done(run) < 1:
+            assert time.monotonic() < deadline, f"round 1 never ended:\n{tail(flower.log_file)}"
+            time.sleep(0.1)
+        start(2)
+        flower.wait(run_id, 2 * PATIENCE)
+
+    rounds = read_run(run)
+    assert rounds[1]["clients"].keys() == {"client-0", "client-1"}
+    assert rounds[-1]["clients"].keys() == {"client-0", "client-1", "client-2"}
+    assert [name for line in rounds for name in line["failures"]] == []
+    asked = [line["message_types"].get(STATISTICS_QUERY, {}) for line in rounds]
+    assert sum(query.get("messages_down", 0) for query in asked) == 1
+    assert sum(query.get("messages_up", 0) for query in asked) == 1
+    np.testing.assert_array_equal(load_file(run / STATISTICS_FILE)["counts"][2], 60)
+    shard = open_shard(data / "test")
+    is_star = shard.labels == 2
+    assert (predict(load_classifier(run), shard).predicted[is_star] == "star").mean() > 0.8
