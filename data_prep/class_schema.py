@@ -6,7 +6,10 @@ numbered by what it happens to have.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +47,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     names = content.get("classes")
     if not isinstance(names, list):
         raise PrepError(f"{path} needs the entry classes, a list of the class names in order.")
-    return _checked(names, str(path))
+    return check_names(names, str(path))
 
 
 def write_classes(path: Path, names: Sequence[str]) -> None:
@@ -53,11 +56,27 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
     Raises:
         PrepError: the names are not distinct texts, or the file cannot be written.
     """
-    content = {"format": FORMAT, "version": VERSION, "classes": _checked(names, str(path))}
+    content = {"format": FORMAT, "version": VERSION, "classes": check_names(names, str(path))}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with atomic_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_place(path: Path) -> None:
+    """Find out before any work that a schema file cannot be written; nothing is left behind.
+
+    Raises:
+        PrepError: a folder has that name, or the folder around it is none or cannot be written to.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as err:
+        raise PrepError(f"{path} cannot be written: {first_line(err)}.") from err
 
 
 def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
@@ -66,7 +85,7 @@ def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
     Raises:
         PrepError: there are images of a class that the schema lacks; both lists are shown.
     """
-    schema = _checked(names, "The class schema")
+    schema = check_names(names, "The class schema")
     present = np.unique(data.labels)
     if unknown := [data.class_names[c] for c in present if data.class_names[c] not in schema]:
         raise PrepError(
@@ -79,7 +98,12 @@ def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
     return replace(data, labels=renumbered[data.labels], class_names=schema)
 
 
-def _checked(names: Sequence[object], where: str) -> tuple[str, ...]:
+def check_names(names: Sequence[object], where: str) -> tuple[str, ...]:
+    """Return class names that a schema may hold; ``where`` they stand begins an error's sentence.
+
+    Raises:
+        PrepError: there is none, or they are not distinct texts.
+    """
     if not names:
         raise PrepError(f"{where} names no class: it needs at least one.")
     checked = tuple(name for name in names if isinstance(name, str) and name.strip())

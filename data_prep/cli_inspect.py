@@ -44,7 +44,8 @@ def inspect(
             whole = next((found.shard for found in report.inspections if found.shard), None)
             if whole is None:
                 raise PrepError("No shard is whole: there is nothing to draw.")
-            data = read_source(source, split or whole.meta.split, "skip")
+            names = whole.meta.class_names
+            data = read_source(source, split or whole.meta.split, "skip", classes=names)
             console.print(f"Sheet: {draw_sheet(whole, data, sheet, images)}", highlight=False)
         for sentence in (*report.damages, *report.disagreements):
             typer.echo(f"Error: {sentence}", err=True)

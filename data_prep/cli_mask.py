@@ -46,12 +46,13 @@ def mask(
     stored: it follows from the seed and the images' ids.
     """
     with errors_as_sentences():
-        from data_prep.class_schema import read_classes
+        from data_prep.class_schema import check_names, read_classes
         from data_prep.masked_writer import MaskSettings, write_masked, write_masked_splits
-        from data_prep.new_folder import refuse_existing
+        from data_prep.new_folder import refuse_existing, refuse_inside
         from data_prep.prep_report import image_progress, masked_summary, print_skipped
-        from data_prep.sources import read_source, read_train_and_test
+        from data_prep.sources import left_out_tests, read_source, read_train_and_test
 
+        refuse_inside(out, source, test)
         refuse_existing(out)
         settings = MaskSettings(
             image_size, patch_size, kind, mask_ratio, seed, interpolation, compress
@@ -59,12 +60,16 @@ def mask(
         names = None if classes is None else read_classes(classes)
         if test_share == 0 and test is None:
             sets = [read_source(source, "train", on_error, classes=names, workers=workers)]
+            if left_out := left_out_tests(source):
+                console.print(left_out, highlight=False, markup=False, soft_wrap=True)
         else:
             sets = list(
                 read_train_and_test(
                     source, test, test_share, seed, on_error, names, workers=workers
                 )
             )
+        for data in sets:
+            check_names(data.class_names, data.source)
         with image_progress(console, "Masking images", sum(map(len, sets))) as advance:
             if len(sets) == 1:
                 metas = [write_masked(sets[0], out, settings, workers=workers, advance=advance)]

@@ -10,7 +10,7 @@ from data_prep import PrepError
 from data_prep.checking import check_images
 from data_prep.classes import check_same_classes
 from data_prep.first_line import first_line
-from data_prep.image_files import ImageFiles, check_image
+from data_prep.image_files import ImageFiles, is_image, look_at_file
 from data_prep.images import ImageSet
 
 _TEST_FOLDERS = ("test", "val")
@@ -22,15 +22,18 @@ def class_root(folder: Path) -> Path:
     """Return the folder of the class folders, where the archive or the user put one around it.
 
     RESISC45 comes as ``NWPU-RESISC45/airplane/...``, AID as ``AID/Airport/...``: the folder that
-    holds nothing but such a folder stands for it.
+    holds nothing but such a folder stands for it. A lone folder that holds images is a class.
 
     Raises:
-        PrepError: the folder cannot be listed.
+        PrepError: a folder cannot be listed.
     """
     inside = [path for path in _listed(folder) if path.is_dir()]
     if len(inside) != 1 or inside[0].name in ("train", *_TEST_FOLDERS):
         return folder
-    return class_root(inside[0]) if any(path.is_dir() for path in _listed(inside[0])) else folder
+    entries = _listed(inside[0])
+    if any(is_image(path) for path in entries if path.is_file()):
+        return folder
+    return class_root(inside[0]) if any(path.is_dir() for path in entries) else folder
 
 
 def published_test(folder: Path) -> Path | None:
@@ -39,6 +42,17 @@ def published_test(folder: Path) -> Path | None:
     if not (root / "train").is_dir():
         return None
     return next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+
+
+def count_published_test(folder: Path) -> int:
+    """Return how many files are in the class folders of a test split, if one is published.
+
+    Raises:
+        PrepError: a folder cannot be listed.
+    """
+    tests = published_test(folder)
+    classes = [] if tests is None else [path for path in _listed(tests) if path.is_dir()]
+    return sum(path.is_file() for name in classes for path in _listed(name))
 
 
 def read_folder(
@@ -84,18 +98,16 @@ def read_folder(
         raise PrepError(f"No class folder in {root} holds an image.")
     listed.sort()
     paths = [path for _, path in listed]
-
-    def look(row: int) -> tuple[int, int]:
-        return check_image(paths[row], paths[row]), paths[row].stat().st_size
-
-    checked = check_images(look, len(paths), split, on_error, workers)
+    checked = check_images(
+        lambda row: look_at_file(paths[row]), len(paths), split, on_error, workers
+    )
     number = {name: label for label, name in enumerate(names)}
     readable = [paths[row] for row in checked.rows]
     labels = np.array([number[path.parent.name] for path in readable], dtype=np.int64)
     if not partial and (missing := sorted(set(range(len(names))) - set(labels.tolist()))):
         raise PrepError(f"The class {names[missing[0]]!r} in {root} has no readable image.")
     return ImageSet(
-        images=ImageFiles(tuple(readable), checked.facts[:, 0]),
+        images=ImageFiles(tuple(readable), checked.facts[:, 0], checked.facts[:, 2]),
         labels=labels,
         image_ids=checked.rows,
         class_names=tuple(names),

@@ -85,6 +85,17 @@ def hub_has_test(source: NamedSource) -> bool:
     return all(_split_name(source, splits, split) for split in ("train", "test"))
 
 
+def count_hub_test(source: NamedSource) -> int:
+    """Return how many images are in the test split of a data set that has one.
+
+    Raises:
+        PrepError: the data set cannot be loaded.
+    """
+    splits = _load(source)
+    name = _split_name(source, splits, "test")
+    return 0 if name is None else len(splits[name])
+
+
 def read_hub(
     source: NamedSource,
     split: str,

@@ -13,6 +13,7 @@ torchvision's ``ImageFolder``.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _GREY = ("1", "L", "LA", "La")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR = ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 _ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,12 @@ class ImageFiles:
     Attributes:
         paths: N files.
         native_bytes: (N,) uncompressed bytes of each image, see :func:`native_bytes`.
+        checksums: (N,) CRC-32 of each file's content, or None where they were not read.
     """
 
     paths: tuple[Path, ...]
     native_bytes: NDArray[np.int64]
+    checksums: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -50,7 +54,11 @@ class ImageFiles:
 
     def take(self, rows: NDArray[np.intp]) -> ImageFiles:
         """Return some files, in that order."""
-        return ImageFiles(tuple(self.paths[row] for row in rows), self.native_bytes[rows])
+        return ImageFiles(
+            tuple(self.paths[row] for row in rows),
+            self.native_bytes[rows],
+            None if self.checksums is None else self.checksums[rows],
+        )
 
     def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
         """Yield the pixels (H, W, 1 or 3) of some files, one at a time.
@@ -87,6 +95,32 @@ def check_image(file: Path | BinaryIO, name: object) -> int:
         image.load()
         _check_mode(image, name)
         return _bytes_of(size if drafted else image.size, image)
+
+
+def look_at_file(path: Path) -> tuple[int, int, int]:
+    """Return a file's :func:`native_bytes`, its own bytes and its content's CRC-32.
+
+    Raises:
+        PrepError: as :func:`decode_image`.
+    """
+    native = check_image(path, path)
+    size = checksum = 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                size, checksum = size + len(block), zlib.crc32(block, checksum)
+    except OSError as err:
+        raise PrepError(f"{path} cannot be read as an image: {first_line(err)}.") from err
+    return native, size, checksum
+
+
+def is_image(file: Path) -> bool:
+    """Return whether a file begins as an image does; whether all of it can be read is not asked."""
+    try:
+        with _opened(file, file):
+            return True
+    except PrepError:
+        return False
 
 
 def native_bytes(image: Image.Image) -> int:

@@ -12,15 +12,17 @@ import numpy as np
 
 from data_prep import PrepError
 from data_prep.chunks import Chunk, PlannedShard, cut_chunks
-from data_prep.class_schema import read_classes
+from data_prep.class_schema import check_names, read_classes
 from data_prep.client_split import ClientSplit, split_clients
 from data_prep.encode import Encoding, check_views
 from data_prep.encoders import open_encoder
 from data_prep.images import ImageSet
+from data_prep.images_digest import images_sha256
 from data_prep.masked_images import check_mask_fits
 from data_prep.masked_meta import has_meta, read_meta
+from data_prep.new_folder import refuse_inside
 from data_prep.prep_settings import PrepSettings
-from data_prep.sources import read_source, read_train_and_test
+from data_prep.sources import left_out_tests, read_source, read_train_and_test
 from data_prep.split_report import SplitReport
 from data_prep.work_folder import Plan
 
@@ -35,7 +37,8 @@ class Job:
         chunks: Their parts, the units of work.
         plan: Settings and facts that a run which goes on with this one must share.
         split: Class counts of the clients' images.
-        skipped: A sentence for each image left out.
+        skipped: A sentence for each unreadable image.
+        left_out: A sentence on test images that are there but not asked for, or empty.
     """
 
     encoding: Encoding
@@ -44,6 +47,7 @@ class Job:
     plan: Plan
     split: SplitReport
     skipped: tuple[str, ...]
+    left_out: str
 
 
 def plan_job(settings: PrepSettings) -> Job:
@@ -55,33 +59,39 @@ def plan_job(settings: PrepSettings) -> Job:
         PrepError: the settings, the encoder or the images cannot be used.
     """
     settings.check()
+    refuse_inside(settings.out, settings.source, settings.test)
     settings = _fill_in(settings)
     # Wrong settings are found before the images are read, which may take long.
     encoding = _open_encoding(settings)
     train, test = _read_sets(settings)
+    check_names(train.class_names, train.source)
+    left_out = left_out_tests(settings.source) if test is None else ""
     sets = [train] if test is None else [train, test]
     seed, record = encoding.mask.seed, encoding.encoder.record
     for data, views in zip(sets, (settings.views, 1), strict=False):
         mask = replace(encoding.mask, views=views)
         check_mask_fits(data, mask, record.image_size, record.patch_size)
+    owners: list[str] = []
     if settings.client:
         names, parts = [settings.client], [np.arange(len(train))]
     else:
         split = ClientSplit.parse(settings.split)
         parts = split_clients(train, split, settings.clients, seed)
         names = [f"client-{k}" for k in range(len(parts))]
+        if split.kind == "natural" and train.owners is not None:
+            owners = [str(train.owners[rows[0]]) for rows in parts]
     shards = [
         PlannedShard(train, rows, encoding.meta(train, name, rows=rows, views=settings.views))
         for name, rows in zip(names, parts, strict=True)
     ]
     if test is not None:
         shards.append(PlannedShard(test, np.arange(len(test)), encoding.meta(test, "test")))
-    report = SplitReport.of_parts(train.labels, train.class_names, parts)
+    report = SplitReport.of_parts(train.labels, train.class_names, parts, owners)
     # Two sets cut from one source both carry its list.
     skipped = tuple(dict.fromkeys(sentence for data in sets for sentence in data.skipped))
     chunks = tuple(cut_chunks(shards, settings.chunk_images))
-    plan = _plan(settings, encoding, shards)
-    return Job(encoding, tuple(shards), chunks, plan, report, skipped)
+    plan = _plan(settings, encoding, shards, sets)
+    return Job(encoding, tuple(shards), chunks, plan, report, skipped, left_out)
 
 
 def _fill_in(settings: PrepSettings) -> PrepSettings:
@@ -153,7 +163,10 @@ def _read_sets(settings: PrepSettings) -> tuple[ImageSet, ImageSet | None]:
 
 
 def _plan(
-    settings: PrepSettings, encoding: Encoding, shards: Sequence[PlannedShard]
+    settings: PrepSettings,
+    encoding: Encoding,
+    shards: Sequence[PlannedShard],
+    sets: Sequence[ImageSet],
 ) -> dict[str, Any]:
     """Return what must be the same for chunks of two runs to fit together, in plain words.
 
@@ -188,8 +201,9 @@ def _plan(
         "number of images in a chunk": settings.chunk_images,
         "list of class names": metas[0].class_names,
         "list of shards": {meta.client: meta.num_examples for meta in metas},
-        "list of labels and image ids (SHA-256)": examples.hexdigest(),
+        "list of labels and image ids (SHA-256)": examples.hexdigest()[:16],
         "number of native bytes": sum(meta.image_bytes for meta in metas),
         "number of file bytes": sum(meta.image_file_bytes for meta in metas),
         "number of kept patches' bytes": sum(meta.masked_image_bytes for meta in metas),
+        "list of image files or pixels (SHA-256)": [images_sha256(data)[:16] for data in sets],
     }

@@ -23,7 +23,7 @@ from rich.console import Console
 from data_prep.assemble import assemble, is_assembled
 from data_prep.atomic_file import atomic_file
 from data_prep.chunks import Chunk, encode_chunks
-from data_prep.class_schema import write_classes
+from data_prep.class_schema import check_place, write_classes
 from data_prep.job import Job, plan_job
 from data_prep.prep_report import image_progress, print_skipped, shard_table
 from data_prep.prep_settings import PrepSettings
@@ -55,7 +55,11 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
             another command's work or cannot be written.
         ShardError: a shard exists already or cannot be written.
     """
+    if settings.save_classes is not None:
+        check_place(settings.save_classes)
     job = plan_job(settings)
+    if console is not None and job.left_out:
+        console.print(job.left_out, highlight=False, markup=False, soft_wrap=True)
     path = settings.out / WORK_FOLDER
     if not (path / PLAN_FILE).exists():
         _refuse_existing(settings.out, job)

@@ -11,14 +11,15 @@ from data_prep.checking import ON_ERROR
 from data_prep.class_schema import apply_classes
 from data_prep.classes import check_same_classes
 from data_prep.fashion_mnist import is_fashion_mnist, read_fashion_mnist, read_idx
-from data_prep.folder import published_test, read_folder
-from data_prep.huggingface import hub_has_test, read_hub
+from data_prep.folder import count_published_test, published_test, read_folder
+from data_prep.huggingface import count_hub_test, hub_has_test, read_hub
 from data_prep.images import ImageSet
 from data_prep.masked_images import is_masked, masked_has_test, read_masked
+from data_prep.masked_meta import read_meta
 from data_prep.named_source import parse_named
 from data_prep.npz import read_npz
 from data_prep.split import stratified_hold_out
-from data_prep.table import SUFFIXES, read_table, table_has_test
+from data_prep.table import SUFFIXES, count_table_test, read_table, table_has_test
 from data_prep.torchvision_sets import read_torchvision, torchvision_has_test
 
 __all__ = [
@@ -27,15 +28,20 @@ __all__ = [
     "read_npz",
     "read_source",
     "read_train_and_test",
+    "left_out_tests",
 ]
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads ``train`` or ``test`` of a source, and says whether it publishes both."""
+    """Reads ``train`` or ``test`` of a source, and says whether it publishes both.
+
+    Where it does, it counts the test images if that takes no download.
+    """
 
     read: Callable[[str], ImageSet]
     has_test: Callable[[], bool]
+    count_test: Callable[[], int] | None = None
 
 
 def read_source(
@@ -108,6 +114,21 @@ def read_train_and_test(
     return train, held
 
 
+def left_out_tests(source: str | Path) -> str:
+    """Return a sentence on the test images of a source of which the training images alone are used.
+
+    It is empty where the source publishes no test split; no image is decoded.
+
+    Raises:
+        PrepError: the source cannot be read.
+    """
+    reader = _reader(source, "stop", partial=True, workers=None)
+    if not reader.has_test():
+        return ""
+    count = "" if reader.count_test is None else f": {reader.count_test()}"
+    return f"--test-share 0 leaves out the test images of {source}{count}."
+
+
 def _reader(source: str | Path, on_error: str, partial: bool, workers: int | None) -> _Reader:
     if on_error not in ON_ERROR:
         raise PrepError(
@@ -118,6 +139,7 @@ def _reader(source: str | Path, on_error: str, partial: bool, workers: int | Non
             return _Reader(
                 lambda split: read_hub(named, split, on_error, partial=partial, workers=workers),
                 lambda: hub_has_test(named),
+                lambda: count_hub_test(named),
             )
         return _Reader(
             lambda split: read_torchvision(named, split, on_error, workers=workers),
@@ -125,18 +147,28 @@ def _reader(source: str | Path, on_error: str, partial: bool, workers: int | Non
         )
     path = Path(source)
     if path.is_dir() and is_masked(path):
-        return _Reader(lambda split: read_masked(path, split), lambda: masked_has_test(path))
+        return _Reader(
+            lambda split: read_masked(path, split),
+            lambda: masked_has_test(path),
+            lambda: read_meta(path / "test").num_images,
+        )
     if path.is_dir() and is_fashion_mnist(path):
-        return _Reader(lambda split: read_fashion_mnist(path, split), lambda: True)
+        return _Reader(
+            lambda split: read_fashion_mnist(path, split),
+            lambda: True,
+            lambda: len(read_fashion_mnist(path, "test")),
+        )
     if path.is_dir():
         return _Reader(
             lambda split: read_folder(path, split, on_error, partial=partial, workers=workers),
             lambda: published_test(path) is not None,
+            lambda: count_published_test(path),
         )
     if path.suffix in SUFFIXES:
         return _Reader(
             lambda split: read_table(path, split, on_error, partial=partial, workers=workers),
             lambda: table_has_test(path),
+            lambda: count_table_test(path),
         )
     if path.suffix == ".npz":
         return _Reader(lambda split: read_npz(path, split), lambda: False)

@@ -39,19 +39,26 @@ class SplitReport:
         clients: K names.
         class_names: C names.
         counts: (K, C) images; no client and no report is empty.
+        owners: K names, where each client is one owner of the source's; else none.
     """
 
     clients: tuple[str, ...]
     class_names: tuple[str, ...]
     counts: Counts
+    owners: tuple[str, ...] = ()
 
     @classmethod
     def of_parts(
-        cls, labels: NDArray[np.integer], class_names: Sequence[str], parts: Sequence[Rows]
+        cls,
+        labels: NDArray[np.integer],
+        class_names: Sequence[str],
+        parts: Sequence[Rows],
+        owners: Sequence[str] = (),
     ) -> Self:
         """Count a split that exists as rows only; its clients are ``client-0`` and so on."""
         clients = tuple(f"client-{k}" for k in range(len(parts)))
-        return cls(clients, tuple(class_names), class_counts(labels, parts, len(class_names)))
+        counts = class_counts(labels, parts, len(class_names))
+        return cls(clients, tuple(class_names), counts, tuple(owners))
 
     @classmethod
     def of_shards(cls, folder: Path) -> Self:
@@ -116,6 +123,8 @@ def to_table(report: SplitReport) -> Table:
     total = report.counts.sum(axis=0)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
     table.add_column("client", "all", no_wrap=True)
+    if report.owners:
+        table.add_column("owner", overflow="fold")
     table.add_column("images", f"{total.sum()}", justify="right", no_wrap=True)
     if one_by_one:
         for name, cell in zip(report.class_names, _each_class(total), strict=True):
@@ -137,7 +146,8 @@ def to_table(report: SplitReport) -> Table:
     for k, client in enumerate(report.clients):
         counts = report.counts[k]
         cells = _each_class(counts) if one_by_one else _overview(counts, report.class_names)
-        table.add_row(client, str(counts.sum()), *cells, f"{report.distance[k]:.2f}")
+        owner = [Text(report.owners[k])] if report.owners else []
+        table.add_row(client, *owner, str(counts.sum()), *cells, f"{report.distance[k]:.2f}")
     return table
 
 
@@ -145,6 +155,7 @@ def to_json(report: SplitReport) -> str:
     """Return the counts and what follows from them as JSON."""
     clients: dict[str, Any] = {
         client: {
+            **({"owner": report.owners[k]} if report.owners else {}),
             "images": int(report.images[k]),
             "counts": report.counts[k].tolist(),
             "effective_classes": round(float(report.effective_classes[k]), 4),

@@ -1,12 +1,14 @@
 """A table of image files: ``.csv`` or ``.parquet`` with the columns path and label.
 
 Optional columns: ``split`` says train or test (or val, validation) of each image, ``client`` whose
-image it is. Paths count from the table's folder.
+image it is. Paths count from the table's folder. Spaces around labels, splits and clients do not
+count, nor do a split's capitals.
 """
 
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from data_prep import PrepError
 from data_prep.checking import check_images
 from data_prep.classes import check_same_classes, in_order
 from data_prep.first_line import first_line
-from data_prep.image_files import ImageFiles, check_image
+from data_prep.image_files import ImageFiles, look_at_file
 from data_prep.images import ImageSet
 
 TEST_NAMES = ("test", "validation", "val", "valid")
@@ -27,12 +29,22 @@ Table = Mapping[str, Sequence[str]]
 
 
 def table_has_test(path: Path) -> bool:
-    """Return whether a table's split column names both train and a test split.
+    """Return whether a table has a split column, which then names train and a test split.
 
     Raises:
         PrepError: the table cannot be read.
     """
-    return _test_name(_read(path)) is not None
+    return "split" in _read(path)
+
+
+def count_table_test(path: Path) -> int:
+    """Return how many rows are of the test split of a table that has one.
+
+    Raises:
+        PrepError: the table cannot be read.
+    """
+    splits = _read(path)["split"]
+    return splits.count(_test_name(splits))
 
 
 def read_table(
@@ -46,8 +58,8 @@ def read_table(
     """Read the images that a table lists; only their paths and sizes stay in memory.
 
     Classes are the distinct labels of all rows, in the order of :func:`in_order`. An image's id is
-    its row in the table, from 0. Where the split column does not name both train and a test split,
-    all rows are read. Every file is decoded once, here, to find unreadable ones.
+    its row in the table, from 0. Without a split column all rows are read; of several test splits
+    the first of ``TEST_NAMES`` counts. Every file is decoded once, here, to find unreadable ones.
 
     Args:
         path: The table.
@@ -57,13 +69,15 @@ def read_table(
         workers: Threads that check files; None for as many as there are cores, up to 8.
 
     Raises:
-        PrepError: the table cannot be read, lacks a column or a value, a class is in one split
-            only, or a file cannot be read under ``stop``.
+        PrepError: the table cannot be read, lacks a column or a value, its split column has other
+            words or lacks a split, a class is in one split only, or a file cannot be read under
+            ``stop``.
     """
     table = _read(path)
     names = in_order(table["label"])
     rows = list(range(len(table["path"])))
-    if tests := _test_name(table):
+    if "split" in table:
+        tests = _test_name(table["split"])
         chosen = {
             name: [row for row in rows if table["split"][row] == name] for name in ("train", tests)
         }
@@ -73,16 +87,16 @@ def read_table(
             check_same_classes(held[0], held[1], places[0], places[1])
         rows = chosen[tests if split == "test" else "train"]
     files = [path.parent / table["path"][row] for row in rows]
-
-    def look(row: int) -> tuple[int, int]:
-        return check_image(files[row], files[row]), files[row].stat().st_size
-
-    checked = check_images(look, len(files), split, on_error, workers)
+    checked = check_images(
+        lambda row: look_at_file(files[row]), len(files), split, on_error, workers
+    )
     number = {name: label for label, name in enumerate(names)}
     kept = [rows[row] for row in checked.rows]
     owners = np.array([table["client"][row] for row in kept]) if "client" in table else None
     return ImageSet(
-        images=ImageFiles(tuple(files[row] for row in checked.rows), checked.facts[:, 0]),
+        images=ImageFiles(
+            tuple(files[row] for row in checked.rows), checked.facts[:, 0], checked.facts[:, 2]
+        ),
         labels=np.array([number[table["label"][row]] for row in kept], dtype=np.int64),
         image_ids=np.array(kept, dtype=np.int64),
         class_names=names,
@@ -94,9 +108,8 @@ def read_table(
     )
 
 
-def _test_name(table: Table) -> str | None:
-    present = set(table.get("split", ()))
-    return next((n for n in TEST_NAMES if n in present), None) if "train" in present else None
+def _test_name(splits: Sequence[str]) -> str:
+    return next(name for name in TEST_NAMES if name in splits)
 
 
 def _read(path: Path) -> Table:
@@ -112,7 +125,10 @@ def _read(path: Path) -> Table:
     used = {name: columns[name] for name in (*_NEEDED, *_OPTIONAL) if name in columns}
     if not used["path"]:
         raise PrepError(f"{path} lists no images.")
-    return {name: _texts(path, name, values) for name, values in used.items()}
+    texts = {name: _texts(path, name, values) for name, values in used.items()}
+    if (splits := _split_words(path, texts.pop("split", ()))) is not None:
+        texts["split"] = splits
+    return texts
 
 
 def _read_csv(path: Path) -> dict[str, list[object]]:
@@ -145,8 +161,28 @@ def _read_parquet(path: Path) -> dict[str, list[object]]:
 
 def _texts(path: Path, name: str, values: Sequence[object]) -> list[str]:
     for row, value in enumerate(values, 1):
-        if value is None or value == "":
+        if value is None or not str(value).strip():
             raise PrepError(f"{path} has no {name} in row {row}: fill it in.")
         if not isinstance(value, str | int):
             raise PrepError(f"{path}: {name} must hold texts or whole numbers, not {value!r}.")
-    return [str(value) for value in values]
+    # A file's name may begin or end with a space.
+    return [str(value) if name == "path" else str(value).strip() for value in values]
+
+
+def _split_words(path: Path, values: Sequence[str]) -> list[str] | None:
+    """Return a split column in small letters; one that says less than it seems to is refused.
+
+    None for one that names one split only: all rows are of one set then, as without a column.
+    """
+    words = [value.lower() for value in values]
+    found, tests = set(words), set(TEST_NAMES)
+    if not found or found in [{name} for name in ("train", *TEST_NAMES)]:
+        return None
+    if "train" not in found or not found & tests or found - tests - {"train"}:
+        shown = textwrap.shorten(", ".join(sorted(set(values))), 60, placeholder=" ...")
+        raise PrepError(
+            f"The column split of {path} must hold train and one of {', '.join(TEST_NAMES)}, and "
+            f"nothing else, but it holds {shown}: correct it, or rename the column to have a share "
+            "held out."
+        )
+    return words

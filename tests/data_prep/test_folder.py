@@ -150,6 +150,16 @@ def test_resisc45_and_aid_are_read_as_published_and_from_the_folder_around_them(
         assert data.source == published
 
 
+@pytest.mark.parametrize("suffix", [".png", ""])
+def test_a_lone_class_keeps_its_images_beside_a_folder(tmp_path, suffix):
+    """Taken for a folder around the classes, it would be passed over for the folder inside it."""
+    fill(tmp_path / "nest", {"cat": 6, "cat/rejected": 5})
+    for path in (tmp_path / "nest" / "cat").glob("*.png"):
+        path.rename(path.with_suffix(suffix))
+    with pytest.raises(PrepError, match=r"class folder .*cat holds the folder rejected: put its"):
+        read_source(tmp_path / "nest")
+
+
 def test_a_folder_around_a_published_split_is_looked_into(tmp_path):
     fill(tmp_path / "set" / "train", {"a": 2})
     fill(tmp_path / "set" / "test", {"a": 1})

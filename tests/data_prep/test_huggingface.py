@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.sources import read_source, read_train_and_test
+from data_prep.sources import left_out_tests, read_source, read_train_and_test
 
 
 def picture(value, mode="L"):
@@ -54,6 +54,7 @@ def test_a_saved_data_set_gives_images_class_names_splits_and_owners(saved):
     assert test.native_pixels(np.array([0])).tolist() == [[[[5]] * 3] * 2]
     assert (train.native_bytes, train.split, test.split) == (3 * 6, "train", "test")
     assert train.source == "hf:set"
+    assert left_out_tests(source).endswith(f"the test images of {source}: 1.")
     assert train.file_bytes.tolist() == [len(picture(v)) for v in (7, 8, 9)]
     # Decoding in other processes needs this.
     again = pickle.loads(pickle.dumps(train.images))

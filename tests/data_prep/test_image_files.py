@@ -1,5 +1,6 @@
 import io
 import os
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,14 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.image_files import ImageFiles, check_image, decode_image, native_bytes
+from data_prep.image_files import (
+    ImageFiles,
+    check_image,
+    decode_image,
+    is_image,
+    look_at_file,
+    native_bytes,
+)
 
 
 def save(path, values, mode, **options):
@@ -136,6 +144,25 @@ def test_a_check_measures_every_mode_as_decoding_does(tmp_path):
         check_image(tmp_path / "a.tif", "a")
 
 
+def test_a_look_at_a_file_measures_it_and_sums_up_all_of_it(tmp_path):
+    """A PPM file of 600 x 600 x 3 bytes after a header of 15; both halves count."""
+    path = tmp_path / "a.ppm"
+    noise_image((600, 600)).save(path)
+    content = bytearray(path.read_bytes())
+    assert look_at_file(path) == (1_080_000, 1_080_015, zlib.crc32(content))
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert look_at_file(path)[2] == zlib.crc32(content)
+    with pytest.raises(PrepError, match=r"none\.ppm cannot be read as an image: No such file"):
+        look_at_file(tmp_path / "none.ppm")
+
+
+def test_an_image_is_known_by_its_beginning_whatever_its_name(tmp_path):
+    save(tmp_path / "a.png", [[0]], "L").rename(tmp_path / "a")
+    (tmp_path / "b.png").write_text("no image")
+    assert [is_image(tmp_path / name) for name in ("a", "b.png", "none")] == [True, False, False]
+
+
 def test_the_content_of_a_file_is_decoded_like_the_file(tmp_path):
     path = save(tmp_path / "a.png", [[0, 7, 255]], "L")
     with path.open("rb") as opened:
@@ -164,8 +191,9 @@ def test_a_mode_without_a_range_is_refused(tmp_path):
 
 def test_files_are_decoded_one_at_a_time_and_only_when_asked(tmp_path):
     paths = [save(tmp_path / f"{k}.png", [[k]], "L") for k in range(4)]
-    files = ImageFiles(tuple(paths), np.array([1, 2, 3, 4])).take(np.array([3, 1, 0]))
-    assert files.native_bytes.tolist() == [4, 2, 1]
+    files = ImageFiles(tuple(paths), np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8]))
+    files = files.take(np.array([3, 1, 0]))
+    assert (files.native_bytes.tolist(), files.checksums.tolist()) == ([4, 2, 1], [8, 6, 5])
     os.unlink(paths[0])
     decoded = files.decode(slice(0, 3))
     assert [next(decoded)[0, 0, 0], next(decoded)[0, 0, 0]] == [3, 1]

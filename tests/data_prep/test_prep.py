@@ -1,5 +1,6 @@
 """Images to shards in one call: whole, resumed, shared between processes, with views, skewed."""
 
+import json
 import os
 import shutil
 import signal
@@ -328,11 +329,84 @@ def test_other_images_do_not_go_on_with_this_ones_work(settings):
     for change, name in (
         ({"y": data.labels[::-1]}, "list of labels and image ids"),
         ({"x": data.images[:, :, :7]}, "number of native bytes"),
+        ({"x": 255 - data.images}, "list of image files or pixels"),
         ({"class_names": np.array(list("abcde"))}, "list of class names"),
     ):
         np.savez(settings.source, **{"x": data.images, "y": data.labels} | change)
         with pytest.raises(PrepError, match=f"whose {name}"):
             prep(replace(settings, num_shards=2))
+
+
+def test_files_that_were_renamed_do_not_go_on_with_this_ones_work(settings, tmp_path):
+    """Each row keeps its label and its id, but not its image."""
+    folder = tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    for k in range(10):
+        Image.new("L", (8, 8), k).save(folder / f"{k}.bmp")
+    cats = replace(settings, source=str(folder.parent), test_share=0.0, num_shards=2)
+    cats = replace(cats, chunk_images=2)
+    prep(cats)
+    (folder / "0.bmp").rename(folder / "x.bmp")
+    with pytest.raises(PrepError, match=r"whose list of image files or pixels .* was \[\"[0-9a-f]"):
+        prep(cats)
+    (folder / "1.bmp").rename(folder / "0.bmp")
+    (folder / "x.bmp").rename(folder / "1.bmp")
+    # Two of one size have changed places.
+    with pytest.raises(PrepError, match="whose list of image files or pixels"):
+        prep(cats)
+    (folder / "0.bmp").rename(folder / "x.bmp")
+    (folder / "1.bmp").rename(folder / "0.bmp")
+    (folder / "x.bmp").rename(folder / "1.bmp")
+    assert len(prep(replace(cats, num_shards=1))) == 4
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a", "", "b"]])
+def test_class_names_that_no_shard_set_can_have_are_found_before_anything_is_encoded(
+    settings, names
+):
+    images = np.zeros((9, 8, 8), np.uint8)
+    np.savez(settings.source, x=images, y=np.arange(9) % 3, class_names=np.array(names))
+    with pytest.raises(PrepError, match=r"set(: every class name must| names the class 'a' twice)"):
+        prep(settings)
+    assert not settings.out.exists()
+
+
+def test_a_place_for_class_names_that_cannot_be_is_found_before_images_are_read(
+    settings, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    with pytest.raises(PrepError, match="cannot be written: Is a directory"):
+        prep(replace(settings, save_classes=tmp_path))
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("out", ["", "shards", "cat/shards", "../images", "../link/shards"])
+@pytest.mark.parametrize("option", ["source", "test"])
+def test_shards_do_not_go_into_the_images_folder(settings, tmp_path, monkeypatch, out, option):
+    """They would be taken for a class by the run that goes on, and by the next one."""
+    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("images")
+    folder = tmp_path / "images"
+    with pytest.raises(PrepError, match=r"lies in the folder of the images, .*/images, and would"):
+        prep(replace(settings, out=folder / out, **{option: str(folder)}))
+    assert [path.name for path in folder.rglob("*")] == ["cat"]
+
+
+def test_a_natural_split_says_whose_images_a_client_has(settings, tmp_path, monkeypatch):
+    rows = []
+    for k in range(12):
+        Image.new("L", (8, 8), k).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{k % 2},{('zoe', 'ann', 'bob')[k % 3]}")
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["path,label,client", *rows]))
+    prep(replace(settings, source=str(table), test_share=0.0, split="natural"))
+    clients = json.loads((settings.out / "split.json").read_text())["clients"]
+    first = {"ann": 1, "bob": 2, "zoe": 0}
+    for name, client in clients.items():
+        ids = open_shard(settings.out / name).image_ids
+        assert ids.tolist() == [first[client["owner"]] + 3 * k for k in range(4)]
+    assert len({client["owner"] for client in clients.values()}) == 3
 
 
 def test_a_smaller_batch_may_go_on(settings):

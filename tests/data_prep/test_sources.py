@@ -2,9 +2,11 @@ import gzip
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep import PrepError
-from data_prep.sources import read_idx, read_source, read_train_and_test
+from data_prep.masked_writer import MaskSettings, write_masked, write_masked_splits
+from data_prep.sources import left_out_tests, read_idx, read_source, read_train_and_test
 
 
 def test_fashion_mnist_from_idx_files_gzipped_or_not(fashion_folder):
@@ -120,6 +122,25 @@ def test_any_source_holds_out_the_same_share_of_each_class(tmp_path):
     file = save(tmp_path / "set.npz", x=np.zeros((30, 2, 2), np.uint8), y=labels)
     test = read_train_and_test(str(file), None, 0.1, seed=0)[1]
     assert np.bincount(test.labels).tolist() == [2, 1]
+
+
+def test_published_test_images_that_are_left_out_are_counted(fashion_folder, tmp_path):
+    """20 of Fashion-MNIST's, a folder's 2, a table's 1; a share that could be held out is none."""
+    for name in ("train/a/0", "train/b/0", "test/a/0", "test/b/0"):
+        file = tmp_path / "set" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(file)
+    (tmp_path / "t.csv").write_text("path,label,split\na,x,train\nb,x,test\nc,x,val\n")
+    sets = read_train_and_test(tmp_path / "set", None, 0.2, 0)
+    settings = MaskSettings(image_size=4, patch_size=2)
+    write_masked_splits(*sets, tmp_path / "both", settings)
+    write_masked(sets[0], tmp_path / "one", settings)
+    counts = {fashion_folder: 20, tmp_path / "set": 2, tmp_path / "t.csv": 1, tmp_path / "both": 2}
+    for source, count in counts.items():
+        sentence = f"--test-share 0 leaves out the test images of {source}: {count}."
+        assert left_out_tests(source) == sentence
+    without = (save(tmp_path / "set.npz"), tmp_path / "one", tmp_path / "set" / "train")
+    assert [left_out_tests(source) for source in without] == ["", "", ""]
 
 
 def test_sources_that_cannot_be_read_are_refused(tmp_path):

@@ -89,6 +89,21 @@ def test_few_classes_have_a_column_each(report):
     assert ["all", "8", "3", "5", "0.38"] in shown
 
 
+@pytest.mark.parametrize("classes", [2, 45])
+def test_owners_stand_beside_their_clients(classes):
+    """A client of ann's holds 3 images of class a and 1 of class b; [bob] is no markup."""
+    names = ["a", "b", *map(str, range(2, classes))]
+    report = SplitReport.of_parts(LABELS, names, PARTS, ["ann", "[bob]"])
+    shown = [line.split() for line in lines(to_table(report))]
+    assert ["client-0", "ann", "4"] in [row[:3] for row in shown]
+    assert ["client-1", "[bob]", "4"] in [row[:3] for row in shown]
+    clients = json.loads(to_json(report))["clients"]
+    assert {name: client["owner"] for name, client in clients.items()} == {
+        "client-0": "ann",
+        "client-1": "[bob]",
+    }
+
+
 @pytest.mark.parametrize("classes", [45, 3])
 def test_many_classes_or_long_names_are_summed_up(classes):
     """Client 0 has 2 images of class 1 and 1 of class 2; client 1 has 1 of class 2."""

@@ -71,6 +71,55 @@ def test_a_validation_split_stands_in_for_a_test_split(tmp_path):
     assert len(read_source(write(tmp_path / "t.csv", rows), "test")) == 2
 
 
+def test_splits_labels_and_owners_are_read_without_capitals_and_spaces_around_them(tmp_path):
+    """'cat' and 'cat ' are one class, ' Test ' is test; a validation row beside a test row is out.
+
+    Row 0 is ann's cat, row 2 bob's dog, both for training.
+    """
+    split = {"train": "Train", "test": " Test "}
+    rows = [
+        {name: f"{text} " if name in ("label", "client") else text for name, text in row.items()}
+        | {"split": split[row["split"]]}
+        for row in ROWS
+    ]
+    rows += [ROWS[0], ROWS[2], ROWS[1] | {"split": "VAL"}]
+    train, test = read_train_and_test(write(tmp_path / "t.csv", rows), None, 0.2, seed=0)
+    assert train.class_names == ("cat", "dog")
+    assert (train.image_ids.tolist(), test.image_ids.tolist()) == ([0, 2, 4, 5], [1, 3])
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 0, 1], [1, 0])
+    assert train.owners.tolist() == ["ann", "bob", "ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("train", "holdout"), "holdout, train"),
+        (("holdout", "holdout"), "holdout"),
+        (("test", "val"), "test, val"),
+        (("train", "test", "tset"), "test, train, tset"),
+        (("train", "0", *(f"fold{k}" for k in range(30))), r"0, fold0, .* \.\.\."),
+    ],
+)
+def test_a_split_column_that_would_not_be_followed_is_refused(tmp_path, words, shown):
+    """Dealt at random or dropped, its rows would be trained on that the user held out."""
+    rows = [ROWS[0] | {"split": word} for word in words]
+    path = write(tmp_path / "t.csv", rows)
+    with pytest.raises(PrepError, match=f"must hold train and one of .* it holds {shown}: correct"):
+        read_train_and_test(path, None, 0.2, seed=0)
+    with pytest.raises(PrepError, match="column split"):
+        read_source(path, "test")
+
+
+@pytest.mark.parametrize("word", ["train", "Test", "val"])
+def test_a_table_of_one_split_is_one_set(tmp_path, word):
+    """As the tables of two published splits are, one behind the other or with --test."""
+    path = write(tmp_path / "t.csv", [row | {"split": word} for row in ROWS])
+    train, test = read_train_and_test(path, None, 0.5, seed=0)
+    assert test is not None
+    assert len(train) + len(test) == len(ROWS)
+    assert len(read_source(path, "test")) == len(ROWS)
+
+
 def test_a_class_in_one_split_only_is_named_unless_a_schema_is_given(tmp_path):
     path = write(tmp_path / "t.csv", ROWS[:3])
     with pytest.raises(PrepError, match=r"'cat' is in the split train of .* not in the split test"):
@@ -99,6 +148,8 @@ def test_a_damaged_file_is_skipped_without_moving_ids(tmp_path):
         ("path,label\n", "lists no images"),
         ("path,label\na.png\n", "row 1 has 1 of 2 fields"),
         ("path,label\na.png,cat\na.png,\n", "has no label in row 2: fill it in"),
+        ("path,label\na.png,cat\na.png, \n", "has no label in row 2: fill it in"),
+        ("path,label,split\na.png,cat, \n", "has no split in row 1"),
         ("path,label,client\na.png,cat,\n", "has no client in row 1"),
         (b"path,label\n\xff\xfe,a\n", "cannot be read as a table"),
     ],

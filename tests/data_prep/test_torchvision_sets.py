@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.sources import read_source, read_train_and_test
+from data_prep.sources import left_out_tests, read_source, read_train_and_test
 from data_prep.torchvision_guard import guard_torchvision
 
 guard_torchvision()
@@ -41,6 +41,8 @@ def test_a_published_split_is_the_same_images_as_from_the_files_themselves(
         assert data.file_bytes is None
         assert data.class_names == expected.class_names
     assert data.source == "torchvision:FashionMNIST"
+    # To count them may take a download.
+    assert left_out_tests(unzipped).endswith(f"leaves out the test images of {unzipped}.")
 
 
 @pytest.fixture
