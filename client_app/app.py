@@ -28,6 +28,7 @@ from flower_ist.clients import CLIENT_NAME_KEY, FACTS_RECORD
 from flower_ist.closed_form import STATISTICS_ACTION, STATISTICS_KEY
 from flower_ist.evaluation import evaluate_arrays
 from flower_ist.model import MLP
+from flower_ist.token_meta import encoder_settings
 from flower_ist.tokens import TokenShard
 from flower_ist.wire import packed_mod
 
@@ -96,6 +97,7 @@ def tell_facts(message: Message, context: Context) -> Message:
             "token-dtype": shard.meta.token_dtype,
             "class-names": list(shard.meta.class_names),
             "encoder-sha256": shard.meta.encoder.weights_sha256,
+            "encoder-settings": encoder_settings(shard.meta.encoder),
         }
     )
     return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from data_prep import PrepError
+from data_prep.first_line import first_line
 from flower_ist.tokens import ShardError, open_shard
 
 console = Console()
@@ -22,7 +23,7 @@ OnError = Annotated[
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """End the command with one sentence and code 1 where the package raises an error of its own."""
+    """End the command with one sentence and code 1 at an error of the package or of the system."""
     try:
         yield
     except (PrepError, ShardError) as err:
@@ -33,6 +34,13 @@ def errors_as_sentences() -> Iterator[None]:
             f"Error: {err.name} is not installed: in the checkout, pip install -e '.[prep]'.",
             err=True,
         )
+        raise typer.Exit(code=1) from err
+    except BrokenPipeError:
+        raise  # the reader of the output has seen enough, which typer knows how to end with
+    except OSError as err:
+        # Of a path that cannot be looked at: a folder that nobody may enter, a name too long.
+        where = f"{err.filename}: " if err.filename else ""
+        typer.echo(f"Error: {where}{first_line(err)}.", err=True)
         raise typer.Exit(code=1) from err
 
 

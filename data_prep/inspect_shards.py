@@ -12,7 +12,7 @@ from rich.text import Text
 
 from data_prep.shard_folder import find_shards
 from flower_ist.class_names import class_difference
-from flower_ist.token_meta import ShardMeta
+from flower_ist.token_meta import ShardMeta, encoder_space
 from flower_ist.tokens import ShardError, TokenShard, open_shard
 
 _MB = 1e6
@@ -27,8 +27,6 @@ _COLUMNS = (
     "MB\nkept",
     "MB\ntokens",
 )
-_SAME_ENCODER = ("weights_sha256", "image_size", "patch_size", "pool", "normalisation", "layer")
-"""What must be equal for tokens to live in one space. Their mask, dtype and device may differ."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,8 @@ def _inspect(path: Path) -> Inspection:
 
 
 def _space(meta: ShardMeta) -> dict[str, object]:
-    encoder = {f"encoder.{key}": getattr(meta.encoder, key) for key in _SAME_ENCODER}
-    return {"dim": meta.dim, **encoder}
+    encoder = encoder_space(meta.encoder)
+    return {"dim": meta.dim, **{f"encoder.{name}": value for name, value in encoder.items()}}
 
 
 def _megabytes(count: int) -> str:

@@ -10,7 +10,6 @@ The folder holds
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from data_prep.checkpoints import Description, write_encoder
 from data_prep.figure_file import new_figure, save_png
 from data_prep.first_line import first_line
 from data_prep.images import ImageSet
+from data_prep.images_digest import images_sha256
 from data_prep.pretrain_settings import PretrainSettings
 from data_prep.pretraining import Pretraining
 
@@ -63,6 +63,10 @@ def pretrain(
         PrepError: the settings, the device or the images cannot be used, the folder holds another
             run, or a file cannot be written.
     """
+    if data.mask is not None:
+        raise PrepError(
+            f"These images of {data.source} are masked already: give the images themselves."
+        )
     training = Pretraining(settings, device)
     facts = {"settings": asdict(settings), "images": _fingerprint(data)}
     lines: list[dict[str, Any]] = []
@@ -115,12 +119,11 @@ def pretrain(
 
 
 def _fingerprint(data: ImageSet) -> str:
-    ids = hashlib.sha256(data.image_ids.astype("<i8").tobytes()).hexdigest()[:16]
-    return f"{len(data)} of {data.source}, {data.native_bytes} bytes, ids {ids}"
+    return f"{len(data)} of {data.source}, {data.native_bytes} bytes, {images_sha256(data)[:16]}"
 
 
 def _make_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not all(map(_is_first_line, out.iterdir()))):
         raise PrepError(
             f"{out} exists and holds no run to go on with: choose another folder or remove it."
         )
@@ -128,6 +131,11 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise PrepError(f"{out} cannot be made: {first_line(err)}.") from err
+
+
+def _is_first_line(file: Path) -> bool:
+    """Return whether a file is what a run leaves that is ended while its first state is written."""
+    return file.name == LOSS_FILE or (file.name.startswith(".") and file.suffix == ".tmp")
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:

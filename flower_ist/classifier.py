@@ -46,6 +46,9 @@ class Classifier:
         encoder: name of the network whose tokens it was trained on.
         encoder_sha256: hash of that network's weights.
         model: gives logits or log-probabilities (B, C) for tokens (B, D).
+        encoder_settings: how that network was run, as
+            :func:`flower_ist.token_meta.encoder_settings` writes it; empty if nobody knows, as for
+            a file of an older release.
     """
 
     class_names: tuple[str, ...]
@@ -53,6 +56,7 @@ class Classifier:
     encoder: str
     encoder_sha256: str
     model: Model
+    encoder_settings: str = ""
 
     def probabilities(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
         """Return the probability of each class.
@@ -90,7 +94,10 @@ def load_classifier(path: Path) -> Classifier:
     Raises:
         ClassifierError: with one sentence that says what is wrong with the file.
     """
-    file = path / MODEL_FILE if path.is_dir() else path
+    try:
+        file = path / MODEL_FILE if path.is_dir() else path
+    except OSError as err:  # as open_shard
+        raise ClassifierError(f"{path} cannot be read: {err.strerror}.") from err
     header, tensors = _read(file)
     if header.get("format") != _FORMAT:
         raise ClassifierError(
@@ -112,6 +119,7 @@ def load_classifier(path: Path) -> Classifier:
         encoder=header.get("encoder", "unknown"),
         encoder_sha256=header.get("encoder_sha256", ""),
         model=blended(MLP.from_arrays(tensors).eval(), blend),
+        encoder_settings=header.get("encoder_settings", ""),
     )
 
 

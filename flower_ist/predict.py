@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier import Classifier, ClassifierError
 from flower_ist.durable import NotWrittenError, write_durably
+from flower_ist.token_meta import Encoder, encoder_settings, unlike_settings
 from flower_ist.tokens import TokenShard
 
 COLUMNS = ("image_id", "label", "predicted", "probability")
@@ -62,14 +63,10 @@ def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
     """Classify all examples of a shard; 4,096 tokens are in memory at a time.
 
     Raises:
-        ClassifierError: the shard's tokens are not of the encoder that the model was trained with.
+        ClassifierError: the shard's tokens are not of the encoder that the model was trained with,
+            or it was run with other settings.
     """
-    encoder = shard.meta.encoder
-    if encoder.weights_sha256 != classifier.encoder_sha256:
-        raise ClassifierError(
-            f"The shard's tokens are of the encoder {encoder.name}, whose weights are not those of "
-            f"{classifier.encoder} that the model was trained with: encode the images with it."
-        )
+    _check_space(classifier, shard.meta.encoder)
     predicted = np.empty(len(shard), np.int64)
     probability = np.empty(len(shard))
     for start in range(0, len(shard), _ROWS_PER_BATCH):
@@ -85,6 +82,21 @@ def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
         probability=probability,
         accuracy=float((predicted == shard.labels).sum() / len(shard)) if same_classes else None,
     )
+
+
+def _check_space(classifier: Classifier, encoder: Encoder) -> None:
+    if encoder.weights_sha256 != classifier.encoder_sha256:
+        raise ClassifierError(
+            f"The shard's tokens are of the encoder {encoder.name}, whose weights are not those of "
+            f"{classifier.encoder} that the model was trained with: encode the images with it."
+        )
+    settings, trained = encoder_settings(encoder), classifier.encoder_settings
+    if trained and settings != trained:
+        found, wanted = unlike_settings(settings, trained)
+        raise ClassifierError(
+            f"The shard's tokens were made with {found}, but those that the model was trained on "
+            f"with {wanted}: encode the images with the model's settings."
+        )
 
 
 def write_csv(predictions: Predictions, file: Path) -> None:

@@ -119,8 +119,10 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunLogError: there is no run log, it is empty, or a line other than the last is damaged.
     """
-    file = path / RUN_LOG if path.is_dir() else path
+    file = path
     try:
+        # In a folder that is closed to us even this raises, in Python 3.11.
+        file = path / RUN_LOG if path.is_dir() else path
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise RunLogError(f"There is no readable run log at {file}: {err}.") from err

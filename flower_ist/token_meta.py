@@ -31,10 +31,11 @@ class ShardError(ValueError):
 class Encoder:
     """The frozen network that made the tokens.
 
-    ``weights_sha256`` is the hash of the weights' file, so that two clients can see whether their
-    tokens live in the same space. ``image_size`` and ``patch_size`` are in pixels. ``pool`` is
-    ``cls`` or ``mean`` (of the kept patches, or of a CNN's last map). ``layer`` counts the blocks
-    that were run, 0 for all. ``dtype`` and ``device`` are what they were run in and on.
+    ``weights_sha256`` is the hash of the weights' file; what else decides whether two clients'
+    tokens live in the same space says :func:`encoder_space`. ``image_size`` and ``patch_size`` are
+    in pixels. ``pool`` is ``cls`` or ``mean`` (of the kept patches, or of a CNN's last map).
+    ``layer`` counts the blocks that were run, 0 for all. ``dtype`` and ``device`` are what they
+    were run in and on.
     """
 
     name: str
@@ -46,6 +47,47 @@ class Encoder:
     layer: int = 0
     dtype: str = "float32"
     device: str = "cpu"
+
+
+def encoder_space(encoder: Encoder) -> dict[str, int | str]:
+    """Return what must be equal for the tokens of two shards to live in one space, by field.
+
+    These are the weights and what changes the function that is computed with them: sizes (positions
+    and patches are resampled to them), normalisation, how many blocks are run, and what is taken of
+    the last one. The name is a label, and the dtype and the device of the computation change the
+    rounding alone. A mask changes how much of an image a token is of, not what a token means.
+    """
+    return {
+        "weights_sha256": encoder.weights_sha256,
+        "image_size": encoder.image_size,
+        "patch_size": encoder.patch_size,
+        "pool": encoder.pool,
+        "normalisation": encoder.normalisation,
+        "layer": encoder.layer,
+    }
+
+
+def encoder_settings(encoder: Encoder) -> str:
+    """Return the space but for the weights as a text: ``image_size=28 patch_size=4 pool=cls ...``.
+
+    Messages and files carry it beside the weights' hash, so that whoever finds two texts unequal
+    can say what differs.
+    """
+    space = encoder_space(encoder)
+    del space["weights_sha256"]
+    # Six numbers may be written with blanks, which part the settings here.
+    return " ".join(f"{name}={''.join(str(value).split())}" for name, value in space.items())
+
+
+def unlike_settings(one: str, other: str) -> tuple[str, str]:
+    """Return what each of two unequal :func:`encoder_settings` has that the other has not."""
+    first, second = one.split(), other.split()
+    unlike = (
+        [part for part in first if part not in second],
+        [part for part in second if part not in first],
+    )
+    # Releases may differ in what they tell.
+    return ", ".join(unlike[0]) or "none of these", ", ".join(unlike[1]) or "none of these"
 
 
 @dataclass(frozen=True)

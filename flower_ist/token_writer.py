@@ -19,6 +19,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.durable import sync_folder, write_through
 from flower_ist.token_meta import ShardError, ShardMeta
 from flower_ist.tokens import META_FILE, TokenShard, array_sha256
 
@@ -174,7 +175,11 @@ class ShardWriter:
             )
 
     def close(self) -> None:
-        """Write the meta data with each array's hash, then give the folder its name."""
+        """Write the meta data with each array's hash, then give the folder its name.
+
+        All is on the disk before the name is, also after a power cut: whoever finds the shard may
+        remove what it was made of.
+        """
         if self._filled != self.meta.num_examples:
             raise ShardError(
                 f"{self._filled} of {self.meta.num_examples} examples were written to "
@@ -184,9 +189,14 @@ class ShardWriter:
         text = json.dumps(replace(self.meta, sha256=hashes).to_json(), indent=2) + "\n"
         try:
             for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
                 file.close()
-            (self._temporary / META_FILE).write_text(text, encoding="utf-8")
+            with (self._temporary / META_FILE).open("wb", buffering=0) as meta:
+                write_through(meta.fileno(), text.encode())
+            sync_folder(self._temporary)
             os.rename(self._temporary, self.folder)
+            sync_folder(self.folder.parent)
         except OSError as err:
             raise self._cannot_be_written(err) from err
 

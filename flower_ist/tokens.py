@@ -111,7 +111,12 @@ def open_shard(path: Path, *, verify: bool = False) -> TokenShard:
     Raises:
         ShardError: with one sentence that says what is wrong.
     """
-    if path.is_file():
+    try:
+        # Python up to 3.13 raises where a parent folder cannot be entered or a name is too long.
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as err:
+        raise ShardError(f"{path} cannot be read: {err.strerror}.") from err
+    if is_file:
         content = _read_json(path)
         meta = ShardMeta.from_json(content, str(path))
         data = content.get("data")
@@ -119,7 +124,7 @@ def open_shard(path: Path, *, verify: bool = False) -> TokenShard:
             name: _decode_array(path, data, name, *meta.layout()[name]) for name in meta.layout()
         }
         verify = True
-    elif path.is_dir():
+    elif is_folder:
         meta = ShardMeta.from_json(_read_json(path / META_FILE), str(path / META_FILE))
         arrays = {
             name: _map_array(path / f"{name}.npy", *form) for name, form in meta.layout().items()

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 
 from flower_ist.class_names import class_difference
 from flower_ist.clients import Client, Roster, await_nodes, client_text
+from flower_ist.token_meta import encoder_settings, unlike_settings
 from flower_ist.tokens import TokenShard
 from server_app.settings import Settings, SettingsError
 
@@ -71,6 +72,7 @@ def why_not(client: Client, shard: TokenShard) -> str:
         "token-dim": shard.meta.dim,
         "class-names": list(shard.meta.class_names),
         "encoder-sha256": shard.meta.encoder.weights_sha256,
+        "encoder-settings": encoder_settings(shard.meta.encoder),
     }
     for fact, value in expected.items():
         told = client.facts.get(fact, value)
@@ -83,6 +85,12 @@ def why_not(client: Client, shard: TokenShard) -> str:
                 f"its classes are not the server's: {difference}; encode the client's images again "
                 "with flower-ist prep --classes FILE, where FILE is the classes.json that prep "
                 "wrote beside the server's shards"
+            )
+        if isinstance(told, str) and fact == "encoder-settings":
+            found, wanted = unlike_settings(told, value)
+            return (
+                f"it holds tokens made with {client_text(found)}, but the server's were made with "
+                f"{wanted}: encode both with the same settings"
             )
         return (
             f"it holds tokens with {fact} {client_text(repr(told))}, but the server's shard has "

@@ -28,6 +28,8 @@ _FREE = {
 }
 # What a client's query says of its data, of all that it says.
 _DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
+# Clients and checkpoints of older releases lack it: then the others decide.
+_NEWER_FACT = "encoder-settings"
 
 _log = logging.getLogger("flwr")
 
@@ -76,8 +78,11 @@ class RunIdentity:
         """Return why a client cannot go on with this run; note the data of one met anew."""
         if client.problem or client.silent:
             return ""
-        told = _hash({fact: client.facts.get(fact) for fact in _DATA_FACTS})
-        if self._clients.setdefault(client.name, told) == told:
+        told = {fact: client.facts.get(fact) for fact in _DATA_FACTS}
+        older = _hash(told)
+        if _NEWER_FACT in client.facts:
+            told[_NEWER_FACT] = client.facts[_NEWER_FACT]
+        if self._clients.setdefault(client.name, _hash(told)) in (_hash(told), older):
             return ""
         return (
             "its data are not those with which this run was begun: give it the same shard again, "

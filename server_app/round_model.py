@@ -14,6 +14,7 @@ from flower_ist.evaluation import ensemble_accuracies, evaluate_arrays
 from flower_ist.event_log import EventLog
 from flower_ist.meter import MeteredGrid
 from flower_ist.runlog import RunLog
+from flower_ist.token_meta import encoder_settings
 from flower_ist.tokens import TokenShard
 from flower_ist.weight_average import WeightAverage
 from server_app.head_start import HeadStart
@@ -94,6 +95,7 @@ class RoundModel:
             "class_names": meta.class_names,
             "encoder": meta.encoder.name,
             "encoder_sha256": meta.encoder.weights_sha256,
+            "encoder_settings": encoder_settings(meta.encoder),
             "ridge_blend": self.settings.ridge_blend if self.start.blend else 0.0,
             "settings": self.settings.to_run_config(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,34 @@ def test_tokens_of_another_encoder_are_refused(tmp_path: Path, shard: TokenShard
     file = write(tmp_path / "model", NET)
     with pytest.raises(ClassifierError, match="are of the encoder blobs, whose weights are not"):
         predict(load_classifier(file), shard)
+
+
+def test_tokens_of_another_layer_of_the_encoder_are_refused(tmp_path: Path, shard: TokenShard):
+    """The weights are the same ones; a model of an older release says nothing but these."""
+    settings = "image_size=8 patch_size=2 pool=cls normalisation=imagenet layer=0"
+    older = load_classifier(model_of_blobs(tmp_path / "older", shard))
+    classifier = replace(older, encoder_settings=settings)
+    assert predict(classifier, shard).accuracy == predict(older, shard).accuracy
+    edit_meta(tmp_path / "shard", lambda meta: meta["encoder"].update(layer=2, pool="mean"))
+    other = open_shard(tmp_path / "shard")
+    assert predict(older, other).accuracy is not None
+    with pytest.raises(ClassifierError) as caught:
+        predict(classifier, other)
+    assert str(caught.value) == (
+        "The shard's tokens were made with pool=mean, layer=2, but those that the model was "
+        "trained on with pool=cls, layer=0: encode the images with the model's settings."
+    )
+
+
+def test_the_encoders_settings_are_read_from_the_header(tmp_path: Path):
+    file = write(tmp_path / "model", NET, encoder_settings="layer=2")
+    assert load_classifier(file).encoder_settings == "layer=2"
+    assert load_classifier(write(tmp_path / "model", NET)).encoder_settings == ""
+
+
+def test_a_path_that_cannot_be_looked_at_is_a_sentence(tmp_path: Path):
+    with pytest.raises(ClassifierError, match=r"File name too long|There is no model"):
+        load_classifier(tmp_path / ("x" * 300))
 
 
 def test_the_command(tmp_path: Path, shard: TokenShard):

@@ -92,6 +92,7 @@ def test_a_failed_run_is_exit_status_1(calls):
     ("options", "sentence"),
     [
         (["--strategies", "ist,ist"], "Each strategy is compared once"),
+        (["--strategies", "ist,foo"], "'foo' is no name of a strategy: give ist, ist-fixed,"),
         (["--data", "/nowhere"], "There is no token shard at /nowhere/client-0"),
         (["--set", "nonsense"], "write key=value"),
         (["--set", "no-such-setting=1"], "The app has no setting 'no-such-setting'"),
@@ -106,6 +107,15 @@ def test_whatever_is_wrong_is_one_sentence(tmp_path, options, sentence):
     assert text.startswith("Error: ")
     assert sentence in text
     assert text.count("\n") == 1
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_folder_of_images_is_no_place_for_a_comparison(tmp_path):
+    (tmp_path / "cat").mkdir()
+    result = call("--out", tmp_path)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path} is not a comparison's folder: choose" in result.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cat"]
 
 
 def test_help():

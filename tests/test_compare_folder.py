@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comparisons import tiny_plan
-from shards import write_blobs
+from shards import edit_meta, write_blobs
 
 from flower_ist.compare import folder as folders
 from flower_ist.compare.command import read_config, repeated_plan
@@ -28,11 +28,27 @@ def test_a_plan_is_adopted_once_and_then_extended(tmp_path, blobs):
         folder.adopt(tiny_plan(blobs, "ist", rounds=3))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path, blobs):
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(PlanError, match="is not a comparison's folder"):
-        ComparisonFolder(tmp_path).adopt(tiny_plan(blobs, "ist"))
-    assert not (tmp_path / "plan.json").exists()
+@pytest.mark.parametrize("name", ["runs", "cat.png", ".git"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file"):
+        with (
+            pytest.raises(PlanError, match="is not a comparison's folder: choose another"),
+            ComparisonFolder(folder).locked(),
+        ):
+            pass
+    assert {entry.name for entry in tmp_path.iterdir()} == {name, "file"}
+
+
+def test_a_comparison_that_ended_before_it_had_a_plan_is_begun_again(tmp_path, blobs):
+    for name in (".lock", ".plan.json.tmp"):
+        (tmp_path / name).touch()
+    folder = ComparisonFolder(tmp_path)
+    for _ in range(2):
+        with folder.locked():
+            folder.adopt(tiny_plan(blobs, "ist"))
+    assert {entry.name for entry in tmp_path.iterdir()} == {".lock", "plan.json"}
 
 
 def test_a_second_comparison_waits_then_gives_up(tmp_path, monkeypatch):
@@ -110,6 +126,15 @@ def test_tokens_of_two_kinds_are_not_pooled(tmp_path):
     write_blobs(tmp_path, "client-1", 5, seed=1, dtype="float16")
     write_blobs(tmp_path, "test", 5, seed=1)
     with pytest.raises(PlanError, match="client-0 and client-1 hold tokens of different kinds"):
+        pool(str(tmp_path), 2, tmp_path / "pooled")
+
+
+def test_tokens_of_two_spaces_are_not_pooled(tmp_path):
+    for client in range(2):
+        write_blobs(tmp_path, f"client-{client}", 5, seed=client)
+    write_blobs(tmp_path, "test", 5, seed=1)
+    edit_meta(tmp_path / "client-1", lambda meta: meta["encoder"].update(layer=2, pool="mean"))
+    with pytest.raises(PlanError, match=r"of different kinds \(they differ in pool, layer\): they"):
         pool(str(tmp_path), 2, tmp_path / "pooled")
 
 

@@ -11,7 +11,7 @@ import pytest
 from flower_ist.clients import Roster
 from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.compare.plan import Plan, Run
-from flower_ist.compare.usage import CLOSED_FORM, uses
+from flower_ist.compare.usage import CLOSED_FORM, STRATEGIES, uses
 from flower_ist.submodels import FAMILY
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import BUILDERS, check_strategy
@@ -29,6 +29,11 @@ def config_of(strategy: str, **changes: Any) -> dict[str, Any]:
         base = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
     changes = {key.replace("_", "-"): value for key, value in changes.items()}
     return {**base, **DEFAULT_SETTINGS, **Run(strategy, {}, 0).config(PLAN, base), **changes}
+
+
+def test_the_names_are_those_of_the_app():
+    assert set(STRATEGIES) == BUILDERS.keys()
+    assert len(STRATEGIES) == len(BUILDERS)
 
 
 @pytest.mark.parametrize("strategy", BUILDERS)

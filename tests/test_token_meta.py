@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from shards import edit_meta, make_meta, write_small
 
+from flower_ist.token_meta import Encoder, encoder_settings, encoder_space, unlike_settings
 from flower_ist.token_writer import ShardWriter
 from flower_ist.tokens import ShardError, open_shard
 
@@ -69,3 +70,47 @@ def test_meta_data_made_in_python_are_checked_when_written(tmp_path):
         ShardWriter(tmp_path / "shard", make_meta(mask=replace(make_meta().mask, kept=9)))
     with pytest.raises(ShardError, match="cannot be written: encoder and mask must be objects"):
         ShardWriter(tmp_path / "shard", make_meta(mask={}))
+
+
+ENCODER = Encoder("vit", "00", image_size=28, patch_size=14)
+SETTINGS = "image_size=28 patch_size=14 pool=cls normalisation=imagenet layer=0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 56},
+        {"patch_size": 7},
+        {"pool": "mean"},
+        {"normalisation": "half"},
+        {"layer": 2},
+    ],
+)
+def test_settings_that_make_another_space(change):
+    other = replace(ENCODER, **change)
+    assert encoder_space(other) != encoder_space(ENCODER)
+    assert encoder_settings(other) != encoder_settings(ENCODER) == SETTINGS
+    ((name, value),) = change.items()
+    was = f"{name}={getattr(ENCODER, name)}"
+    told = unlike_settings(encoder_settings(other), encoder_settings(ENCODER))
+    assert told == (f"{name}={value}", was)
+
+
+def test_what_leaves_the_space_as_it_is():
+    """A label, rounding; other weights are told by their hash."""
+    other = replace(ENCODER, name="mine", dtype="bfloat16", device="cuda")
+    assert encoder_space(other) == encoder_space(ENCODER)
+    other = replace(ENCODER, weights_sha256="11")
+    assert encoder_space(other) != encoder_space(ENCODER)
+    assert encoder_settings(other) == SETTINGS
+
+
+def test_blanks_between_numbers_part_no_settings():
+    spaced = replace(ENCODER, normalisation="0.5, 0.5, 0.5 / 0.2, 0.2, 0.2")
+    dense = replace(ENCODER, normalisation="0.5,0.5,0.5/0.2,0.2,0.2")
+    assert encoder_settings(spaced) == encoder_settings(dense)
+
+
+def test_settings_that_only_one_release_knows():
+    assert unlike_settings("layer=0 crop=1", "layer=0") == ("crop=1", "none of these")
+    assert unlike_settings("layer=0", "crop=1 layer=0") == ("none of these", "crop=1")

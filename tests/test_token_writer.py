@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,7 +161,31 @@ def test_an_unfinished_shard_lies_where_it_is_told_to(tmp_path):
     assert len(open_shard(tmp_path / "out" / "shard", verify=True)) == 3
 
 
-@pytest.mark.parametrize("step", ["write", "close"])
+def test_a_shard_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Every file whole, then the folder's names, the name, and the name's folder."""
+    steps = []
+    fsync, rename = os.fsync, os.rename
+
+    def recorded(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        steps.append((path.name if path.is_file() else "folder", os.fstat(descriptor).st_size))
+        if path.is_dir():
+            steps[-1] = ("names", path == tmp_path)
+        fsync(descriptor)
+
+    def renamed(source, target):
+        steps.append(("rename", Path(target).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "rename", renamed)
+    folder = write_small(tmp_path)
+    sizes = {(file.name, file.stat().st_size) for file in folder.iterdir()}
+    assert set(steps[:-3]) == sizes
+    assert steps[-3:] == [("names", False), ("rename", "shard"), ("names", True)]
+
+
+@pytest.mark.parametrize("step", ["write", "flush"])
 def test_a_disk_that_fills_up_in_the_middle_is_a_sentence_and_leaves_nothing(
     tmp_path, monkeypatch, step
 ):
@@ -173,7 +198,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_a_sentence_and_leaves_nothing(
         real(self)
         for name, file in self._files.items():
             file.close()
-            methods = {"write": len, "close": lambda: None} | {step: full}
+            methods = {"write": len, "flush": lambda: None, "close": lambda: None} | {step: full}
             self._files[name] = SimpleNamespace(**methods)
 
     monkeypatch.setattr(ShardWriter, "_create_files", create)

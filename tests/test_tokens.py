@@ -1,7 +1,10 @@
 """Opening token shards: views, bytes, and every way the files can be damaged."""
 
 import base64
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +166,20 @@ def test_edited_text_shards_are_refused(int8_folder, tmp_path, edit, message):
 def test_names_in_a_data_folder(tmp_path):
     assert token_shards.client_folder(tmp_path, 7) == tmp_path / "client-7"
     assert token_shards.test_folder(tmp_path) == tmp_path / "test"
+
+
+@pytest.mark.parametrize("method", ["is_file", "is_dir"])
+def test_a_path_that_cannot_be_looked_at_is_a_sentence(tmp_path, monkeypatch, method):
+    """Up to Python 3.13 these raise in a folder that one may not enter."""
+
+    def closed(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, method, closed)
+    with pytest.raises(ShardError, match="shard cannot be read: Permission denied"):
+        open_shard(tmp_path / "shard")
+
+
+def test_a_name_that_is_too_long_is_a_sentence(tmp_path):
+    with pytest.raises(ShardError, match=r"File name too long|There is no token shard"):
+        open_shard(tmp_path / ("x" * 300))

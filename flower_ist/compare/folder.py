@@ -31,6 +31,7 @@ DONE_FILE = "done.json"
 FAILED_FILE = "failed.txt"
 OUTPUT_FILE = "output.txt"
 POOLED = "pooled"
+_LOCK_FILE = ".lock"
 _LOCK_SECONDS = 15.0
 _NODE_SECONDS = 300.0
 
@@ -49,11 +50,13 @@ class ComparisonFolder:
         comparison has ended too, which takes a moment.
 
         Raises:
-            PlanError: the folder cannot be written, or another comparison writes to it.
+            PlanError: the folder holds something else, cannot be written, or another comparison
+                writes to it.
         """
         try:
+            self._refuse_foreign()
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as err:
             raise PlanError(f"{self.path} cannot be written: {err}.") from err
         try:
@@ -73,17 +76,25 @@ class ComparisonFolder:
         finally:
             os.close(lock)
 
+    def _refuse_foreign(self) -> None:
+        if not self.path.exists() or (self.path / PLAN_FILE).exists():
+            return
+        # What a comparison that was ended before it had a plan leaves behind.
+        begun = {_LOCK_FILE, _temporary_of(self.path / PLAN_FILE).name}
+        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - begun:
+            raise PlanError(
+                f"{self.path} is not a comparison's folder: choose another one, or a new name."
+            )
+
     def adopt(self, plan: Plan) -> Plan:
         """Store a plan, or extend the one that is there, and return what is stored.
 
         Raises:
-            PlanError: the folder holds something else, or a plan that cannot be extended.
+            PlanError: the folder holds a plan that cannot be extended.
         """
         file = self.path / PLAN_FILE
         if file.exists():
             plan = read_plan(self.path).extended(plan)
-        elif (self.path / "runs").exists():
-            raise PlanError(f"{self.path} is not a comparison's folder: choose another one.")
         write_whole(file, plan.to_json())
         return plan
 
@@ -165,9 +176,13 @@ def read_plan(folder: Path) -> Plan:
 
 def write_whole(file: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = _temporary_of(file)
     temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     os.replace(temporary, file)
+
+
+def _temporary_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.tmp")
 
 
 def _like(own: Any, value: Any) -> Any:

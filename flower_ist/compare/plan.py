@@ -13,7 +13,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
-from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, UNEVEN_SLICES, Value, uses
+from flower_ist.compare.usage import (
+    CLOSED_FORM,
+    OVERLAPPING,
+    STRATEGIES,
+    UNEVEN_SLICES,
+    Value,
+    uses,
+)
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
@@ -113,9 +120,10 @@ class Plan:
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
             names = ",".join(self.strategies)
             raise PlanError(f"Each strategy is compared once, not {names!r}: name some, once each.")
+        known = (*STRATEGIES, *PSEUDO)
         for name in self.strategies:
-            if not KEY.fullmatch(name):
-                raise PlanError(f"{name!r} is no name of a strategy.")
+            if name not in known:
+                raise PlanError(f"{name!r} is no name of a strategy: give {', '.join(known)}.")
         if self.engine not in ENGINES:
             raise PlanError(f"There is no engine {self.engine!r}: choose {' or '.join(ENGINES)}.")
         if min(self.clients, self.rounds, self.seeds) < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flower_ist import demo_tokens
 from flower_ist.compare.plan import PlanError
+from flower_ist.token_meta import ShardMeta, encoder_space
 from flower_ist.token_writer import ShardWriter
 from flower_ist.tokens import TokenShard, client_folder, open_shard, test_folder
 
@@ -62,16 +63,12 @@ def pool(data: str, clients: int, folder: Path) -> None:
     first = shards[0].meta
     for shard in shards:
         meta = shard.meta
-        kind = (meta.dim, meta.class_names, meta.encoder.weights_sha256, meta.token_dtype)
-        if kind != (
-            first.dim,
-            first.class_names,
-            first.encoder.weights_sha256,
-            first.token_dtype,
-        ):
+        kind, wanted = _kind(meta), _kind(first)
+        if unlike := [name for name in kind if kind[name] != wanted[name]]:
             raise PlanError(
-                f"{first.client} and {meta.client} hold tokens of different kinds: they cannot be "
-                "pooled for 'central'; leave it out or encode all images alike."
+                f"{first.client} and {meta.client} hold tokens of different kinds (they differ in "
+                f"{', '.join(unlike)}): they cannot be pooled for 'central'; leave it out or "
+                "encode all images alike."
             )
     totals = {
         name: sum(getattr(shard.meta, name) for shard in shards)
@@ -85,6 +82,12 @@ def pool(data: str, clients: int, folder: Path) -> None:
                 # Rows are copied as they are stored: nothing is rounded twice.
                 labels, image_ids = arrays.pop("labels"), arrays.pop("image_ids")
                 writer.append_stored(arrays, labels, image_ids)
+
+
+def _kind(meta: ShardMeta) -> dict[str, object]:
+    """Return what all shards of a pool must have in common."""
+    own = {name: getattr(meta, name) for name in ("dim", "class_names", "token_dtype")}
+    return {**own, **encoder_space(meta.encoder)}
 
 
 def _open_all(data: str, clients: int) -> list[TokenShard]:

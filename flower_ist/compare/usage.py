@@ -13,6 +13,18 @@ from flower_ist.submodels import FAMILY
 Value = bool | int | float | str
 
 CLOSED_FORM = ("ridge", "fedncm", "fedcof")
+STRATEGIES = (
+    *FAMILY,
+    *CLOSED_FORM,
+    "fedavg",
+    "fedprox",
+    "fedadam",
+    "fedyogi",
+    "fedavgm",
+    "fedmedian",
+    "fedtrimmedavg",
+)
+"""What the app's setting ``strategy`` may be."""
 OVERLAPPING = tuple(member.name for member in FAMILY.values() if not member.disjoint)
 UNEVEN_SLICES = tuple(m.name for m in FAMILY.values() if m.disjoint and m.uneven)
 _LINEAR = "fedavg-linear"

@@ -78,6 +78,7 @@ def test_facts(blobs):
         "token-dtype": "float16",
         "class-names": ["circle", "square", "star"],
         "encoder-sha256": "0" * 64,
+        "encoder-settings": "image_size=8 patch_size=2 pool=cls normalisation=imagenet layer=0",
     }
 
 

@@ -13,9 +13,11 @@ from data_prep import pretrain as module
 from data_prep.cli import app
 from data_prep.encoders import open_encoder
 from data_prep.images import ImageSet
+from data_prep.masked_writer import MaskSettings, write_masked
 from data_prep.pretrain import pretrain
 from data_prep.pretrain_settings import PretrainSettings
 from data_prep.pretraining import Pretraining
+from data_prep.sources import read_source
 
 TINY = PretrainSettings(
     image_size=8,
@@ -107,6 +109,32 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, mo
         for run in (out, whole_run)
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_run_that_ended_while_its_first_state_was_written_begins_anew(whole_run, tmp_path):
+    """A kill leaves the first epoch's line and a part of the state under a temporary name."""
+    (tmp_path / "loss.jsonl").write_text('{"epoch": 1, "lo')
+    (tmp_path / ".state.safetensors.0123.tmp").write_bytes(b"half")
+    pretrain(images(), tmp_path, TINY, label="tiny")
+    encoders = [(run / "encoder.safetensors").read_bytes() for run in (tmp_path, whole_run)]
+    assert encoders[0] == encoders[1]
+    assert len((tmp_path / "loss.jsonl").read_text().splitlines()) == 3
+
+
+def test_other_images_of_the_same_number_and_size_are_refused(whole_run):
+    data = images()
+    data.images[7, 3, 3] ^= 1
+    with pytest.raises(PrepError, match="was made with images 40 of noise"):
+        pretrain(data, whole_run, TINY)
+
+
+def test_masked_images_are_refused(tmp_path):
+    """What was dropped is black in them: an encoder would learn to draw that."""
+    settings = MaskSettings(image_size=8, patch_size=2, ratio=0.75)
+    write_masked(images(), tmp_path / "kept", settings)
+    with pytest.raises(PrepError, match="of noise are masked already: give the images themselves"):
+        pretrain(read_source(tmp_path / "kept"), tmp_path / "run", TINY)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_trained_again(whole_run, monkeypatch):

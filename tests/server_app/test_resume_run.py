@@ -14,11 +14,14 @@ from safetensors.numpy import load_file
 from shards import write_blobs
 
 from client_app.app import app as client_app
+from flower_ist.clients import Client
 from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.submodels import FAMILY
+from flower_ist.tokens import open_shard
 from server_app.app import app as server_app
-from server_app.settings import SettingsError
+from server_app.resume import RunIdentity
+from server_app.settings import Settings, SettingsError
 from server_app.strategies import BUILDERS
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -192,6 +195,25 @@ def test_other_settings_and_data_are_refused(
     moved = shutil.copytree(blobs, tmp_path / "moved")
     run({**config, "resume": True, "data-dir": str(moved), "round-timeout": 9.0}, 3)
     assert rounds_of(folder) == [0, 1, 2]
+
+
+def test_a_client_may_not_come_back_with_tokens_of_another_space(
+    small: MakeConfig, blobs: Path
+) -> None:
+    """A checkpoint or a client of an older release tells its weights alone, and is believed."""
+    settings, shard = Settings.from_run_config(small()), open_shard(blobs / "test")
+    older = {"num-examples": 60, "encoder-sha256": "00"}
+    facts = {**older, "encoder-settings": "layer=0"}
+    other = Client(2, "a", {**facts, "encoder-settings": "layer=2"})
+    identity = RunIdentity(settings, shard, None)
+    assert identity.why_changed(Client(1, "a", facts)) == ""
+    assert identity.why_changed(Client(2, "a", facts)) == ""
+    assert "its data are not those with which this run was begun" in identity.why_changed(other)
+    identity = RunIdentity(settings, shard, None)
+    assert identity.why_changed(Client(1, "a", older)) == ""
+    assert identity.why_changed(Client(2, "a", facts)) == ""
+    changed = Client(3, "a", {**facts, "num-examples": 61})
+    assert "its data are not those" in identity.why_changed(changed)
 
 
 def test_a_run_without_checkpoints_is_refused(small: MakeConfig) -> None:

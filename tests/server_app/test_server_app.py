@@ -19,6 +19,7 @@ from client_app.app import app as client_app
 from flower_ist.clients import Client, TooFewClientsError
 from flower_ist.inprocess import InProcessGrid, run_in_process
 from flower_ist.runlog import RunLogError, read_run
+from flower_ist.token_meta import encoder_settings
 from flower_ist.tokens import ShardError, open_shard
 from server_app.admission import why_not
 from server_app.app import app as server_app
@@ -92,6 +93,35 @@ def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, str
     message = refusal(blob_config(data_dir=str(spoilt), strategy=strategy))
     assert message.startswith(f"client-1 is not ready: it holds tokens with {text}")
     assert message.endswith("encode both with the same encoder and classes.")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"layer": 2}, "layer=2, but the server's were made with layer=0"),
+        (
+            {"normalisation": "half\x1b[31m", "pool": "mean"},  # hostile: an escape code
+            "pool=mean, normalisation=half [31m, but the server's were made with pool=cls, "
+            "normalisation=imagenet",
+        ),
+    ],
+    ids=["layer", "hostile"],
+)
+def test_tokens_of_another_space_are_refused(spoilt, blob_config: MakeConfig, change, text):
+    """The weights, the width and the classes are the same ones."""
+    edit_meta(spoilt / "client-1", lambda meta: meta["encoder"].update(change))
+    assert refusal(blob_config(data_dir=str(spoilt))) == (
+        f"client-1 is not ready: it holds tokens made with {text}: encode both with the same "
+        "settings."
+    )
+
+
+def test_a_client_of_an_older_release_tells_its_weights_alone(blobs: Path):
+    shard = open_shard(blobs / "test")
+    facts = {"token-dim": 12, "encoder-sha256": "0" * 64}
+    assert why_not(Client(1, "client-1", facts), shard) == ""
+    reason = why_not(Client(1, "client-1", {**facts, "encoder-settings": 7}), shard)
+    assert reason.startswith("it holds tokens with encoder-settings 7, but the server's shard has")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +243,7 @@ def test_a_folder_with_a_run_is_kept(blob_config: MakeConfig):
     assert content_of(Path(config["output-dir"])) == before
 
 
-def test_what_a_run_leaves_behind(blob_config: MakeConfig):
+def test_what_a_run_leaves_behind(blobs: Path, blob_config: MakeConfig):
     """12 inputs, two hidden layers of 30, 3 classes."""
     config = blob_config(num_rounds=1, local_steps=1)
     run_in_process(server_app, client_app, 2, config)
@@ -229,6 +259,7 @@ def test_what_a_run_leaves_behind(blob_config: MakeConfig):
     assert json.loads(about["dims"]) == [12, 30, 30, 3]
     assert json.loads(about["class_names"]) == ["circle", "square", "star"]
     assert (about["encoder"], about["format"]) == ("blobs", "flower-ist-mlp")
+    assert about["encoder_settings"] == encoder_settings(open_shard(blobs / "test").meta.encoder)
     assert json.loads(about["settings"]) == config
 
 
