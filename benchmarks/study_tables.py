@@ -51,8 +51,10 @@ CENTRAL = (
     ("plain", "central"),
     ("standardised", "central-standard"),
     ("standardised, half the rate", "central-standard-slow"),
+    ("standardised, a quarter", "central-standard-slower"),
     ("recipe", "central-recipe"),
     ("recipe, half the rate", "central-recipe-slow"),
+    ("recipe, a quarter", "central-recipe-slower"),
 )
 # IST's columns of the table of bytes.
 OURS = {"plain": "plain", "recipe": "recipe", "int8": "recipe, int8", "int4": "recipe, int4"}
