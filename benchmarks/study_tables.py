@@ -226,7 +226,7 @@ def _print_ratios(work: Path) -> None:
             data = f"{data_set}-r{ratio}"
             central = [
                 runs_of(work / f"{data}-k4-iid-{name}", "central")
-                for name in ("central-6", "central-recipe-6")
+                for name in ("central-6-slower", "central-recipe-6-slower")
             ]
             cells = [cell(runs_of(work / f"{data}-k4-iid-ridge-alone", "ridge"))]
             cells += [cell(runs) for runs in central]

@@ -38,8 +38,8 @@ def refuse_inside(folder: Path, *sources: str | Path | None) -> None:
             continue
         if target.is_relative_to(Path(source).resolve()):
             raise PrepError(
-                f"{folder} lies in the folder of the images, {source}, and would be taken for some "
-                "of them: choose a folder outside."
+                f"{folder} lies in the folder of the images, {source}, where it may be taken for "
+                "some of them: choose a folder outside."
             )
 
 

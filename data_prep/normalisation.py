@@ -34,10 +34,11 @@ def resolve(name: str, config: Mapping[str, Any] | None = None) -> str:
             raise PrepError(
                 "The model's configuration names no normalisation: choose imagenet or half."
             )
-        known = [key for key, values in NORMALISATIONS.items() if values == wanted]
-        return known[0] if known else "/".join(",".join(map(str, part)) for part in wanted)
-    values(name)
-    return name
+    else:
+        wanted = values(name)
+    # One spelling for equal numbers: it tells whether two shards' tokens live in one space.
+    known = [key for key, numbers in NORMALISATIONS.items() if numbers == wanted]
+    return known[0] if known else "/".join(",".join(map(str, part)) for part in wanted)
 
 
 def values(name: str) -> tuple[Rgb, Rgb]:

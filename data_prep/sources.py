@@ -117,15 +117,15 @@ def read_train_and_test(
 def left_out_tests(source: str | Path) -> str:
     """Return a sentence on the test images of a source of which the training images alone are used.
 
-    It is empty where the source publishes no test split; no image is decoded.
-
-    Raises:
-        PrepError: the source cannot be read.
+    It is empty where the source publishes no test split that can be read; no image is decoded.
     """
-    reader = _reader(source, "stop", partial=True, workers=None)
-    if not reader.has_test():
+    try:
+        reader = _reader(source, "stop", partial=True, workers=None)
+        if not reader.has_test():
+            return ""
+        count = "" if reader.count_test is None else f": {reader.count_test()}"
+    except PrepError:  # what is left out need not be whole
         return ""
-    count = "" if reader.count_test is None else f": {reader.count_test()}"
     return f"--test-share 0 leaves out the test images of {source}{count}."
 
 

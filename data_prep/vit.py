@@ -130,6 +130,8 @@ class TokenEncoder:
         model.patch_drop = self._gather
         self._project = KeptProjection(model.patch_embed.proj, self.grid)
         model.patch_embed.proj = self._project
+        if layer == len(model.blocks):
+            layer = 0  # the same network under another number
         # Blocks that are not run take no memory on the device either.
         model.blocks = model.blocks[: layer or None]
         self._network = FrozenNetwork(model, normalisation, device, dtype)

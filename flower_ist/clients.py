@@ -111,6 +111,13 @@ class Roster:
         """Return a node's client name, for logs."""
         return self._known[node_id].name if node_id in self._known else f"node-{node_id}"
 
+    def told_name(self, node_id: int) -> str:
+        """Return the name that a node's client told, which it may share with another node's.
+
+        So does a SuperNode that was started again before its old self was found to be gone.
+        """
+        return self._told_names.get(node_id, f"node-{node_id}")
+
     def facts(self, node_id: int) -> Mapping[str, ConfigRecordValues]:
         """Return what a node's client said of its data; nothing if it was not asked."""
         return self._known[node_id].facts if node_id in self._known else {}

@@ -115,6 +115,11 @@ class MeteredGrid(GridWrapper):
         """Count messages that name no round of their own (queries) to this one from now on."""
         self._round = server_round
 
+    @property
+    def current_round(self) -> int:
+        """The round that messages without a round of their own are counted to."""
+        return self._round
+
     def traffic(self, server_round: int) -> RoundTraffic:
         """Return what has been counted for a round so far."""
         return self.rounds.setdefault(server_round, RoundTraffic())

@@ -96,7 +96,14 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     small = _small(meter, priors, settings, roster)
     clients_grid: Grid = AdmittingGrid(small, roster, check)
     if start.sums is not None:
-        clients_grid = NewcomerGrid(clients_grid, roster, start, priors, run.path)
+        clients_grid = NewcomerGrid(
+            clients_grid,
+            roster,
+            start,
+            priors,
+            run.path,
+            lambda: meter.current_round >= settings.num_rounds,
+        )
     model = RoundModel(settings, start, strategy, average, meter, test, validation)
     log = run.open_log()
     start.save(run.path)

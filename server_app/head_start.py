@@ -96,7 +96,8 @@ class ClientSums:
         ridge: asks for statistics, judges and solves.
         total: the sums.
         scale: what tokens are standardised by; None if they are not.
-        clients: names of those who answered when they were asked, refused answers among them.
+        clients: names, as they told them, of those who answered when they were asked, refused
+            answers among them.
     """
 
     settings: Settings
@@ -190,6 +191,6 @@ def head_start(
     meter.traffic(0).failures |= ridge.last_round.refused
     scale = TokenScale.of(total) if settings.standardise else None
     answered = frozenset(
-        roster.name(reply.metadata.src_node_id) for reply in replies if not in_its_stead(reply)
+        roster.told_name(reply.metadata.src_node_id) for reply in replies if not in_its_stead(reply)
     )
     return HeadStart.of(ClientSums(settings, ridge, total, scale, answered))

@@ -14,7 +14,7 @@ to 1,000 thus gets about 50 priors, not 990.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message
@@ -40,6 +40,7 @@ class NewcomerGrid(GridWrapper):
         start: of the run, with statistics: it is renewed.
         priors: hands out the prior; None if there is none.
         folder: of the run, where the statistics are kept.
+        is_last_round: returns whether no round follows the present one.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class NewcomerGrid(GridWrapper):
         start: HeadStart,
         priors: PriorGrid | None,
         folder: Path,
+        is_last_round: Callable[[], bool],
     ) -> None:
         super().__init__(grid)
         self._roster = roster
         self._start = start
         self._priors = priors
         self._folder = folder
+        self._is_last_round = is_last_round
         self._asked: set[int] = set()
         self._pending: dict[str, int] = {}  # message id -> node id
         self._waiting: dict[str, Statistics] = {}  # by client name
@@ -69,10 +72,12 @@ class NewcomerGrid(GridWrapper):
         return node_ids
 
     def _ask(self, node_ids: list[int]) -> None:
+        if self._is_last_round():
+            return  # nobody would fetch the answers
         new = [
             node_id
             for node_id in node_ids
-            if node_id not in self._asked and self._roster.name(node_id) not in self._sums.clients
+            if node_id not in self._asked and not self._is_counted(self._name(node_id))
         ]
         if not new:
             return
@@ -92,7 +97,9 @@ class NewcomerGrid(GridWrapper):
             if in_its_stead(reply):
                 self._asked.discard(node_id)  # it is gone; when it is back, it is asked again
                 continue
-            name, (num_classes, dim) = self._roster.name(node_id), self._sums.total.sums.shape
+            name, (num_classes, dim) = self._name(node_id), self._sums.total.sums.shape
+            if self._is_counted(name):
+                continue  # it was started again, and its old self has answered too
             try:
                 self._waiting[name] = self._sums.ridge.judge(reply, (num_classes, dim))
             except BadReply as refusal:
@@ -103,34 +110,56 @@ class NewcomerGrid(GridWrapper):
                     refusal,
                 )
 
+    def _name(self, node_id: int) -> str:
+        """Return the name by which statistics are counted once: the one that the client told.
+
+        Devices with copies of one shard tell the same name, and hold the same data.
+        """
+        return self._roster.told_name(node_id)
+
+    def _is_counted(self, name: str) -> bool:
+        return name in self._sums.clients
+
     def _is_worth_a_prior(self) -> bool:
         if not self._waiting:
             return False
-        counted, more = self._sums.total.counts, self._more().counts
+        counted, more = self._sums.total.counts, self._more(self._waiting).counts
         is_first = (more > 0) & (counted == 0)
         return bool(is_first.any() or more.sum() >= _SHARE_WORTH_A_PRIOR * counted.sum())
 
     def _count_in(self) -> None:
+        """Count in all that wait; one by one where that fails, so that only who is at fault is out.
+
+        The reason may be any client's: one whose tokens are not like the others' spoils the sums.
+        """
         names = sorted(self._waiting)
-        try:
-            self._start.count_in(self._more(), names)
-        except ValueError as err:
-            _log.warning("The statistics of %s are not counted in: %s", ", ".join(names), err)
-        else:
-            _log.info("The statistics of %s are counted in", ", ".join(names))
-            if self._priors is not None and self._start.prior is not None:
-                self._priors.renew(self._start.prior)
-            self._start.save(self._folder)
+        before = self._sums
+        one_by_one = [[name] for name in names] if len(names) > 1 else []
+        for part in [names, *one_by_one]:
+            if all(map(self._is_counted, part)):
+                continue
+            try:
+                self._start.count_in(self._more(part), part)
+            except ValueError as err:
+                if len(part) == 1:
+                    _log.warning("The statistics of %s are not counted in: %s", part[0], err)
+            else:
+                _log.info("The statistics of %s are counted in", ", ".join(part))
         self._waiting.clear()
+        if self._sums is before:
+            return
+        if self._priors is not None and self._start.prior is not None:
+            self._priors.renew(self._start.prior)
+        self._start.save(self._folder)
 
     @property
     def _sums(self) -> ClientSums:
         assert self._start.sums is not None
         return self._start.sums
 
-    def _more(self) -> Statistics:
+    def _more(self, names: Iterable[str]) -> Statistics:
         num_classes, dim = self._sums.total.sums.shape
         more = Statistics.empty(num_classes, dim, gram=True)
-        for statistics in self._waiting.values():
-            more.add(statistics)
+        for name in names:
+            more.add(self._waiting[name])
         return more

@@ -7,6 +7,7 @@ import torch
 from data_prep import PrepError, encoders
 from data_prep.checkpoints import write_encoder
 from data_prep.encoders import open_encoder
+from data_prep.normalisation import resolve
 from data_prep.vit import build_vit
 from data_prep.weights import state_sha256
 
@@ -48,7 +49,7 @@ def test_a_file_that_describes_itself_needs_no_other_word(own_file):
     assert record.name == "our own"
     assert record.weights_sha256 == hashlib.sha256(own_file.read_bytes()).hexdigest()
     assert (record.image_size, record.patch_size) == (28, 4)
-    assert record.normalisation == DESCRIPTION["normalisation"]
+    assert record.normalisation == "0.25,0.5,0.5/1.0,1.0,1.0"  # one spelling for equal numbers
 
 
 def test_options_win_over_the_description(own_file):
@@ -152,3 +153,10 @@ def test_what_cannot_be_opened_is_refused(arguments, options, message):
 def test_a_file_has_no_published_weights(own_file):
     with pytest.raises(PrepError, match="comes with its own weights: leave out 'pretrained'"):
         open_encoder(str(own_file), "pretrained")
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet", "0.4850,.456,0.406/0.229,0.224,0.225", "0.485,0.456,0.406/.229,.224,.2250"]
+)
+def test_equal_numbers_have_one_name(name):
+    assert resolve(name) == "imagenet"

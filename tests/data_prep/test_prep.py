@@ -388,7 +388,7 @@ def test_shards_do_not_go_into_the_images_folder(settings, tmp_path, monkeypatch
     (tmp_path / "images" / "cat").mkdir(parents=True)
     (tmp_path / "link").symlink_to("images")
     folder = tmp_path / "images"
-    with pytest.raises(PrepError, match=r"lies in the folder of the images, .*/images, and would"):
+    with pytest.raises(PrepError, match=r"lies in the folder of the images, .*/images, where"):
         prep(replace(settings, out=folder / out, **{option: str(folder)}))
     assert [path.name for path in folder.rglob("*")] == ["cat"]
 

@@ -141,6 +141,9 @@ def test_published_test_images_that_are_left_out_are_counted(fashion_folder, tmp
         assert left_out_tests(source) == sentence
     without = (save(tmp_path / "set.npz"), tmp_path / "one", tmp_path / "set" / "train")
     assert [left_out_tests(source) for source in without] == ["", "", ""]
+    for file in fashion_folder.glob("t10k-*"):
+        file.unlink()
+    assert left_out_tests(fashion_folder) == ""  # a device has none, and its images are whole
 
 
 def test_sources_that_cannot_be_read_are_refused(tmp_path):

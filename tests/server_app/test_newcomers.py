@@ -295,17 +295,59 @@ def test_without_a_head_start_nobody_is_asked(small: MakeConfig):
     assert not (run / STATISTICS_FILE).exists()
 
 
-def test_a_client_that_restarts_under_its_name_is_no_newcomer(small: MakeConfig, folder: Path):
-    """Its second node is there from round 3 on, when the first one is gone."""
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_a_client_that_restarts_under_its_name_is_no_newcomer(
+    small: MakeConfig, folder: Path, overlap: int
+):
+    """Its second node comes in round 3; the first one is found to be gone some rounds later."""
     nodes: list[Any] = [{"data-path": str(folder / f"client-{k}")} for k in (0, 1, 2, 2)]
 
     class Restarted(LateGrid):
         def get_node_ids(self) -> Iterable[int]:
-            there = list(super().get_node_ids())
-            return [there[0], there[1], there[3] if self.seen >= 2 else there[2]]
+            *there, old, new = super().get_node_ids()
+            both = [old] * (self.seen < 2 + overlap) + [new] * (self.seen >= 2)
+            return [*there, *both]
 
     config = small()
     grid = Restarted(client_app, 4, config, nodes)
     server_app(grid, Context(1, 1, {}, RecordDict(), config))
     assert asked(Path(config["output-dir"])) == {}
     assert counted(Path(config["output-dir"])) == 180
+
+
+def test_a_newcomer_that_restarts_is_counted_once(small: MakeConfig, folder: Path):
+    """Both of its nodes are asked, in rounds 2 and 3; what the first said is counted by then."""
+    nodes: list[Any] = [{"data-path": str(folder / f"client-{k}")} for k in (0, 1, 2, 2)]
+    run = serve(small(), 4, nodes, arrives={2: 2, 3: 3})
+    assert counted(run) == 180
+    both = serve(small(), 4, nodes, arrives={2: 2, 3: 2})
+    assert (asked(both), counted(both)) == ({2: 2}, 180)
+
+
+def test_one_with_unusable_statistics_does_not_take_others_along(
+    small: MakeConfig, folder: Path, caplog
+):
+    """They wait together. Tokens of 9,999 beside a spread of 0.01 do not fit into float16."""
+    for k in range(2):
+        tokens = np.load(folder / f"client-{k}" / "tokens.npy")
+        tokens[:, 5] = np.resize([-0.01, 0.01], len(tokens))
+        replace_array(folder / f"client-{k}", "tokens", tokens)
+    outlier = write_blobs(folder, "client-3", 60, seed=3)
+    tokens = np.load(outlier / "tokens.npy")
+    tokens[:, 5] = 9_999
+    replace_array(outlier, "tokens", tokens)
+    plain = np.load(folder / "client-2" / "tokens.npy")
+    plain[:, 5] = 0.01
+    replace_array(folder / "client-2", "tokens", plain)
+    run = serve(small(ridge_blend=0.0), 4, arrives={2: 2, 3: 2})
+    assert counted(run) == 180
+    refused = [r.getMessage() for r in caplog.records if "are not counted in" in r.getMessage()]
+    assert len(refused) == 1
+    assert refused[0].startswith("The statistics of client-3 are not counted in")
+
+
+def test_nobody_is_asked_in_the_last_round(small: MakeConfig):
+    """The answer would be fetched in the next one."""
+    run = serve(small(num_rounds=3), arrives={2: 3})
+    assert (asked(run), counted(run)) == ({}, 120)
+    assert read_run(run)[-1]["clients_replied"] == 3
