@@ -143,6 +143,9 @@ def _clients(data_set: str) -> Iterator[Comparison]:
         yield Comparison(data, "recipe", "ist", 4 if clients == 2 else 8, RECIPE)
         rounds = 4 if clients == 2 else 6
         yield Comparison(data, "fedavg-long", "fedavg", rounds, [*PLAIN, *FEDAVG_LONG])
+        if data_set == "cifar" and split == "iid":
+            recipe = [*HEAD_START, *FEDAVG_LONG]
+            yield Comparison(data, "fedavg-recipe-long", "fedavg", rounds, recipe)
 
 
 def _ratios() -> Iterator[Comparison]:

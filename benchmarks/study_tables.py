@@ -197,7 +197,7 @@ def _print_clients(work: Path, tokens: str) -> None:
     label = _label(tokens)
     print(
         f"\n| {label}: K | split | MB a round, IST / FedAvg | ridge, round 0 | IST, recipe "
-        "| FedAvg, plain, long |\n|---|---|---|---|---|---|"
+        "| FedAvg, plain, long | FedAvg, recipe, long |\n|---|---|---|---|---|---|---|"
     )
     for split, clients in product(SPLITS, (2, 4, 8, 16)):
         data = f"{tokens}-k{clients}-{split}"
@@ -206,7 +206,8 @@ def _print_clients(work: Path, tokens: str) -> None:
         if ist and fedavg:
             ours, theirs = _bytes_of_a_round(ist), _bytes_of_a_round(fedavg)
             share = f"{ours / 1e6:.2f} / {theirs / 1e6:.1f} (1/{theirs / ours:.1f})"
-            cells = [cell([lines[:1] for lines in ist]), cell(ist), cell(fedavg)]
+            same = runs_of(work / f"{data}-fedavg-recipe-long", "fedavg")
+            cells = [cell([lines[:1] for lines in ist]), cell(ist), cell(fedavg), cell(same)]
             _print_row(str(clients), SPLIT_LABELS[split], share, *cells)
 
 

@@ -38,7 +38,7 @@ def resolve(name: str, config: Mapping[str, Any] | None = None) -> str:
         wanted = values(name)
     # One spelling for equal numbers: it tells whether two shards' tokens live in one space.
     known = [key for key, numbers in NORMALISATIONS.items() if numbers == wanted]
-    return known[0] if known else "/".join(",".join(map(str, part)) for part in wanted)
+    return known[0] if known else "/".join(",".join(str(float(x)) for x in part) for part in wanted)
 
 
 def values(name: str) -> tuple[Rgb, Rgb]:

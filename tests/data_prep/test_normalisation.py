@@ -13,7 +13,7 @@ def test_a_models_known_numbers_get_their_name(name):
 
 def test_a_models_other_numbers_are_recorded_and_read_again():
     recorded = resolve("model", {"mean": (0.48145466, 0.25, 0.5), "std": (1, 0.5, 0.25)})
-    assert recorded == "0.48145466,0.25,0.5/1,0.5,0.25"
+    assert recorded == "0.48145466,0.25,0.5/1.0,0.5,0.25"
     assert resolve(recorded) == recorded
     assert values(recorded) == ((0.48145466, 0.25, 0.5), (1.0, 0.5, 0.25))
 
