@@ -22,7 +22,7 @@ from server_app.statistics_file import STATISTICS_FILE
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PATIENCE = 240.0
-ROUNDS = 10
+ROUNDS = 8
 
 
 def rounds_done(run: Path) -> int:
