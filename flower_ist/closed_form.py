@@ -17,7 +17,7 @@ classes that is 622, 311 and 165 kB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,15 @@ class Statistics:
             sums=np.zeros((num_classes, dim)),
             gram=np.zeros(dim * (dim + 1) // 2) if gram else None,
         )
+
+    @classmethod
+    def total(cls, parts: Sequence[Statistics]) -> Statistics:
+        """Return the statistics of all parts' tokens; the parts, at least one, stay as they are."""
+        num_classes, dim = parts[0].sums.shape
+        total = cls.empty(num_classes, dim, gram=parts[0].gram is not None)
+        for part in parts:
+            total.add(part)
+        return total
 
     def add_tokens(self, tokens: NDArray[Any], labels: NDArray[np.integer]) -> None:
         """Add tokens (n, D) with labels (n,). It takes memory for n D and D D float64 numbers."""

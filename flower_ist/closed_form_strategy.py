@@ -181,7 +181,7 @@ class ClosedFormStrategy(FedAvg):
             TrainingFailedError: too few answers are good.
         """
         good = self._good(server_round, replies)
-        return _sum([statistics for _, statistics in good])
+        return Statistics.total([statistics for _, statistics in good])
 
     def _good(
         self, server_round: int, replies: Iterable[Message]
@@ -207,7 +207,7 @@ class ClosedFormStrategy(FedAvg):
         """Return the head that follows from the clients' statistics."""
         if self.method == "fedcof":
             return fedcof_head(clients, self.shrinkage)
-        total = _sum(clients)
+        total = Statistics.total(clients)
         if self.method == "fedncm":
             return class_means_head(total)
         path = RidgePath.of(*ridge_system(total))
@@ -255,14 +255,6 @@ class ClosedFormStrategy(FedAvg):
                 f"model has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}."
             )
         return weight[0], weight[1]
-
-
-def _sum(clients: Sequence[Statistics]) -> Statistics:
-    num_classes, dim = clients[0].sums.shape
-    total = Statistics.empty(num_classes, dim, gram=clients[0].gram is not None)
-    for statistics in clients:
-        total.add(statistics)
-    return total
 
 
 def empty_head(dim: int, num_classes: int) -> ArrayRecord:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flower_ist.axes import Axes
 from flower_ist.slicing import Tensors
+from flower_ist.tokens import array_sha256
 
 # Real and whole numbers, and truth values.
 _KINDS = "fiub"
@@ -54,11 +55,11 @@ def _check_tied(tensors: Tensors, axes: Axes) -> None:
     A module that ties two weights has one parameter with two names: the client loads both into it,
     trains the one that came last, and sends it back twice.
     """
-    seen: dict[bytes, str] = {}
+    seen: dict[str, str] = {}  # by content: no tensor is copied
     for name, tensor in tensors.items():
         if not any(axes.labels[name]) or _is_constant(tensor):
             continue
-        first = seen.setdefault(tensor.tobytes(), name)
+        first = seen.setdefault(array_sha256(tensor), name)
         if tensors[first].shape != tensor.shape or tensors[first].dtype != tensor.dtype:
             continue
         if (axes.labels[first], axes.summed[first]) != (axes.labels[name], axes.summed[name]):

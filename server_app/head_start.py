@@ -123,9 +123,7 @@ class ClientSums:
 
     def with_more(self, statistics: Statistics, clients: Collection[str]) -> ClientSums:
         """Return the sums with those of other clients added; these stay as they are."""
-        total = Statistics.empty(*self.total.sums.shape, gram=True)
-        total.add(self.total)
-        total.add(statistics)
+        total = Statistics.total([self.total, statistics])
         return ClientSums(self.settings, self.ridge, total, self.scale, self.clients.union(clients))
 
 

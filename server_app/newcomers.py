@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
@@ -123,7 +124,8 @@ class NewcomerGrid(GridWrapper):
     def _is_worth_a_prior(self) -> bool:
         if not self._waiting:
             return False
-        counted, more = self._sums.total.counts, self._more(self._waiting).counts
+        counted = self._sums.total.counts
+        more = np.sum([statistics.counts for statistics in self._waiting.values()], axis=0)
         is_first = (more > 0) & (counted == 0)
         return bool(is_first.any() or more.sum() >= _SHARE_WORTH_A_PRIOR * counted.sum())
 
@@ -139,7 +141,7 @@ class NewcomerGrid(GridWrapper):
             if all(map(self._is_counted, part)):
                 continue
             try:
-                self._start.count_in(self._more(part), part)
+                self._start.count_in(Statistics.total([self._waiting[n] for n in part]), part)
             except ValueError as err:
                 if len(part) == 1:
                     _log.warning("The statistics of %s are not counted in: %s", part[0], err)
@@ -156,10 +158,3 @@ class NewcomerGrid(GridWrapper):
     def _sums(self) -> ClientSums:
         assert self._start.sums is not None
         return self._start.sums
-
-    def _more(self, names: Iterable[str]) -> Statistics:
-        num_classes, dim = self._sums.total.sums.shape
-        more = Statistics.empty(num_classes, dim, gram=True)
-        for name in names:
-            more.add(self._waiting[name])
-        return more
