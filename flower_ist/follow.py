@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from flower_ist.event_log import EVENT_LOG
 from flower_ist.json_lines import LineFollower
 from flower_ist.runlog import RUN_LOG, RunLogError
 
@@ -43,8 +42,7 @@ class RunFollower:
                 "'output-dir'."
             )
         self.folder = run
-        self._log = LineFollower(run / RUN_LOG, needs="round")
-        self._events = LineFollower(run / EVENT_LOG)
+        self._log = LineFollower(run / RUN_LOG)
         self._settings: dict[str, Any] = {}
 
     @property
@@ -74,8 +72,6 @@ class RunFollower:
         Raises:
             RunLogError: the run log cannot be read, or a whole line of it is damaged.
         """
-        # In this order: once the events say that the run has ended, its last line is there to read.
-        self._events.poll()
         try:
             found = json.loads((self.folder / _SETTINGS_FILE).read_text(encoding="utf-8"))
             self._settings = found if isinstance(found, dict) else {}
@@ -97,23 +93,17 @@ class RunFollower:
     def state(self) -> tuple[State, str]:
         """Return what the run is doing and, if it failed, why.
 
-        A run that was killed tells nothing: it is RUNNING until it is resumed and ends.
+        A run that was killed, or ended by an error between two rounds, tells nothing: it is RUNNING
+        until it is resumed and ends.
         """
-        last = self.rounds[-1] if self.rounds else {}
-        for event in reversed(self._events.lines):
-            match event.get("event"):
-                case "run-finished":
-                    return State.FINISHED, ""
-                case "run-failed":
-                    return State.FAILED, str(event.get("reason", ""))
-                case "run-started" | "run-resumed":
-                    break
-        else:
-            # A run that writes no events: a round that an exception cut short has it in its line.
-            if "error" in last:
-                return State.FAILED, str(last["error"])
-        # Such a round ends the run, though its line is whole.
-        nobody = 0 < last.get("clients_selected", 0) <= last.get("clients_failed", 0)
-        if last and last["round"] == self.total_rounds and not nobody and "error" not in last:
-            return State.FINISHED, ""
-        return (State.RUNNING if last else State.WAITING), ""
+        if not self.rounds:
+            return State.WAITING, ""
+        last = self.rounds[-1]
+        if "error" in last:
+            return State.FAILED, str(last["error"])
+        # A round in which nobody brought anything ends the run, though its line is whole.
+        asked = last.get("clients_selected", 0)
+        if 0 < asked <= last.get("clients_failed", 0):
+            return State.FAILED, f"none of {asked} clients brought anything"
+        finished = last["round"] == self.total_rounds
+        return (State.FINISHED if finished else State.RUNNING), ""

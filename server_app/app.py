@@ -16,7 +16,6 @@ from flower_ist.checkpoint import Checkpoint
 from flower_ist.clients import AdmittingGrid, Client, Roster
 from flower_ist.closed_form_strategy import METHODS
 from flower_ist.compressed_grid import compressed
-from flower_ist.event_log import event_log
 from flower_ist.meter import MeteredGrid
 from flower_ist.model import initial_weights
 from flower_ist.prior_grid import PriorGrid
@@ -107,19 +106,16 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     model = RoundModel(settings, start, strategy, average, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
-    with (
-        event_log(run.path) as events,
-        RoundRecorder(
-            meter,
-            log,
-            strategy,
-            model.evaluate,
-            settings.to_run_config(),
-            roster,
-            save=lambda server_round, _: model.save(server_round, run, log, events),
-            resumed_after=run.rounds_done,
-        ) as recorder,
-    ):
+    with RoundRecorder(
+        meter,
+        log,
+        strategy,
+        model.evaluate,
+        settings.to_run_config(),
+        roster,
+        save=lambda server_round, _: model.save(server_round, run, log),
+        resumed_after=run.rounds_done,
+    ) as recorder:
         rounds.start(
             grid=clients_grid,
             initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),

@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.evaluation import ensemble_accuracies, evaluate_arrays
-from flower_ist.event_log import EventLog
 from flower_ist.meter import MeteredGrid
 from flower_ist.runlog import RunLog
 from flower_ist.token_meta import encoder_settings
@@ -72,7 +71,7 @@ class RoundModel:
         metrics.update(ensemble_accuracies(self.strategy, asked, self.net, parts, self.start.blend))
         return metrics
 
-    def save(self, server_round: int, run: RunFolder, log: RunLog, events: EventLog) -> None:
+    def save(self, server_round: int, run: RunFolder, log: RunLog) -> None:
         """Write the model and the checkpoint of the round that was evaluated last."""
         run.save(
             server_round,
@@ -83,8 +82,6 @@ class RoundModel:
             self.start.model(self.net),
             self.about(),
         )
-        if self.settings.keep_checkpoints:
-            events.write("checkpoint-written", round=server_round)
 
     def about(self) -> dict[str, Any]:
         """Return what the model's file says of it, as JSON values."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flwr.clientapp import ClientApp
 from rich.console import Console
 from runs import ROUNDS, write_run
 from typer.testing import CliRunner
 
+from client_app.app import app as client_app
 from flower_ist import watch as watching
 from flower_ist.cli import app
 from flower_ist.follow import RunFollower, State
+from flower_ist.inprocess import run_in_process
 from flower_ist.json_lines import LineFollower
 from flower_ist.progress import progress
 from flower_ist.runlog import RUN_LOG, RunLogError
 from flower_ist.watch import sparkline, watch
+from server_app.app import app as server_app
 
 SECONDS = {"select": 1.0, "train": 7.0, "merge": 1.5, "evaluate": 0.5}
 LINES = [
@@ -35,9 +41,9 @@ def begin(folder: Path, lines: int = 3, total: int = 4) -> Path:
     return folder
 
 
-def events(folder: Path, *names: str, reason: str = "") -> None:
-    lines = [json.dumps({"event": name, "reason": reason}) for name in names]
-    (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+def add(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / RUN_LOG).open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def shown(*folders: Path, width: int = 100, **options: object) -> tuple[str, bool]:
@@ -123,7 +129,7 @@ def test_rounds_are_lines_of_plain_text_without_a_terminal(tmp_path, monkeypatch
 
 def test_a_terminal_gets_a_live_view_that_ends_with_the_run(tmp_path, monkeypatch):
     folder = begin(tmp_path / "run", total=3)
-    monkeypatch.setattr(watching.time, "sleep", lambda _: events(folder, "run-finished"))
+    monkeypatch.setattr(watching.time, "sleep", lambda _: add(folder, {**LINES[2], "round": 3}))
     file = io.StringIO()
     assert watch([folder], Console(file=file, width=90, force_terminal=True))
     assert "running" in file.getvalue()
@@ -132,28 +138,63 @@ def test_a_terminal_gets_a_live_view_that_ends_with_the_run(tmp_path, monkeypatc
 
 def test_a_failed_run_says_why_and_is_not_good(tmp_path):
     folder = begin(tmp_path / "run")
-    events(folder, "run-started", "run-failed", reason="the disk is full")
+    add(folder, {"round": 3, "error": "the disk is full"})
     text, good = shown(folder, once=False)
     assert not good
     assert "failed: the disk is full" in text
     assert CliRunner().invoke(app, ["watch", str(folder)]).exit_code == 1
 
 
-def test_states(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        ({"round": 3}, (State.RUNNING, "")),
+        ({"round": 4}, (State.FINISHED, "")),
+        ({"round": 4, "clients_failed": 1}, (State.FINISHED, "")),
+        ({"round": 4, "error": "OSError: no disk"}, (State.FAILED, "OSError: no disk")),
+        (
+            {"round": 4, "clients_failed": 2},
+            (State.FAILED, "none of 2 clients brought anything"),
+        ),
+    ],
+)
+def test_the_last_line_tells_the_state(tmp_path, line, state):
     folder = begin(tmp_path / "run")
-    for names, state in (
-        (("run-started",), State.RUNNING),
-        (("run-started", "run-failed"), State.FAILED),
-        (("run-failed", "run-resumed"), State.RUNNING),
-        (("run-failed", "run-resumed", "run-finished"), State.FINISHED),
-    ):
-        events(folder, *names)
-        assert followed(folder).state()[0] is state
+    add(folder, {"clients_selected": 2, "clients_failed": 0, **line})
+    assert followed(folder).state() == state
 
 
-def test_without_events_a_round_that_was_cut_short_is_a_failure(tmp_path):
-    folder = write_run(tmp_path / "run", [*LINES, {"round": 3, "error": "OSError: no disk"}])
-    assert followed(folder).state() == (State.FAILED, "OSError: no disk")
+def test_a_failed_run_that_is_resumed_runs_again(tmp_path):
+    """It takes the line of the round that was cut short out of its log."""
+    folder = begin(tmp_path / "run")
+    before = (folder / RUN_LOG).read_text()
+    add(folder, {"round": 3, "error": "OSError: no disk"})
+    run = followed(folder)
+    assert run.state()[0] is State.FAILED
+    (folder / RUN_LOG).write_text(before)
+    run.poll()
+    assert run.state() == (State.RUNNING, "")
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_real_run_whose_clients_fail_is_shown_as_failed(
+    blob_config: Callable[..., dict[str, Any]], strategy: str
+):
+    broken = ClientApp()
+    broken.query()(client_app._registered_funcs["query.default"])
+
+    @broken.train()
+    def train(message: Any, context: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    config = blob_config(num_rounds=2, strategy=strategy)
+    with pytest.raises(Exception, match="no memory"):
+        run_in_process(server_app, broken, 2, config)
+    text, good = shown(Path(config["output-dir"]), once=False)
+    assert not good
+    assert "failed: " in text
+    assert "client-1: " in text
+    assert "no memory" in text
 
 
 def test_what_clients_wrote_cannot_steer_the_terminal(tmp_path):
@@ -200,13 +241,13 @@ def test_sparkline_by_hand(values, drawn):
 def test_a_log_that_was_cut_and_written_on_is_read_anew(tmp_path):
     """As a resumed run does: the new text may be longer than what was cut off."""
     file = tmp_path / "log"
-    file.write_text('{"n": 0}\n{"n": 1}\n')
+    file.write_text('{"round": 0}\n{"round": 1}\n')
     lines = LineFollower(file)
     assert lines.poll()
     assert not lines.poll()
-    file.write_text('{"n": 0}\n{"n": 21, "x": 3}\n{"n": 3}\n{"n')
+    file.write_text('{"round": 0}\n{"round": 21, "x": 3}\n{"round": 3}\n{"r')
     assert lines.poll()
-    assert [line["n"] for line in lines.lines] == [0, 21, 3]
+    assert [line["round"] for line in lines.lines] == [0, 21, 3]
     file.write_text("")
     assert lines.poll()
     assert lines.lines == []
