@@ -1,1 +1,0 @@
-"""The recipe in one small loop, and the ideas beside it that ``benchmarks/tried.py`` measures."""
