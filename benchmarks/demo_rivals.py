@@ -12,7 +12,6 @@ from runs import quiet_run
 
 STRATEGIES = {
     "ist": 10,
-    "ist-balanced": 10,
     "ist-fixed": 10,
     "fedavg": 10,
     # Their one round finds the head.

@@ -51,12 +51,6 @@ CHANGES = {
     "no-standardise": ("standardise=false",),
     "no-replay": ("replay=false",),
     "no-blend": ("ridge-blend=0",),
-    "cosine": ("final-learning-rate=0.00005",),
-    "long-first": ("steps-schedule=938,469,234",),
-    "growing": ("slices-schedule=8,4",),
-    "momentum": ("submodel-optimiser=momentum", "server-momentum=0.5"),
-    "average": ("average-rounds=3",),
-    "balanced": (),  # the strategy ist-balanced
 }
 
 
@@ -93,14 +87,8 @@ def study() -> Iterator[Comparison]:
         yield from _clients(data_set)
     yield from _ratios()
     for name, settings in CHANGES.items():
-        strategy = "ist-balanced" if name == "balanced" else "ist"
-        yield Comparison(
-            "cifar-r0.5-k4-d3",
-            f"change-{name}",
-            strategy,
-            6,
-            with_changes(RECIPE, *settings),
-        )
+        changed = with_changes(RECIPE, *settings)
+        yield Comparison("cifar-r0.5-k4-d3", f"change-{name}", "ist", 6, changed)
 
 
 def _strategies(data_set: str) -> Iterator[Comparison]:

@@ -62,12 +62,6 @@ CHANGE_LABELS = {
     "no-standardise": "without standardising",
     "no-replay": "without replay",
     "no-blend": "without the ridge head",
-    "cosine": "cosine learning rate to a tenth",
-    "long-first": "long rounds first: 938, 469, 234 steps",
-    "growing": "growing slices: 8, then 4",
-    "momentum": "server momentum 0.5",
-    "average": "mean of the last 3 rounds' weights",
-    "balanced": "balanced block pairing (`ist-balanced`)",
 }
 SPLIT_LABELS = {"iid": "IID", "d3": "Dirichlet(0.3)", "d1": "Dirichlet(0.1)"}
 DATA_LABELS = {
@@ -244,8 +238,7 @@ def _print_changes(work: Path) -> None:
     changed: dict[str, Sequence[Rounds]] = {"nothing": recipe}
     for name in CHANGES:
         folder = work / f"cifar-r0.5-k4-d3-change-{name}"
-        strategy = "ist-balanced" if name == "balanced" else "ist"
-        changed[CHANGE_LABELS[name]] = runs_of(folder, strategy)
+        changed[CHANGE_LABELS[name]] = runs_of(folder, "ist")
     changed["tokens stored in int8"] = runs_of(work / "cifar-r0.5-k4-d3-int8-tokens", "ist")
     for label, runs in changed.items():
         megabytes = _megabytes(median(best(r)["so_far"] for r in runs)) if runs else "-"

@@ -48,7 +48,6 @@ class Checkpoint:
         strategy: the strategy's state, see :mod:`flower_ist.strategy_state`.
         log_bytes: length of the run log in bytes, the round's line included.
         facts: JSON values that identify the run: settings and data.
-        average: the state of :class:`flower_ist.weight_average.WeightAverage`; empty without one.
         random_state: of Python's global generator, with which Flower samples clients.
     """
 
@@ -57,7 +56,6 @@ class Checkpoint:
     strategy: Mapping[str, State]
     log_bytes: int
     facts: Mapping[str, Any]
-    average: Mapping[str, State] = field(default_factory=dict)
     random_state: RandomState = field(default_factory=random.getstate)
 
 
@@ -116,7 +114,6 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         # The file sorts its arrays, but some strategies pair arrays by their order.
         "weights": list(checkpoint.weights),
         "strategy": _without_arrays(checkpoint.strategy, arrays),
-        "average": _without_arrays(checkpoint.average, arrays),
         "log_bytes": checkpoint.log_bytes,
         "facts": checkpoint.facts,
         "random_state": checkpoint.random_state,
@@ -149,7 +146,6 @@ def _read(file: Path) -> Checkpoint:
         strategy={key: _with_arrays(value, arrays) for key, value in content["strategy"].items()},
         log_bytes=content["log_bytes"],
         facts=content["facts"],
-        average={key: _with_arrays(value, arrays) for key, value in content["average"].items()},
         random_state=(version, tuple(internal), gauss),
     )
 

@@ -35,12 +35,11 @@ from flower_ist.judge import MAX_EXAMPLES, Expected, judge_reply
 from flower_ist.merging import merge
 from flower_ist.metrics import finite, mean_metrics
 from flower_ist.model_check import check_model
-from flower_ist.partition import Indices, PartitionError, permutation, slice_sizes, slice_turns
+from flower_ist.partition import Indices, permutation, slice_sizes, slice_turns
 from flower_ist.quarantine import Quarantine
 from flower_ist.replies import RoundReport, collect_replies, log_refusals, require_enough
 from flower_ist.robust import cut_of
 from flower_ist.sampling import TurnSampler
-from flower_ist.server_optimiser import ServerOptimiser
 from flower_ist.slice_message import TrainingFailedError, slice_message
 from flower_ist.slicing import Returned, entries, factor_of
 from flower_ist.submodels import Member, check_sizes, disjoint_shares, family_member
@@ -61,11 +60,10 @@ class SubmodelStrategy(FedAvg):
         member: a name in :data:`flower_ist.submodels.FAMILY`, or a member of your own.
         num_slices: K, how many slices the neurons are divided into (disjoint members only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest
-            width). A function of the server round gives each round its own, which may grow or
-            shrink; it goes without shares. With more clients than slices several clients train the
-            same slice and are averaged; with fewer, some slices rest for a round. Where slices
-            stay the same for good (``ist-fixed``) all of them are trained equally often then: of
-            K rounds with n clients each is in n.
+            width). With more clients than slices several clients train the same slice and are
+            averaged; with fewer, some slices rest for a round. Where slices stay the same for good
+            (``ist-fixed``) all of them are trained equally often then: of K rounds with n clients
+            each is in n.
         shares: K relative sizes of the slices; equal if None. Which client gets which slice is
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
@@ -90,7 +88,6 @@ class SubmodelStrategy(FedAvg):
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
             or ``trimmed-mean`` (:mod:`flower_ist.robust`).
         trimmed_share: of the values, cut off at each end by ``trimmed-mean``.
-        server_optimiser: what becomes of a round's change; None: it is taken as it is.
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -108,7 +105,7 @@ class SubmodelStrategy(FedAvg):
         axes: Axes,
         *,
         member: str | Member = "ist",
-        num_slices: int | Callable[[int], int] | None = None,
+        num_slices: int | None = None,
         shares: Sequence[float] | None = None,
         capacities: Sequence[float] | None = None,
         seed: int = 0,
@@ -122,7 +119,6 @@ class SubmodelStrategy(FedAvg):
         quarantine_rounds: int = 0,
         merge_rule: str = "mean",
         trimmed_share: float = 0.25,
-        server_optimiser: ServerOptimiser | None = None,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 0.0,
         min_train_nodes: int = 2,
@@ -150,14 +146,8 @@ class SubmodelStrategy(FedAvg):
             num_slices = len(shares)
         self.axes = axes
         self.member = family_member(member) if isinstance(member, str) else member
-        self._slices_of = num_slices if callable(num_slices) else None
-        if self._slices_of is not None and (shares is not None or self.member.ensemble):
-            raise PartitionError(
-                "The number of slices can follow the round only where slices are drawn anew and of "
-                "equal size: give one number, or leave out shares and choose another member."
-            )
-        self.num_slices = num_slices(1) if callable(num_slices) else num_slices
-        check_sizes(self.member, axes.widths, self.num_slices, shares, capacities)
+        check_sizes(self.member, axes.widths, num_slices, shares, capacities)
+        self.num_slices = num_slices
         self.shares = shares
         self.capacities = capacities
         self.seed = seed
@@ -169,7 +159,6 @@ class SubmodelStrategy(FedAvg):
         self.norm_bound = check_norm_bound(norm_bound)
         self.quarantine = Quarantine(quarantine_after, quarantine_rounds)
         self.merge_rule = merge_rule
-        self.server_optimiser = server_optimiser
         self.last_round = RoundReport()
         self._weights: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
@@ -187,7 +176,6 @@ class SubmodelStrategy(FedAvg):
             _log.info("\t│\t├── Capacities of the clients: %s", list(self.capacities))
         else:
             slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
-            slices += " in round 1, then by round" if self._slices_of is not None else ""
             _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
         if self.num_slices is not None:
             sizes = {
@@ -208,12 +196,6 @@ class SubmodelStrategy(FedAvg):
             self.quarantine.after or "no number of",
             self.merge_rule,
         )
-        if self.server_optimiser is not None:
-            _log.info(
-                "\t│\t├── Server: %s at learning rate %s",
-                self.server_optimiser.kind,
-                self.server_optimiser.learning_rate,
-            )
         _log.info("\t│\t└── Seed: %d", self.seed)
         super().summary()
 
@@ -223,8 +205,6 @@ class SubmodelStrategy(FedAvg):
         """Cut the model into slices and address one to each sampled client."""
         if self.fraction_train == 0.0:
             return []
-        if self._slices_of is not None:
-            self.num_slices = self._slices_of(server_round)
         self._load(arrays)
         clients = self._sample(server_round, grid)
         self._sent = self._assign(server_round, clients)
@@ -258,7 +238,13 @@ class SubmodelStrategy(FedAvg):
         require_enough(
             server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
         )
-        report.coverage = self._merge([slice_ for _, slice_ in good])
+        report.coverage = merge(
+            self._weights,
+            self.axes,
+            [slice_ for _, slice_ in good],
+            scaled=self.member.scaled,
+            cut=self._cut,
+        )
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
             len(good),
@@ -271,17 +257,15 @@ class SubmodelStrategy(FedAvg):
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def state(self) -> Mapping[str, State]:
-        """Return what is to be kept from round to round: seats, quarantine, turns and moments.
+        """Return what is to be kept from round to round: seats, quarantine and turns.
 
         Everything else follows from settings, model and round.
         """
-        optimiser = self.server_optimiser
         seats: list[str] = sorted(self._seats, key=self._seats.__getitem__)
         return {
             "seats": seats,
             "quarantine": self.quarantine.state(),
             "turns": self._turns.state(),
-            "server_optimiser": None if optimiser is None else optimiser.state(),
         }
 
     def load_state(self, state: Mapping[str, State]) -> None:
@@ -289,19 +273,6 @@ class SubmodelStrategy(FedAvg):
         self._seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
         self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
         self._turns.load_state(cast(dict[str, Any], state["turns"]))
-        if self.server_optimiser is not None:
-            self.server_optimiser.load_state(cast(dict[str, State], state["server_optimiser"]))
-
-    def _merge(self, returned: Sequence[Returned]) -> float:
-        """Merge slices into the model, and let the server's optimiser act; return the coverage."""
-        optimiser = self.server_optimiser
-        before = {} if optimiser is None else {n: w.copy() for n, w in self._weights.items()}
-        coverage = merge(
-            self._weights, self.axes, returned, scaled=self.member.scaled, cut=self._cut
-        )
-        if optimiser is not None:
-            optimiser.step(self._weights, before, self.axes, returned)
-        return coverage
 
     def _close_round(self, server_round: int, good: list[Message], report: RoundReport) -> None:
         """Log who is left out, and count who was at fault."""

@@ -40,7 +40,6 @@ class Member:
             slot is a client's own, slots may overlap, and a share is a part of each width, 0 to 1.
         scaled: summed weights travel times H / n.
         weighted: a weight is the mean of its holders by examples; otherwise the plain mean.
-        uneven: slots may differ in size.
         ensemble: the slots divide the neurons and are the same in all rounds: they are nets of
             their own, whose averaged logits are evaluated besides the merged model.
     """
@@ -51,7 +50,6 @@ class Member:
     disjoint: bool
     scaled: bool = True
     weighted: bool = True
-    uneven: bool = True
     ensemble: bool = False
 
 
@@ -75,29 +73,6 @@ def ist_fixed(
     another client in each round, as IST's slices do, so that it meets all data.
     """
     return partition(seed, 1, widths, len(shares), shares)
-
-
-def ist_balanced(
-    seed: int, server_round: int, widths: Mapping[str, int], shares: Sequence[float]
-) -> Slots:
-    """Keep a partition for K rounds in which every pair of neighbouring blocks meets once.
-
-    In IST a weight between two hidden layers is trained in a round with chance 1/K, so some wait
-    long. Here slot i has block ``(i + l t) mod K`` of the l-th width (l = 0, 1, ...) in round t of
-    K: the rows of a Latin square. Blocks x and y of neighbouring widths meet in the one round with
-    ``t = y - x (mod K)``, so every block of their weights is trained exactly once in K rounds. The
-    first of the K rounds has the slices of :func:`ist`. Ours; it needs K clients in every round.
-    """
-    num_slots = len(shares)
-    turn = max(0, server_round - 1) % num_slots
-    blocks = partition(seed, server_round - turn, widths, num_slots, shares)
-    return [
-        {
-            width: blocks[(slot + depth * turn) % num_slots][width]
-            for depth, width in enumerate(widths)
-        }
-        for slot in range(num_slots)
-    ]
 
 
 def federated_dropout(
@@ -166,7 +141,6 @@ FAMILY: Mapping[str, Member] = {
     for member in (
         Member("ist", "Independent Subnetwork Training", ist, disjoint=True),
         Member("ist-fixed", "Ensemble of narrow nets", ist_fixed, disjoint=True, ensemble=True),
-        Member("ist-balanced", "IST, balanced blocks", ist_balanced, disjoint=True, uneven=False),
         Member("federated-dropout", "Federated Dropout", federated_dropout, disjoint=False),
         Member("heterofl", "HeteroFL", heterofl, disjoint=False, weighted=False),
         Member("fedrolex", "FedRolex", fedrolex, disjoint=False, scaled=False, weighted=False),
@@ -207,10 +181,6 @@ def check_sizes(
     if num_slices is not None:
         for width in widths.values():
             slice_sizes(width, num_slices, shares)
-    if not member.uneven and not (shares is None and capacities is None):
-        raise PartitionError(
-            f"{member.name!r} has slices of one size: leave out shares and capacities."
-        )
     if capacities is None:
         if not member.disjoint:
             raise PartitionError(

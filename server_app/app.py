@@ -24,7 +24,6 @@ from flower_ist.resume import ResumedStrategy
 from flower_ist.stragglers import DeadlineGrid
 from flower_ist.strategy_state import load_strategy_state
 from flower_ist.tokens import TokenShard
-from flower_ist.weight_average import WeightAverage
 from server_app.admission import meet_clients, why_not
 from server_app.head_start import head_start
 from server_app.local_steps import local_steps
@@ -32,7 +31,6 @@ from server_app.newcomers import NewcomerGrid
 from server_app.output import MODEL_FILE, output_folder
 from server_app.round_model import RoundModel
 from server_app.run_folder import RunFolder
-from server_app.schedules import scheduled
 from server_app.settings import Settings
 from server_app.strategies import build_strategy, check_strategy, model_dims
 from server_app.validation import score_on, server_shard, split_shard
@@ -77,12 +75,11 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     resumed = None if run.checkpoint is None else run.path
     start = head_start(settings, resumed, meter, check, roster, shape, score)
     strategy = build_strategy(settings, dims, roster, score)
-    average = WeightAverage(settings.average_rounds) if settings.average_rounds else None
-    rounds = scheduled(strategy, settings)
+    rounds = strategy
     weights: Mapping[str, NDArray[Any]] = initial_weights(dims, settings.seed)
     if run.checkpoint is not None:
-        weights = _restored(run.checkpoint, strategy, average)
-        rounds = ResumedStrategy(rounds, run.checkpoint.server_round)
+        weights = _restored(run.checkpoint, strategy)
+        rounds = ResumedStrategy(strategy, run.checkpoint.server_round)
     train_config = ConfigRecord(
         {
             "local-steps": run.identity.local_steps,
@@ -103,7 +100,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             run.path,
             lambda: meter.current_round >= settings.num_rounds,
         )
-    model = RoundModel(settings, start, strategy, average, meter, test, validation)
+    model = RoundModel(settings, start, strategy, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
     with RoundRecorder(
@@ -147,12 +144,8 @@ def _small(
     return compressed(informed, *dtypes, meter=meter, seed=settings.seed, roster=roster)
 
 
-def _restored(
-    checkpoint: Checkpoint, strategy: Strategy, average: WeightAverage | None
-) -> Mapping[str, NDArray[Any]]:
+def _restored(checkpoint: Checkpoint, strategy: Strategy) -> Mapping[str, NDArray[Any]]:
     """Put all that has a state into that of after the checkpoint's round; return the weights."""
     load_strategy_state(strategy, checkpoint.strategy)
-    if average is not None:
-        average.load_state(checkpoint.average)
     random.setstate(checkpoint.random_state)
     return checkpoint.weights

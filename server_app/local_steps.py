@@ -40,14 +40,14 @@ def local_steps(settings: Settings, clients: Iterable[Client]) -> int:
 
     Args:
         settings: of the run. With ``local-steps`` above 0 these are the steps; with a
-            ``steps-schedule`` or a closed-form strategy nobody follows what is returned.
+            closed-form strategy nobody follows what is returned.
         clients: all that were met. One that told no number of examples, or one that no reply may
             have (``max-examples``), has no part in the median.
 
     Raises:
         SettingsError: no client told how many examples it has.
     """
-    if settings.local_steps or settings.steps_schedule or settings.strategy in METHODS:
+    if settings.local_steps or settings.strategy in METHODS:
         return settings.local_steps
     told = (finite(client.facts.get("num-examples")) for client in clients)
     examples = [count for count in told if count and 1 <= count <= settings.max_examples]

@@ -15,7 +15,6 @@ from flower_ist.meter import MeteredGrid
 from flower_ist.runlog import RunLog
 from flower_ist.token_meta import encoder_settings
 from flower_ist.tokens import TokenShard
-from flower_ist.weight_average import WeightAverage
 from server_app.head_start import HeadStart
 from server_app.run_folder import RunFolder
 from server_app.settings import Settings
@@ -26,14 +25,13 @@ from server_app.strategies import model_dims
 class RoundModel:
     """What is trained, and the net that predicts, made of it once a round.
 
-    The net is for tokens as they are, and of the mean over the rounds where there is one: it is
-    what is evaluated and written as the run's model, while clients go on from what is trained.
+    The net is for tokens as they are: it is what is evaluated and written as the run's model, while
+    clients go on from what is trained.
 
     Attributes:
         settings: of the run.
         start: what the run began with: it makes the net, and may have a head beside it.
         strategy: that trains.
-        average: the mean over the rounds; None for none.
         meter: knows how many clients a round asked.
         test: examples that ``accuracy`` and ``loss`` are of.
         validation: examples that ``validation_accuracy`` is of; None for none.
@@ -44,7 +42,6 @@ class RoundModel:
     settings: Settings
     start: HeadStart
     strategy: Strategy
-    average: WeightAverage | None
     meter: MeteredGrid
     test: TokenShard
     validation: TokenShard | None
@@ -54,12 +51,7 @@ class RoundModel:
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Make the net of the arrays that are trained, and return its accuracies and its loss."""
         self.trained = {name: array.numpy() for name, array in arrays.items()}
-        mean: Mapping[str, NDArray[Any]] = {}
-        if self.average is not None:
-            if server_round > 0:  # nobody trained the initial model
-                self.average.add(self.trained)
-            mean = self.average.mean()
-        self.net = self.start.net(mean or self.trained)
+        self.net = self.start.net(self.trained)
         accuracy, loss = evaluate_arrays(self.net, self.test, self.start.blend)
         metrics = MetricRecord({"accuracy": accuracy, "loss": loss})
         if self.validation is not None:
@@ -78,7 +70,6 @@ class RoundModel:
             self.trained,
             self.strategy,
             log,
-            {} if self.average is None else self.average.state(),
             self.start.model(self.net),
             self.about(),
         )

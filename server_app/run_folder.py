@@ -12,7 +12,7 @@ from typing import Any, Self
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints, State
+from flower_ist.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
 from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, sole_writer
 from flower_ist.strategy_state import strategy_state
 from flower_ist.tokens import TokenShard
@@ -117,7 +117,6 @@ class RunFolder:
         trained: Mapping[str, NDArray[Any]],
         strategy: Strategy,
         log: RunLog,
-        average: Mapping[str, State],
         model: Mapping[str, NDArray[Any]],
         about: Mapping[str, Any],
     ) -> None:
@@ -128,7 +127,6 @@ class RunFolder:
             trained: what is trained, name -> array, after it.
             strategy: with its state of after the round.
             log: of the run.
-            average: state of the weights' mean over the rounds; empty without one.
             model: what prediction needs after it.
             about: what the header of ``model.safetensors`` says.
 
@@ -144,6 +142,5 @@ class RunFolder:
                 strategy=strategy_state(strategy),
                 log_bytes=log.size,
                 facts=self.identity.facts(),
-                average=average,
             )
         )

@@ -8,6 +8,18 @@ from typing import Any
 
 from server_app.settings_check import faults
 
+# Keys of earlier run configs, and what takes their place.
+REMOVED_KEYS = {
+    "steps-schedule": "set 'local-steps' or 'local-epochs', which hold for all rounds",
+    "slices-schedule": "set 'num-slices', which holds for all rounds",
+    "final-learning-rate": "set 'learning-rate', which holds for all rounds",
+    "submodel-optimiser": (
+        "leave it out, for sub-models take a round's change as it is; fedavgm, fedadam and fedyogi "
+        "have an optimiser on the server"
+    ),
+    "average-rounds": "leave it out, for the last round's model is evaluated and written",
+}
+
 
 class SettingsError(ValueError):
     """A setting is missing or of no use; the text names its key."""
@@ -21,9 +33,6 @@ class Settings:
         strategy: a name in :data:`server_app.strategies.BUILDERS`.
         num_rounds: server rounds; closed forms need 1, further ones send nothing.
         num_slices: K, slices that the hidden neurons are divided into; 0: as many as clients.
-        slices_schedule: K by round, comma-separated: ``8,4,2`` holds for equal stretches of the
-            rounds, so that slices grow (strategies with disjoint slices that are drawn anew). Where
-            there are more slices than clients some rest for a round. Empty: ``num_slices`` always.
         shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); needs
             ``num_slices``, one number a slice. Empty: equal.
         capacities: share of the hidden neurons that each client can hold, comma-separated, for the
@@ -34,16 +43,10 @@ class Settings:
             strategies always make a linear head.
         local_epochs: how often the median client passes over its own examples in a round. The
             steps of a round follow from it once a run, the same for all clients
-            (:mod:`server_app.local_steps`). Not used where ``local_steps`` is above 0 or
-            ``steps_schedule`` is set.
+            (:mod:`server_app.local_steps`). Not used where ``local_steps`` is above 0.
         local_steps: optimiser steps that a client takes in a round; 0: ``local_epochs`` decides.
-        steps_schedule: the same by round, comma-separated: ``480,160,40`` holds for equal stretches
-            of the rounds, whatever ``local_steps`` and ``local_epochs`` say. Empty: they decide.
         batch_size: examples in a step.
         learning_rate: of the clients' Adam.
-        final_learning_rate: the same in the last round, to which it falls from ``learning_rate`` in
-            the first as half a cosine; 0: it stays. All three schedules span ``num_rounds``: a run
-            that goes on with more rounds follows those of its new length from there on.
         seed: of initial weights, partitions, client sampling and batches.
         packed: send one flat array per message (sub-models). ``false``, with both wire dtypes
             float32, is for ClientApps without ``packed_mod``.
@@ -52,14 +55,8 @@ class Settings:
         wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
             are changes of the weights.
         proximal_mu: weight of FedProx' proximal term.
-        server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03. Also of
-            ``submodel_optimiser``; 0: 1.0 for ``momentum``, 0.03 for ``adam``.
-        server_momentum: of fedavgm, and of ``submodel_optimiser`` ``momentum``.
-        submodel_optimiser: what the server makes of a round's change (sub-models): ``momentum``,
-            ``adam``, or ``none``: it is taken as it is (:mod:`flower_ist.server_optimiser`).
-        average_rounds: n: what is evaluated and written as the model is a running mean of the model
-            over about the last n rounds (:mod:`flower_ist.weight_average`), while clients go on
-            from the model itself; 0: the last round's model.
+        server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03.
+        server_momentum: of fedavgm.
         trimmed_share: of fedtrimmedavg, and of ``merge_rule`` ``trimmed-mean``: the share of the
             replies that is cut off at each end.
         merge_rule: what becomes of a weight that several clients hold (sub-models): ``mean``,
@@ -95,7 +92,7 @@ class Settings:
         node_timeout: seconds to wait for them, and if above 60, for their first answers.
         round_timeout: seconds to wait for a round's replies, training included.
         close_early: end a round's training as soon as every slice has a reply, where more clients
-            train than there are slices (sub-models with ``num_slices`` or ``slices_schedule``).
+            train than there are slices (sub-models with ``num_slices``).
         data_dir: absolute folder with the shards ``client-0``, ``client-1``, ... (simulation) and
             ``test`` (the server's); empty: the embedded demo tokens.
         output_dir: absolute folder for this run's log, settings and model; empty: a new folder
@@ -109,17 +106,14 @@ class Settings:
     strategy: str
     num_rounds: int
     num_slices: int
-    slices_schedule: str
     shares: str
     capacities: str
     hidden_width: int
     hidden_layers: int
     local_epochs: float
     local_steps: int
-    steps_schedule: str
     batch_size: int
     learning_rate: float
-    final_learning_rate: float
     seed: int
     packed: bool
     wire_dtype_down: str
@@ -127,8 +121,6 @@ class Settings:
     proximal_mu: float
     server_learning_rate: float
     server_momentum: float
-    submodel_optimiser: str
-    average_rounds: int
     trimmed_share: float
     merge_rule: str
     norm_bound: float
@@ -160,6 +152,9 @@ class Settings:
         Raises:
             SettingsError: with one sentence that names the key.
         """
+        for key, instead in REMOVED_KEYS.items():
+            if key in run_config:
+                raise SettingsError(f"{key!r} was removed: {instead}.")
         values: dict[str, Any] = {}
         for field in fields(cls):
             key = field.name.replace("_", "-")
@@ -185,22 +180,6 @@ class Settings:
         """
         return _numbers("shares", self.shares) or None
 
-    def slices_by_stretch(self) -> list[int] | None:
-        """Return the number of slices in each stretch of the rounds, or None if it stays.
-
-        Raises:
-            SettingsError: the text is not a list of whole numbers.
-        """
-        return _whole_numbers("slices-schedule", self.slices_schedule) or None
-
-    def steps_by_stretch(self) -> list[int] | None:
-        """Return the local steps in each stretch of the rounds, or None if they stay.
-
-        Raises:
-            SettingsError: the text is not a list of whole numbers.
-        """
-        return _whole_numbers("steps-schedule", self.steps_schedule) or None
-
     def client_capacities(self) -> list[float] | None:
         """Return the share of the neurons that each client can hold, or None.
 
@@ -225,16 +204,6 @@ def _numbers(key: str, text: str) -> list[float]:
     except ValueError:
         raise SettingsError(
             f"{key!r} must be numbers with commas between them, not {text!r}."
-        ) from None
-
-
-def _whole_numbers(key: str, text: str) -> list[int]:
-    """Return the whole numbers of a comma-separated text; none for an empty one."""
-    try:
-        return [int(number) for number in text.split(",")] if text else []
-    except ValueError:
-        raise SettingsError(
-            f"{key!r} must be whole numbers with commas between them, not {text!r}."
         ) from None
 
 

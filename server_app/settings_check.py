@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from flower_ist.quantise import WIRE_DTYPES
 from flower_ist.robust import MERGE_RULES
-from flower_ist.server_optimiser import SERVER_OPTIMISERS
 
 if TYPE_CHECKING:
     from server_app.settings import Settings
@@ -27,7 +26,6 @@ def faults(settings: Settings) -> Iterator[str]:
     yield from _numbers(settings)
     yield from _names(settings)
     yield from _protection(settings)
-    yield from _schedules(settings)
     yield from _slices(settings)
     yield from _capacities(settings)
     yield from _penalties(settings)
@@ -44,7 +42,6 @@ def _numbers(settings: Settings) -> Iterator[str]:
         "local-steps": (settings.local_steps, 0),
         "batch-size": (settings.batch_size, 1),
         "seed": (settings.seed, 0),
-        "average-rounds": (settings.average_rounds, 0),
         "max-examples": (settings.max_examples, 1),
         "quarantine-after": (settings.quarantine_after, 0),
         "quarantine-rounds": (settings.quarantine_rounds, 0),
@@ -63,11 +60,6 @@ def _numbers(settings: Settings) -> Iterator[str]:
             hint = "; to set the steps yourself, leave it as it is and set 'local-steps'"
             hint = hint if key == "local-epochs" else ""
             yield f"{key!r} is {number}, but must be above 0{hint}."
-    if not 0 <= settings.final_learning_rate <= settings.learning_rate:
-        yield (
-            f"'final-learning-rate' is {settings.final_learning_rate}, but must be at least 0 and "
-            f"at most 'learning-rate', {settings.learning_rate}."
-        )
     if not 0 < settings.fraction_train <= 1:
         yield (f"'fraction-train' is {settings.fraction_train}, but must be above 0 and at most 1.")
     below = {
@@ -90,7 +82,6 @@ def _names(settings: Settings) -> Iterator[str]:
     named = {
         "wire-dtype-down": (settings.wire_dtype_down, WIRE_DTYPES),
         "wire-dtype-up": (settings.wire_dtype_up, WIRE_DTYPES),
-        "submodel-optimiser": (settings.submodel_optimiser, ("none", *SERVER_OPTIMISERS)),
         "merge-rule": (settings.merge_rule, MERGE_RULES),
     }
     for key, (name, names) in named.items():
@@ -109,43 +100,13 @@ def _protection(settings: Settings) -> Iterator[str]:
         )
 
 
-def _schedules(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong with the numbers by round."""
-    for key, text, values in (
-        ("steps-schedule", settings.steps_schedule, settings.steps_by_stretch()),
-        ("slices-schedule", settings.slices_schedule, settings.slices_by_stretch()),
-    ):
-        if min(values or [1]) < 1:
-            yield f"{key!r} is {text!r}, but each number must be at least 1."
-        if len(values or []) > settings.num_rounds:
-            yield (
-                f"{key!r} is {text!r}, but 'num-rounds' is {settings.num_rounds}: give at most one "
-                "number a round."
-            )
-
-
 def _slices(settings: Settings) -> Iterator[str]:
     """Yield what is wrong with the number of slices and their sizes."""
-    by_stretch = settings.slices_by_stretch() or []
-    for key, value, slices in (
-        ("num-slices", settings.num_slices, settings.num_slices),
-        ("slices-schedule", settings.slices_schedule, max(by_stretch, default=0)),
-    ):
-        if slices > settings.hidden_width:
-            yield (
-                f"{key!r} is {value!r}, but 'hidden-width' has only {settings.hidden_width} "
-                "neurons: use fewer slices or a wider layer."
-            )
-    for key, is_set in (
-        ("num-slices", bool(settings.num_slices)),
-        ("shares", bool(settings.shares)),
-        ("capacities", bool(settings.capacities)),
-    ):
-        if by_stretch and is_set:
-            yield (
-                f"'slices-schedule' and {key!r} are both set, but either decides what a client "
-                "holds: leave out one."
-            )
+    if settings.num_slices > settings.hidden_width:
+        yield (
+            f"'num-slices' is {settings.num_slices}, but 'hidden-width' has only "
+            f"{settings.hidden_width} neurons: use fewer slices or a wider layer."
+        )
     shares = settings.slice_shares()
     if shares is not None and (
         len(shares) != settings.num_slices or not all(0 < share < math.inf for share in shares)

@@ -27,10 +27,8 @@ from flower_ist.clients import Roster
 from flower_ist.closed_form import Head
 from flower_ist.closed_form_strategy import METHODS, ClosedFormStrategy
 from flower_ist.model import mlp_shapes
-from flower_ist.server_optimiser import ServerOptimiser
 from flower_ist.strategy import SubmodelStrategy
 from flower_ist.submodels import FAMILY
-from server_app.schedules import slices_of_rounds
 from server_app.settings import Settings, SettingsError
 
 Score = Callable[[Head], float]
@@ -43,14 +41,13 @@ def _submodel(
     return SubmodelStrategy(
         mlp_axes(mlp_shapes(dims)),
         member=settings.strategy,
-        num_slices=slices_of_rounds(settings),
+        num_slices=settings.num_slices or None,
         shares=settings.slice_shares(),
         capacities=settings.client_capacities(),
         seed=settings.seed,
         packed=settings.packed,
         merge_rule=settings.merge_rule,
         trimmed_share=settings.trimmed_share,
-        server_optimiser=_submodel_optimiser(settings),
         norm_bound=settings.norm_bound,
         max_examples=settings.max_examples,
         quarantine_after=settings.quarantine_after,
@@ -59,15 +56,6 @@ def _submodel(
         roster=roster,
         **_common(settings),
     )
-
-
-def _submodel_optimiser(settings: Settings) -> ServerOptimiser | None:
-    kind, rate = settings.submodel_optimiser, settings.server_learning_rate
-    if kind == "none":
-        return None
-    if kind == "adam":
-        return ServerOptimiser(kind, learning_rate=rate or 0.03)
-    return ServerOptimiser(kind, learning_rate=rate or 1.0, beta_1=settings.server_momentum)
 
 
 def _closed_form(
@@ -137,13 +125,22 @@ def check_strategy(settings: Settings) -> None:
     if name not in BUILDERS:
         raise SettingsError(f"'strategy' is {name!r}, but must be one of: {', '.join(BUILDERS)}.")
     member = FAMILY.get(name)
-    if settings.capacities and (member is None or not member.uneven):
-        able = ", ".join(other.name for other in FAMILY.values() if other.uneven)
-        raise SettingsError(
-            f"'capacities' is {settings.capacities!r}, but {name!r} gives every client the same: "
-            f"leave it empty, or choose one of: {able}."
-        )
-    if member is not None:
+    if member is None:
+        if settings.capacities:
+            raise SettingsError(
+                f"'capacities' is {settings.capacities!r}, but {name!r} gives every client the "
+                f"same: leave it empty, or choose one of: {', '.join(FAMILY)}."
+            )
+        for key, value, unused in (
+            ("merge-rule", settings.merge_rule, "mean"),
+            ("norm-bound", settings.norm_bound, 0.0),
+        ):
+            if value != unused:
+                raise SettingsError(
+                    f"{key!r} is {value!r}, but {name!r} does not follow it: leave it at "
+                    f"{unused!r}, or choose a sub-model strategy, e.g. ist."
+                )
+    else:
         if settings.hidden_layers == 0:
             raise SettingsError(
                 f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
@@ -154,27 +151,7 @@ def check_strategy(settings: Settings) -> None:
                 f"'capacities' is empty, but {name!r} needs the share of the neurons that each "
                 "client can hold, e.g. '0.5' for half of them at each client."
             )
-        if settings.shares and not member.uneven:
-            raise SettingsError(f"'shares' is set, but {name!r} has equal slices: leave it empty.")
-    if member is None:
-        for key, value, unused in (
-            ("merge-rule", settings.merge_rule, "mean"),
-            ("norm-bound", settings.norm_bound, 0.0),
-            ("submodel-optimiser", settings.submodel_optimiser, "none"),
-        ):
-            if value != unused:
-                raise SettingsError(
-                    f"{key!r} is {value!r}, but {name!r} does not follow it: leave it at "
-                    f"{unused!r}, or choose a sub-model strategy, e.g. ist."
-                )
-    if settings.slices_schedule and (member is None or not member.disjoint or member.ensemble):
-        able = ", ".join(m.name for m in FAMILY.values() if m.disjoint and not m.ensemble)
-        raise SettingsError(
-            f"'slices-schedule' is {settings.slices_schedule!r}, but {name!r} has no slices that "
-            f"could change: leave it empty, or choose one of: {able}."
-        )
-    sliced = settings.num_slices or settings.slices_schedule
-    if settings.close_early and (member is None or not member.disjoint or not sliced):
+    if settings.close_early and (member is None or not member.disjoint or not settings.num_slices):
         raise SettingsError(
             "'close-early' ends a round once every slice is back: set 'num-slices' and choose a "
             "strategy with disjoint slices, e.g. ist, or set it to false."

@@ -128,7 +128,7 @@ def test_the_config_of_the_harness_own_rivals():
         ("fedrolex", (0.5, 0.25), "0.5,0.25"),
         ("ist", (0.5, 0.25), "0.5,0.25"),
         ("ist", (), None),
-        ("ist-balanced", (0.5, 0.25), None),
+        ("ist-fixed", (0.5, 0.25), "0.5,0.25"),
         ("fedavg", (0.5, 0.25), None),
     ],
 )

@@ -20,7 +20,7 @@ APP = Path(__file__).parent.parent
 PLAN = Plan(str(APP), "", "", tuple(BUILDERS), clients=4, rounds=2, seeds=1)
 FLOWERS = sorted(BUILDERS.keys() - FAMILY.keys() - set(CLOSED_FORM))
 TRAINED = sorted(BUILDERS.keys() - set(CLOSED_FORM))
-SLICED = {"ist", "ist-fixed", "ist-balanced"}
+SLICED = {"ist", "ist-fixed"}
 
 
 def config_of(strategy: str, **changes: Any) -> dict[str, Any]:
@@ -42,11 +42,9 @@ def test_the_names_are_those_of_the_app():
     [
         ("num-slices", {"num_slices": 4}),
         ("shares", {"shares": "2,1", "num_slices": 2}),
-        ("slices-schedule", {"slices_schedule": "8,4"}),
         ("close-early", {"close_early": True, "num_slices": 4}),
         ("merge-rule", {"merge_rule": "median"}),
         ("norm-bound", {"norm_bound": 2.0}),
-        ("submodel-optimiser", {"submodel_optimiser": "adam"}),
         ("privacy-clip", {"privacy_clip": 1.0}),
     ],
 )
@@ -86,8 +84,6 @@ def test_flowers_strategies_use_what_they_are_built_with(strategy: str):
         "server-learning-rate",
         "server-momentum",
         "shares",
-        "slices-schedule",
-        "submodel-optimiser",
         "trimmed-share",
     ):
         assert uses(strategy, key, {}) == (key in settings.asked), key
@@ -104,8 +100,7 @@ def test_flowers_strategies_use_what_they_are_built_with(strategy: str):
         ("validation-share", BUILDERS),
         ("max-examples", BUILDERS),
         ("num-slices", SLICED),
-        ("shares", {"ist", "ist-fixed"}),
-        ("slices-schedule", {"ist", "ist-balanced"}),
+        ("shares", SLICED),
         ("merge-rule", FAMILY),
         ("server-momentum", {"fedavgm"}),
         ("server-learning-rate", {"fedavgm", "fedadam", "fedyogi"}),
@@ -120,9 +115,6 @@ def test_who_uses_a_setting(key, users):
 @pytest.mark.parametrize(
     ("key", "beside", "more"),
     [
-        ("server-momentum", {"submodel-optimiser": ("momentum",)}, FAMILY),
-        ("server-momentum", {"submodel-optimiser": ("none", "adam")}, ()),
-        ("server-learning-rate", {"submodel-optimiser": ("none", "adam")}, FAMILY),
         ("trimmed-share", {"merge-rule": ("mean", "trimmed-mean")}, FAMILY),
         ("trimmed-share", {"merge-rule": ("median",)}, ()),
         ("ridge-penalties", {"ridge-blend": (0.0, 2.0)}, TRAINED),

@@ -23,7 +23,6 @@ from flower_ist.checkpoint import Checkpoint, Checkpoints
 from flower_ist.closed_form_strategy import ClosedFormStrategy
 from flower_ist.inprocess import InProcessGrid
 from flower_ist.resume import ResumedStrategy
-from flower_ist.server_optimiser import ServerOptimiser
 from flower_ist.strategy import SubmodelStrategy
 from flower_ist.strategy_state import FLOWER_STATE, load_strategy_state, strategy_state
 
@@ -51,8 +50,6 @@ FACTORIES: dict[str, Factory] = {
     "FedYogi": lambda: flower.FedYogi(**ADAPTIVE, **SOME),
     "FedAvgM": lambda: flower.FedAvgM(server_momentum=0.5, **SOME),
     "SubmodelStrategy": submodels,
-    "momentum": lambda: submodels(server_optimiser=ServerOptimiser("momentum", beta_1=0.5)),
-    "adam": lambda: submodels(server_optimiser=ServerOptimiser("adam", learning_rate=0.1)),
 }
 
 
@@ -177,13 +174,13 @@ def test_nothing_else_changes_on_a_strategy_of_flowers(kind):
 
 def test_nothing_else_changes_on_a_strategy_of_ours():
     """Sub-models: what :meth:`state` tells; the rest follows from model and round."""
-    strategy = submodels(server_optimiser=ServerOptimiser("adam"))
+    strategy = submodels()
     before = {name: looks(value) for name, value in vars(strategy).items()}
     run(strategy, 2, model())
     changed = {n for n, value in vars(strategy).items() if before.get(n) != looks(value)}
     derived = {"_weights", "_weights_record", "_sent", "last_round", "roster"}
-    assert changed - derived <= {"_seats", "_turns", "quarantine", "server_optimiser"}
-    assert "server_optimiser" in changed
+    assert changed - derived <= {"_seats", "_turns", "quarantine"}
+    assert "_seats" in changed
 
 
 def test_flowers_strategies_have_no_loop_of_their_own():

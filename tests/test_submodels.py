@@ -31,8 +31,7 @@ def test_every_member_gives_each_slot_sorted_neurons_of_each_width(
 ):
     member = FAMILY[name]
     num_slots = data.draw(st.integers(1, min(widths.values())))
-    share = st.just(1.0) if not member.uneven else st.floats(0.01, 1)
-    shares = data.draw(st.lists(share, min_size=num_slots, max_size=num_slots))
+    shares = data.draw(st.lists(st.floats(0.01, 1), min_size=num_slots, max_size=num_slots))
     slots = member.draw(seed, server_round, widths, shares)
     again = member.draw(seed, server_round, widths, shares)
     assert len(slots) == num_slots
@@ -60,39 +59,6 @@ def test_the_fixed_ensemble_keeps_the_partition_of_round_1():
     first = drawn("ist", 1, [1, 1])
     assert all(drawn("ist-fixed", later, [1, 1]) == first for later in (1, 2, 50))
     assert drawn("ist-fixed", 1, [1, 1], seed=1) != first
-
-
-def test_balanced_blocks_by_hand():
-    """K = 3, blocks a b c of h1, p q r of h2. Slot i has block i and block i + t: in the first
-    round (a,p) (b,q) (c,r), in the second (a,q) (b,r) (c,p), in the third (a,r) (b,p) (c,q)."""
-    blocks = drawn("ist", 1, [1] * 3)
-    a, b, c = (slot["h1"] for slot in blocks)
-    p, q, r = (slot["h2"] for slot in blocks)
-    pairs = [
-        [(slot["h1"], slot["h2"]) for slot in drawn("ist-balanced", server_round, [1] * 3)]
-        for server_round in (1, 2, 3)
-    ]
-    assert pairs == [
-        [(a, p), (b, q), (c, r)],
-        [(a, q), (b, r), (c, p)],
-        [(a, r), (b, p), (c, q)],
-    ]
-    # Round 4 begins anew with the partition that IST has there.
-    assert drawn("ist-balanced", 4, [1] * 3) == drawn("ist", 4, [1] * 3)
-
-
-@pytest.mark.parametrize("num_slots", [1, 2, 4, 5])
-@pytest.mark.parametrize("depth", [2, 3])
-@pytest.mark.parametrize("start", [1, 11])
-def test_balanced_blocks_train_every_weight_once_in_k_rounds(num_slots, depth, start):
-    widths = {f"h{layer}": 7 + layer for layer in range(depth)}
-    first = (start - 1) * num_slots + 1
-    visits = [np.zeros((7 + layer, 8 + layer), int) for layer in range(depth - 1)]
-    for server_round in range(first, first + num_slots):
-        for slot in FAMILY["ist-balanced"].draw(5, server_round, widths, [1.0] * num_slots):
-            for layer, count in enumerate(visits):
-                count[np.ix_(slot[f"h{layer}"], slot[f"h{layer + 1}"])] += 1
-    assert all((count == 1).all() for count in visits)
 
 
 def test_federated_dropout_draws_a_fixed_number_for_each_client():
@@ -162,8 +128,6 @@ def test_what_clients_cannot_hold_together_goes_to_one_more_slot():
     [
         ("ist", {"num_slices": 7}, "6 neurons cannot be divided into 7 slices"),
         ("ist", {"num_slices": 2, "capacities": [0.5]}, "but not both"),
-        ("ist-balanced", {"num_slices": 2, "shares": [1, 2]}, "slices of one size"),
-        ("ist-balanced", {"capacities": [0.5]}, "slices of one size"),
         ("heterofl", {}, "'heterofl' needs the share of the neurons"),
         ("fedrolex", {"num_slices": 2}, "'fedrolex' needs the share of the neurons"),
         ("heterofl", {"capacities": []}, "above 0 and at most 1"),

@@ -13,14 +13,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
-from flower_ist.compare.usage import (
-    CLOSED_FORM,
-    OVERLAPPING,
-    STRATEGIES,
-    UNEVEN_SLICES,
-    Value,
-    uses,
-)
+from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, STRATEGIES, Value, uses
+from flower_ist.submodels import FAMILY
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
@@ -215,7 +209,7 @@ class Run:
         if self.strategy in OVERLAPPING:
             # Equal to IST's slices, so that the members are compared at the same bytes.
             capacity = capacity or (1 / clients,)
-        elif self.strategy not in UNEVEN_SLICES:
+        elif self.strategy not in FAMILY:
             capacity = ()
         if capacity:
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)

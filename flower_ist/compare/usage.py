@@ -26,7 +26,6 @@ STRATEGIES = (
 )
 """What the app's setting ``strategy`` may be."""
 OVERLAPPING = tuple(member.name for member in FAMILY.values() if not member.disjoint)
-UNEVEN_SLICES = tuple(m.name for m in FAMILY.values() if m.disjoint and m.uneven)
 _LINEAR = "fedavg-linear"
 
 _SUBMODELS = set(FAMILY)
@@ -35,9 +34,7 @@ _HIDDEN = {"hidden-width", "hidden-layers"}
 # A closed form asks all clients once for sums: it has no net, no steps and nothing to protect.
 _TRAINING = {
     *_HIDDEN,
-    "average-rounds",
     "batch-size",
-    "final-learning-rate",
     "fraction-train",
     "learning-rate",
     "local-epochs",
@@ -47,7 +44,6 @@ _TRAINING = {
     "replay",
     "ridge-blend",
     "standardise",
-    "steps-schedule",
     "wire-dtype-down",
     "wire-dtype-up",
 }
@@ -63,17 +59,13 @@ _ONLY: Mapping[str, Collection[str]] = {
     "ridge-penalties": {"ridge"},
     "server-learning-rate": {"fedavgm", "fedadam", "fedyogi"},
     "server-momentum": {"fedavgm"},
-    "shares": UNEVEN_SLICES,
-    "slices-schedule": _SLICES - {member.name for member in FAMILY.values() if member.ensemble},
-    "submodel-optimiser": _SUBMODELS,
+    "shares": _SLICES,
     "trimmed-share": {"fedtrimmedavg"},
 }
 # What others use too, beside another setting that they use: which one, and with which of its values
 # they do not.
 _BESIDE: Mapping[str, tuple[str, Collection[Value]]] = {
     "ridge-penalties": ("ridge-blend", (0,)),
-    "server-learning-rate": ("submodel-optimiser", ("none",)),
-    "server-momentum": ("submodel-optimiser", ("none", "adam")),
     "trimmed-share": ("merge-rule", ("mean", "median")),
 }
 

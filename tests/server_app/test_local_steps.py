@@ -88,7 +88,6 @@ def test_what_is_no_number_of_examples_has_no_part(settings, count):
     [
         ({"local_steps": 7}, 7),
         ({"local_steps": 7, "local_epochs": 1.0}, 7),
-        ({"steps_schedule": "4,2"}, 0),
         *(({"strategy": name}, 0) for name in ("ridge", "fedncm", "fedcof")),
     ],
 )
@@ -120,12 +119,6 @@ def test_every_client_takes_the_same_steps_in_every_round(small: MakeConfig, str
     run_in_process(server_app, client_app, 4, config)
     for line in read_run(Path(config["output-dir"]))[1:]:
         assert (line["local_steps"], line["examples"]) == (8, 4 * 8 * 16)
-
-
-def test_a_schedule_overrides_them(small: MakeConfig):
-    config = small(steps_schedule="3,1")
-    run_in_process(server_app, client_app, 4, config)
-    assert [line["local_steps"] for line in read_run(Path(config["output-dir"]))[1:]] == [3, 1]
 
 
 def test_a_run_that_goes_on_with_other_clients_takes_the_steps_it_began_with(

@@ -87,8 +87,7 @@ def small(blob_config: MakeConfig) -> MakeConfig:
 
 
 def options_of(strategy: str) -> dict[str, Any]:
-    member = FAMILY.get(strategy)
-    return {"capacities": "0.5,1.0,0.25"} if member is not None and member.uneven else {}
+    return {"capacities": "0.5,1.0,0.25"} if strategy in FAMILY else {}
 
 
 @pytest.mark.parametrize("strategy", BUILDERS)

@@ -26,7 +26,6 @@ def config(blob_config: MakeConfig) -> dict[str, Any]:
         num_rounds=2,
         local_steps=2,
         hidden_width=8,
-        average_rounds=3,
         validation_share=0.3,
         standardise=True,
         ridge_blend=2.0,
@@ -53,15 +52,12 @@ def test_the_net_is_made_once_a_round(config: dict[str, Any], monkeypatch: pytes
 
 
 def test_the_checkpoint_holds_what_is_trained(config: dict[str, Any]):
-    """Not its mean over the rounds, nor the net for tokens that are not standardised."""
+    """Not the net for tokens that are not standardised, which differs in the first layer."""
     run_in_process(server_app, client_app, 4, config)
     folder = Path(config["output-dir"])
     kept = load_file(folder / "checkpoints" / "round-000002.safetensors")
-    before = load_file(folder / "checkpoints" / "round-000001.safetensors")
-    # n = 3: a = 1 / 2, so the rounds count 1/2 and 1 of 3/2.
-    expected = (before["weights/fc2.weight"] + 2 * kept["weights/fc2.weight"]) / 3
     written = load_file(folder / "model.safetensors")
-    np.testing.assert_allclose(written["fc2.weight"], expected, rtol=1e-5, atol=1e-7)
+    assert written["fc2.weight"].tobytes() == kept["weights/fc2.weight"].tobytes()
     assert not np.allclose(written["fc1.weight"], kept["weights/fc1.weight"])
 
 

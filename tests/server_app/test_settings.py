@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server_app.settings import Settings, SettingsError
+from server_app.settings import REMOVED_KEYS, Settings, SettingsError
 
 
 def test_keys_are_exactly_those_of_pyproject(default_run_config):
@@ -125,8 +125,6 @@ REFUSED = [
     ({"server-learning-rate": -1.0}, "'server-learning-rate' is -1.0"),
     ({"server-learning-rate": math.nan}, "'server-learning-rate' is nan"),
     ({"server-momentum": 1.0}, "'server-momentum' is 1.0, but must be at least 0 and below 1"),
-    ({"submodel-optimiser": "sgd"}, "'submodel-optimiser' is 'sgd', but must be one of: none, mo"),
-    ({"average-rounds": -1}, "'average-rounds' is -1, but must be at least 0"),
     ({"merge-rule": "mode"}, "'merge-rule' is 'mode', but must be one of: mean, median, trimmed"),
     ({"norm-bound": 0.5}, "'norm-bound' is 0.5, but must be at least 1, or 0 for no bound"),
     ({"norm-bound": math.nan}, "'norm-bound' is nan"),
@@ -155,6 +153,16 @@ def test_settings_of_no_use_are_refused_by_name(default_run_config, changes, mes
         Settings.from_run_config({**default_run_config, **changes})
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("key", REMOVED_KEYS)
+def test_a_removed_key_is_refused_with_what_takes_its_place(default_run_config, key):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_run_config({**default_run_config, key: ""})
+    assert str(caught.value) == f"{key!r} was removed: {REMOVED_KEYS[key]}."
+    assert key not in default_run_config
+    # What takes its place is there.
+    assert set(re.findall("'([a-z-]+)'", REMOVED_KEYS[key])) <= default_run_config.keys()
 
 
 def test_absolute_paths_are_fine(default_run_config, tmp_path: Path):

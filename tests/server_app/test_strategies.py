@@ -249,12 +249,8 @@ REFUSED = [
             {"strategy": name, "capacities": "0.5"},
             f"'capacities' is '0.5', but '{name}' gives every",
         )
-        for name in ("ist-balanced", *METHODS, *OWN)
+        for name in (*METHODS, *OWN)
     ],
-    (
-        {"strategy": "ist-balanced", "shares": "1,2", "num-slices": 2},
-        "'shares' is set, but 'ist-balanced' has equal slices",
-    ),
 ]
 
 
