@@ -22,8 +22,8 @@ from threading import Event, Thread
 
 from packaging.requirements import Requirement
 
-from flower_ist.demo import find_app
-from flower_ist.launch import LocalFlower, free_port
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.launch import LocalFlower, free_port
 
 MIB = 2**20
 SLICES = 4

@@ -16,9 +16,9 @@ import typer
 from numpy.typing import NDArray
 from timing import in_turns, speed_up
 
-from data_prep.frozen import FrozenNetwork
-from data_prep.masking import kept_patches
-from data_prep.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.encoders.frozen import FrozenNetwork
+from data_prep.encoders.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.masks.draw import kept_patches
 
 RATIO = 0.5
 SMALL = {"patch_size": 4, "embed_dim": 128, "depth": 4, "num_heads": 4}

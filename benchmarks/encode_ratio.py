@@ -16,9 +16,9 @@ import torch
 import typer
 from timing import in_turns, speed_up
 
-from data_prep.frozen import FrozenNetwork
-from data_prep.masking import kept_patches
-from data_prep.vit import TokenEncoder, build_vit
+from data_prep.encoders.frozen import FrozenNetwork
+from data_prep.encoders.vit import TokenEncoder, build_vit
+from data_prep.masks.draw import kept_patches
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.9)
 SIZE = 224

@@ -18,8 +18,8 @@ import typer
 from numpy.typing import NDArray
 from timing import in_turns, speed_up
 
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import Encoder, Mask, ShardMeta, TokenShard, open_shard
+from flower_ist.tokens.shard import Encoder, Mask, ShardMeta, TokenShard, open_shard
+from flower_ist.tokens.writer import ShardWriter
 
 FILE_ROWS = 50
 CLASSES = 10

@@ -24,9 +24,9 @@ import numpy as np
 
 # Coverage is counted in what is imported here.
 with atheris.instrument_imports(include=["flower_ist", "numpy.lib._format_impl"]):
-    from flower_ist.token_meta import Encoder, Mask, ShardMeta
-    from flower_ist.token_writer import ShardWriter, write_text
-    from flower_ist.tokens import ShardError, open_shard
+    from flower_ist.tokens.meta import Encoder, Mask, ShardMeta
+    from flower_ist.tokens.shard import ShardError, open_shard
+    from flower_ist.tokens.writer import ShardWriter, write_text
 
 _LIMITS = ["-rss_limit_mb=2048", "-timeout=10"]
 _FILES = ("shard.json", "meta.json", "tokens.npy", "labels.npy")

@@ -22,21 +22,13 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 # Coverage is counted in what is imported here.
 with atheris.instrument_imports(include=["flower_ist"]):
-    from flower_ist._flwr import TaskIdentity
-    from flower_ist.judge import BadReply, Expected, judge_reply
-    from flower_ist.metrics import mean_metrics
-    from flower_ist.packing import (
-        NUMPY_STYPE,
-        PACKED_KEY,
-        PACKED_STYPE,
-        Codec,
-        WireError,
-        decode,
-        layout_from_text,
-        unpack,
-    )
-    from flower_ist.quantise import WIRE_DTYPES
-    from flower_ist.wire import payload_bytes
+    from flower_ist.strategies.judge import BadReply, Expected, judge_reply
+    from flower_ist.wire._flwr import TaskIdentity
+    from flower_ist.wire.layout import Codec, WireError, decode, layout_from_text, unpack
+    from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_KEY, PACKED_STYPE
+    from flower_ist.wire.quantize import WIRE_DTYPES
+    from flower_ist.wire.reported import mean_metrics
+    from flower_ist.wire.size import payload_bytes
 
 LAYOUT = {"w": (np.dtype(np.float32), (2, 3)), "b": (np.dtype(np.float32), (2,))}
 _LIMITS = ["-rss_limit_mb=2048", "-timeout=10"]

@@ -11,8 +11,8 @@ from torch.nn import functional
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from flower_ist.demo_tokens import train_shard
-from flower_ist.model import MLP, initial_weights
+from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.tokens.demo import train_shard
 
 STEPS = 1000
 PAIRS = 5

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from runs import quiet_run
 
-from flower_ist.demo import find_app
-from flower_ist.demo_tokens import test_shard, train_shard
-from flower_ist.launch import LocalFlower
-from flower_ist.runlog import read_run
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import TokenShard, client_folder, test_folder
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.launch import LocalFlower
+from flower_ist.runs.log import read_run
+from flower_ist.tokens.demo import test_shard, train_shard
+from flower_ist.tokens.shard import TokenShard, client_folder, test_folder
+from flower_ist.tokens.writer import ShardWriter
+from runs import quiet_run
 
 STRATEGIES = ("ist", "fedavg")
 EXAMPLES = 40

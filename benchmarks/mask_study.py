@@ -31,13 +31,13 @@ from sklearn.datasets import load_digits
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from data_prep.prep import PrepSettings, prep
-from data_prep.probe import linear_probe, token_features
-from data_prep.sources import read_source
-from data_prep.split import first_of_each_class
-from flower_ist.evaluation import evaluate_arrays
-from flower_ist.model import MLP, initial_weights
-from flower_ist.tokens import TokenShard, client_folder, open_shard, test_folder
+from data_prep.shards.prep import PrepSettings, prep
+from data_prep.shards.probe import linear_probe, token_features
+from data_prep.sources.open import read_source
+from data_prep.splits.rows import first_of_each_class
+from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 
 SEEDS = (0, 1, 2)
 STEPS = 1500

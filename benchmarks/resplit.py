@@ -10,10 +10,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from data_prep.client_split import ClientSplit, split_clients
-from data_prep.images import ImageSet
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import client_folder, open_shard, test_folder
+from data_prep.images.image_set import ImageSet
+from data_prep.splits.clients import ClientSplit, split_clients
+from flower_ist.tokens.shard import client_folder, open_shard, test_folder
+from flower_ist.tokens.writer import ShardWriter
 
 
 def main(

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from flower_ist.inprocess import load_app, run_in_process
-from flower_ist.runlog import read_run
+from flower_ist.runs.app import load_app, run_in_process
+from flower_ist.runs.log import read_run
 
 ROOT = Path(__file__).parent.parent
 # Strategies as they are: what comes before the first round would be in all of them. Ten epochs of

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
+from flower_ist.strategies import slice_message
+from flower_ist.submodels import slicing
 from runs import quiet_run
-
-from flower_ist import slice_message, slicing
 
 SEEDS = (0, 1, 2)
 VARIANTS = {

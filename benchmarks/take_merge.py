@@ -7,11 +7,11 @@ import tracemalloc
 
 import numpy as np
 
-from flower_ist.axes import mlp_axes
-from flower_ist.merging import merge
-from flower_ist.model import mlp_shapes
-from flower_ist.partition import partition
-from flower_ist.slicing import Returned, take
+from flower_ist.classifier.mlp import mlp_shapes
+from flower_ist.submodels.axes import mlp_axes
+from flower_ist.submodels.merging import merge
+from flower_ist.submodels.partition import partition
+from flower_ist.submodels.slicing import Returned, take
 
 DIMS = [2048, 8192, 8192, 2048]
 CLIENTS = 32

@@ -24,13 +24,17 @@ from client_app.prior import token_prior
 from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatise
 from client_app.statistics import statistics_record
 from client_app.training import train
-from flower_ist.clients import CLIENT_NAME_KEY, FACTS_RECORD
-from flower_ist.closed_form import STATISTICS_ACTION, STATISTICS_KEY
-from flower_ist.evaluation import evaluate_arrays
-from flower_ist.model import MLP
-from flower_ist.token_meta import encoder_settings
-from flower_ist.tokens import TokenShard
-from flower_ist.wire import packed_mod
+from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.mlp import MLP
+from flower_ist.tokens.meta import encoder_settings
+from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.mod import packed_mod
+from flower_ist.wire.protocol import (
+    CLIENT_NAME_KEY,
+    FACTS_RECORD,
+    STATISTICS_ACTION,
+    STATISTICS_KEY,
+)
 
 app = ClientApp(mods=[packed_mod])
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from client_app.local_settings import LocalSettings
-from flower_ist.token_prior import TokenPrior
-from flower_ist.tokens import TokenShard
+from flower_ist.statistics.prior import TokenPrior
+from flower_ist.tokens.shard import TokenShard
 
 # Rows are read from the map for several batches at once: one gather instead of many small ones.
 _BATCHES_PER_READ = 16

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from flower_ist.demo_tokens import train_shard
-from flower_ist.tokens import ShardError, TokenShard, client_folder, open_shard
+from flower_ist.tokens.demo import train_shard
+from flower_ist.tokens.shard import ShardError, TokenShard, client_folder, open_shard
 
 
 def open_client_shard(context: Context, *, verify: bool = False) -> TokenShard:

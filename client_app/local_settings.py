@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord
 
-from flower_ist.slice_message import LR_SCALES_KEY
+from flower_ist.wire.protocol import LR_SCALES_KEY
 
 # The key with which Flower's FedProx sends the weight of its proximal term.
 PROXIMAL_KEY = "proximal-mu"

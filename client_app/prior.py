@@ -7,10 +7,10 @@ from dataclasses import replace
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.privacy import Privacy
-from flower_ist.prior_grid import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, digest_of
-from flower_ist.token_meta import ShardMeta
-from flower_ist.token_prior import TokenPrior, prior_layout
-from flower_ist.wire import unpack
+from flower_ist.statistics.prior import TokenPrior, prior_layout
+from flower_ist.tokens.meta import ShardMeta
+from flower_ist.wire.layout import digest_of, unpack
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
 
 
 class PriorError(ValueError):

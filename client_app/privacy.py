@@ -8,7 +8,7 @@ clipped to C, and N(0, (z C)^2) is added to each weight that the client owns:
 with f the factor that a slice's tensor carries (docs/method.md). This is the Gaussian mechanism in
 the local model: the server sees nothing else of the client's data in a round, so it need not be
 trusted with them. What is protected is all of a client's data, not single examples; docs/privacy.md
-says what that costs, and flower_ist/privacy_budget.py gives the epsilon.
+says what that costs, and flower_ist/runs/privacy_budget.py gives the epsilon.
 
 Noise of a fixed size on each weight is right whoever owns it. Flower's central mechanisms add noise
 to a sum over clients and divide both by their number; a weight with one owner has no such sum.

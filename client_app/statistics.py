@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from flwr.app import ArrayRecord, ConfigRecord
 
-from flower_ist.closed_form import (
+from flower_ist.statistics.sums import Statistics
+from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.layout import layout_of, pack
+from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,
+    PACKED_KEY,
     STATISTICS_DTYPE_KEY,
     STATISTICS_KEY,
     WIRE_DTYPES,
-    Statistics,
 )
-from flower_ist.tokens import TokenShard
-from flower_ist.wire import PACKED_KEY, layout_of, pack
 
 _ROWS_PER_CHUNK = 1024
 

@@ -1,6 +1,6 @@
 """Runs ``python -m data_prep``."""
 
-from data_prep.cli import app
+from data_prep.commands.app import app
 
 if __name__ == "__main__":
     app(prog_name="python -m data_prep")

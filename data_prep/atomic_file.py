@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from data_prep import PrepError
-from data_prep.first_line import first_line
+from data_prep.errors import first_line
 
 
 @contextmanager

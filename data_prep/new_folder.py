@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep import PrepError
-from data_prep.first_line import first_line
+from data_prep.errors import first_line
 
 
 def refuse_existing(folder: Path) -> None:

@@ -10,32 +10,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flower_ist.axes import Axes, mlp_axes
-    from flower_ist.closed_form_strategy import ClosedFormStrategy
-    from flower_ist.inprocess import InProcessGrid, run_in_process
-    from flower_ist.meter import MeteredGrid
-    from flower_ist.recorder import RoundRecorder
-    from flower_ist.runlog import RunLog, read_run
-    from flower_ist.strategy import ISTStrategy, SubmodelStrategy, TrainingFailedError
-    from flower_ist.tokens import TokenShard, open_shard
-    from flower_ist.wire import packed_mod
+    from flower_ist.grids.inprocess import InProcessGrid
+    from flower_ist.grids.metered import MeteredGrid
+    from flower_ist.runs.app import run_in_process
+    from flower_ist.runs.log import RunLog, read_run
+    from flower_ist.runs.recorder import RoundRecorder
+    from flower_ist.strategies.closed_form import ClosedFormStrategy
+    from flower_ist.strategies.replies import TrainingFailedError
+    from flower_ist.strategies.submodel import ISTStrategy, SubmodelStrategy
+    from flower_ist.submodels.axes import Axes, mlp_axes
+    from flower_ist.tokens.shard import TokenShard, open_shard
+    from flower_ist.wire.mod import packed_mod
 
 _HOMES = {
-    "Axes": "axes",
-    "mlp_axes": "axes",
-    "ClosedFormStrategy": "closed_form_strategy",
-    "InProcessGrid": "inprocess",
-    "run_in_process": "inprocess",
-    "MeteredGrid": "meter",
-    "RoundRecorder": "recorder",
-    "RunLog": "runlog",
-    "read_run": "runlog",
-    "ISTStrategy": "strategy",
-    "SubmodelStrategy": "strategy",
-    "TrainingFailedError": "strategy",
-    "TokenShard": "tokens",
-    "open_shard": "tokens",
-    "packed_mod": "wire",
+    "Axes": "submodels.axes",
+    "mlp_axes": "submodels.axes",
+    "ClosedFormStrategy": "strategies.closed_form",
+    "InProcessGrid": "grids.inprocess",
+    "run_in_process": "runs.app",
+    "MeteredGrid": "grids.metered",
+    "RoundRecorder": "runs.recorder",
+    "RunLog": "runs.log",
+    "read_run": "runs.log",
+    "ISTStrategy": "strategies.submodel",
+    "SubmodelStrategy": "strategies.submodel",
+    "TrainingFailedError": "strategies.replies",
+    "TokenShard": "tokens.shard",
+    "open_shard": "tokens.shard",
+    "packed_mod": "wire.mod",
 }
 
 __all__ = [

@@ -11,12 +11,12 @@ from click import Context
 from rich.console import Console
 from typer.core import TyperCommand
 
-from flower_ist import report as reports
+from flower_ist.compare.demo import run_demo
 from flower_ist.compare.options import one_value_each
-from flower_ist.demo import run_demo
-from flower_ist.launch import LaunchError
-from flower_ist.privacy_budget import budget
-from flower_ist.runlog import RunLogError
+from flower_ist.runs import report as reports
+from flower_ist.runs.launch import LaunchError
+from flower_ist.runs.log import RunLogError
+from flower_ist.runs.privacy_budget import budget
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,7 +97,7 @@ def watch(
 
     One run is shown in full, several with a line each. Exit code 1 if one has failed.
     """
-    from flower_ist.watch import watch as watch_runs
+    from flower_ist.runs.watch.table import watch as watch_runs
 
     try:
         good = watch_runs(runs, Console(), once=once, every=every)
@@ -125,7 +125,7 @@ def track(
 
     TensorBoard's event file is written into the run folder: tensorboard --logdir RUN.
     """
-    from flower_ist.trackers.track import track as send
+    from flower_ist.runs.trackers.track import track as send
 
     try:
         send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)
@@ -146,10 +146,10 @@ def predict(
     MODEL is a run's model.safetensors or its folder, SHARD a token shard. The CSV's columns are
     image_id, label, predicted and probability.
     """
-    from flower_ist.classifier import load_classifier
-    from flower_ist.predict import predict as classify
-    from flower_ist.predict import write_csv
-    from flower_ist.tokens import open_shard
+    from flower_ist.classifier.predict import predict as classify
+    from flower_ist.classifier.predict import write_csv
+    from flower_ist.classifier.predictor import load_classifier
+    from flower_ist.tokens.shard import open_shard
 
     try:
         predictions = classify(load_classifier(model), open_shard(shard, verify=True))
@@ -255,7 +255,7 @@ def _forward(name: str, summary: str) -> None:
     def command(context: typer.Context) -> None:
         try:
             # The wheel has no data_prep: it brings libraries along that no training needs.
-            from data_prep.cli import app as data_prep
+            from data_prep.commands.app import app as data_prep
         except ModuleNotFoundError as err:
             _fail(f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'.")
         data_prep([name, *context.args], prog_name="flower-ist")

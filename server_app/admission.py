@@ -7,10 +7,11 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from flower_ist.class_names import class_difference
-from flower_ist.clients import Client, Roster, await_nodes, client_text
-from flower_ist.token_meta import encoder_settings, unlike_settings
-from flower_ist.tokens import TokenShard
+from flower_ist.grids.clients import Client, Roster, await_nodes
+from flower_ist.tokens.class_names import class_difference
+from flower_ist.tokens.meta import encoder_settings, unlike_settings
+from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.reported import client_text
 from server_app.settings import Settings, SettingsError
 
 

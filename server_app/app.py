@@ -12,19 +12,20 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.checkpoint import Checkpoint
-from flower_ist.clients import AdmittingGrid, Client, Roster
-from flower_ist.closed_form_strategy import METHODS
-from flower_ist.compressed_grid import compressed
-from flower_ist.meter import MeteredGrid
-from flower_ist.model import initial_weights
-from flower_ist.prior_grid import PriorGrid
-from flower_ist.recorder import RoundRecorder
-from flower_ist.resume import ResumedStrategy
-from flower_ist.stragglers import DeadlineGrid
-from flower_ist.strategy_state import load_strategy_state
-from flower_ist.tokens import TokenShard
+from flower_ist.classifier.mlp import initial_weights
+from flower_ist.grids.clients import AdmittingGrid, Client, Roster
+from flower_ist.grids.deadlines import DeadlineGrid
+from flower_ist.grids.metered import MeteredGrid
+from flower_ist.grids.packed import compressed
+from flower_ist.grids.prior import PriorGrid
+from flower_ist.runs.checkpoint import Checkpoint
+from flower_ist.runs.recorder import RoundRecorder
+from flower_ist.strategies.closed_form import METHODS
+from flower_ist.strategies.resumed import ResumedStrategy
+from flower_ist.strategies.state import load_strategy_state
+from flower_ist.tokens.shard import TokenShard
 from server_app.admission import meet_clients, why_not
+from server_app.build import build_strategy, check_strategy, model_dims
 from server_app.head_start import head_start
 from server_app.local_steps import local_steps
 from server_app.newcomers import NewcomerGrid
@@ -32,7 +33,6 @@ from server_app.output import MODEL_FILE, output_folder
 from server_app.round_model import RoundModel
 from server_app.run_folder import RunFolder
 from server_app.settings import Settings
-from server_app.strategies import build_strategy, check_strategy, model_dims
 from server_app.validation import score_on, server_shard, split_shard
 
 # A client answers its first question once its process has imported torch.

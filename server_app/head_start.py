@@ -1,7 +1,7 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
 Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
-(:mod:`flower_ist.token_prior`) and a ridge head to predict with (:mod:`flower_ist.ridge_blend`).
+(:mod:`flower_ist.statistics.prior`) and a ridge head to predict with (:mod:`flower_ist.classifier.blend`).
 They are kept in the run's folder, so that a run that goes on after a stop goes on with the same.
 Who joins later is counted in (:mod:`server_app.newcomers`).
 """
@@ -17,12 +17,13 @@ from typing import Any
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from flower_ist.clients import AdmittingGrid, Client, Roster, in_its_stead
-from flower_ist.closed_form import Head, Statistics
-from flower_ist.closed_form_strategy import METHODS, ClosedFormStrategy, empty_head
-from flower_ist.meter import MeteredGrid
-from flower_ist.ridge_blend import RidgeBlend
-from flower_ist.token_prior import TokenPrior, TokenScale
+from flower_ist.classifier.blend import RidgeBlend
+from flower_ist.grids.clients import AdmittingGrid, Client, Roster
+from flower_ist.grids.metered import MeteredGrid
+from flower_ist.statistics.prior import TokenPrior, TokenScale
+from flower_ist.statistics.sums import Head, Statistics
+from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy, empty_head
+from flower_ist.wire.reported import in_its_stead
 from server_app.settings import Settings
 from server_app.statistics_file import read_statistics, write_statistics
 

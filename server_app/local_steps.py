@@ -13,9 +13,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from statistics import median_low
 
-from flower_ist.clients import Client
-from flower_ist.closed_form_strategy import METHODS
-from flower_ist.metrics import finite
+from flower_ist.grids.clients import Client
+from flower_ist.strategies.closed_form import METHODS
+from flower_ist.wire.reported import finite
 from server_app.settings import Settings, SettingsError
 
 _log = logging.getLogger("flwr")

@@ -21,11 +21,13 @@ import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from flower_ist.clients import Roster, in_its_stead
-from flower_ist.closed_form import STATISTICS_QUERY, Statistics
-from flower_ist.gridwrapper import GridWrapper
-from flower_ist.judge import BadReply
-from flower_ist.prior_grid import PriorGrid
+from flower_ist.grids.chain import GridWrapper
+from flower_ist.grids.clients import Roster
+from flower_ist.grids.prior import PriorGrid
+from flower_ist.statistics.sums import Statistics
+from flower_ist.strategies.judge import BadReply
+from flower_ist.wire.protocol import STATISTICS_QUERY
+from flower_ist.wire.reported import in_its_stead
 from server_app.head_start import ClientSums, HeadStart
 
 _SHARE_WORTH_A_PRIOR = 0.1

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from flower_ist.durable import write_durably
+from flower_ist.files import write_durably
 from server_app.settings import Settings
 
 SETTINGS_FILE = "settings.json"

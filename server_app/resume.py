@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flower_ist.checkpoint import Checkpoint, Checkpoints
-from flower_ist.clients import Client
-from flower_ist.runlog import RUN_LOG, RunLogError, read_run
-from flower_ist.tokens import TokenShard
+from flower_ist.grids.clients import Client
+from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
+from flower_ist.runs.log import RUN_LOG, RunLogError, read_run
+from flower_ist.tokens.shard import TokenShard
 from server_app.settings import Settings, SettingsError
 
 # Keys that may differ when a run goes on: how long, where, how patiently, and how it is kept. The

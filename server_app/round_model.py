@@ -10,15 +10,15 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.evaluation import ensemble_accuracies, evaluate_arrays
-from flower_ist.meter import MeteredGrid
-from flower_ist.runlog import RunLog
-from flower_ist.token_meta import encoder_settings
-from flower_ist.tokens import TokenShard
+from flower_ist.classifier.evaluate import ensemble_accuracies, evaluate_arrays
+from flower_ist.grids.metered import MeteredGrid
+from flower_ist.runs.log import RunLog
+from flower_ist.tokens.meta import encoder_settings
+from flower_ist.tokens.shard import TokenShard
+from server_app.build import model_dims
 from server_app.head_start import HeadStart
 from server_app.run_folder import RunFolder
 from server_app.settings import Settings
-from server_app.strategies import model_dims
 
 
 @dataclass

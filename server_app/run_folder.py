@@ -12,10 +12,10 @@ from typing import Any, Self
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
-from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, sole_writer
-from flower_ist.strategy_state import strategy_state
-from flower_ist.tokens import TokenShard
+from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
+from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, sole_writer
+from flower_ist.strategies.state import strategy_state
+from flower_ist.tokens.shard import TokenShard
 from server_app.output import write_model, write_settings
 from server_app.resume import RunIdentity, find_checkpoint, is_finished
 from server_app.settings import Settings

@@ -30,7 +30,7 @@ class Settings:
     """All settings of a run. Keys in the run config are the same names in kebab-case.
 
     Attributes:
-        strategy: a name in :data:`server_app.strategies.BUILDERS`.
+        strategy: a name in :data:`server_app.build.BUILDERS`.
         num_rounds: server rounds; closed forms need 1, further ones send nothing.
         num_slices: K, slices that the hidden neurons are divided into; 0: as many as clients.
         shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); needs
@@ -51,7 +51,7 @@ class Settings:
         packed: send one flat array per message (sub-models). ``false``, with both wire dtypes
             float32, is for ClientApps without ``packed_mod``.
         wire_dtype_down: dtype of the weights that go to the clients: float32, float16, int8 or
-            int4 (:mod:`flower_ist.quantise`). Closed forms have none: they send no model.
+            int4 (:mod:`flower_ist.wire.quantize`). Closed forms have none: they send no model.
         wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
             are changes of the weights.
         proximal_mu: weight of FedProx' proximal term.
@@ -75,9 +75,9 @@ class Settings:
             that a client adds to each weight of its update.
         standardise: clients standardise their tokens by mean and spread of all clients' tokens.
         replay: a client whose classes are not those of the whole fills its batches up with virtual
-            tokens of what it lacks (:mod:`flower_ist.token_prior`).
+            tokens of what it lacks (:mod:`flower_ist.statistics.prior`).
         ridge_blend: weight of a closed-form ridge head beside the net in predictions; 0: the net
-            alone (:mod:`flower_ist.ridge_blend`). For each of these three the clients send summed
+            alone (:mod:`flower_ist.classifier.blend`). For each of these three the clients send summed
             statistics of their tokens before the first round.
         ridge_penalties: penalties that ridge tries, comma-separated; the one with the best
             accuracy on the validation part is taken or, without one, the one with the least error

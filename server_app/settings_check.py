@@ -1,6 +1,6 @@
 """What must hold between a run's settings, whatever the strategy; one sentence for what does not.
 
-What a strategy would not follow is refused by :func:`server_app.strategies.check_strategy`.
+What a strategy would not follow is refused by :func:`server_app.build.check_strategy`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flower_ist.quantise import WIRE_DTYPES
-from flower_ist.robust import MERGE_RULES
+from flower_ist.submodels.robust import MERGE_RULES
+from flower_ist.wire.quantize import WIRE_DTYPES
 
 if TYPE_CHECKING:
     from server_app.settings import Settings

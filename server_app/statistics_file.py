@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flower_ist.closed_form import CLASS_SUMS_AND_GRAM, Statistics, statistics_layout
-from flower_ist.durable import write_durably
-from flower_ist.packing import layout_of
-from flower_ist.token_prior import TokenScale
+from flower_ist.files import write_durably
+from flower_ist.statistics.prior import TokenScale
+from flower_ist.statistics.sums import Statistics, statistics_layout
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
 from server_app.settings import SettingsError
 
 STATISTICS_FILE = "statistics.safetensors"

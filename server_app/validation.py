@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.closed_form import Head
-from flower_ist.demo_tokens import test_shard
-from flower_ist.evaluation import evaluate_arrays
-from flower_ist.tokens import TokenShard, open_shard, test_folder
+from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.statistics.sums import Head
+from flower_ist.tokens.demo import test_shard
+from flower_ist.tokens.shard import TokenShard, open_shard, test_folder
 from server_app.settings import SettingsError
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from shards import write_blobs
 
-from flower_ist._flwr import TaskIdentity
+from flower_ist.wire._flwr import TaskIdentity
+from tests.fakes import ROOT
+from tests.fakes.shards import write_blobs
 
 # The nets of the tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

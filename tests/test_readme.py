@@ -13,12 +13,11 @@ import torch
 from flwr.app import Context
 from flwr.serverapp.strategy import FedAvgM
 
-from flower_ist.checkpoint import Checkpoint, Checkpoints
-from flower_ist.inprocess import run_in_process
-from flower_ist.resume import ResumedStrategy
-from flower_ist.strategy_state import strategy_state
-
-ROOT = Path(__file__).parent.parent
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
+from flower_ist.strategies.resumed import ResumedStrategy
+from flower_ist.strategies.state import strategy_state
+from tests.fakes import ROOT
 
 
 def python_of(document: str) -> str:

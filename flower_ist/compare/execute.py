@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from flower_ist.compare.folder import FAILED_FILE, OUTPUT_FILE, ComparisonFolder
 from flower_ist.compare.plan import Plan, Run
-from flower_ist.runlog import RUN_LOG
+from flower_ist.runs.log import RUN_LOG
 
 WORKER = (sys.executable, "-m", "flower_ist.compare.worker")
 _POLL_SECONDS = 0.2

@@ -15,7 +15,7 @@ from flower_ist.compare.page import to_html
 from flower_ist.compare.plan import Plan, PlanError, Run, grid, slug
 from flower_ist.compare.tables import to_csv, to_json
 from flower_ist.compare.usage import Value
-from flower_ist.runlog import read_run
+from flower_ist.runs.log import read_run
 
 CHOICES_FILE = "choices.json"
 CSV_FILE = "compare.csv"

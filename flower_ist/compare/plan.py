@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, STRATEGIES, Value, uses
-from flower_ist.submodels import FAMILY
+from flower_ist.submodels.schemes import FAMILY
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"

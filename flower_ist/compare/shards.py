@@ -7,11 +7,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from flower_ist import demo_tokens
 from flower_ist.compare.plan import PlanError
-from flower_ist.token_meta import ShardMeta, encoder_space
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import TokenShard, client_folder, open_shard, test_folder
+from flower_ist.tokens import demo as demo_tokens
+from flower_ist.tokens.meta import ShardMeta, encoder_space
+from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
+from flower_ist.tokens.writer import ShardWriter
 
 _ROWS_PER_CHUNK = 4096
 

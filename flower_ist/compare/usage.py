@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from flower_ist.submodels import FAMILY
+from flower_ist.submodels.schemes import FAMILY
 
 Value = bool | int | float | str
 

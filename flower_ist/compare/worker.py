@@ -53,7 +53,7 @@ def main(folder: Path) -> int:
 def _run_here(task: dict[str, Any], config: dict[str, Any]) -> None:
     import torch
 
-    from flower_ist.inprocess import load_app, run_in_process
+    from flower_ist.runs.app import load_app, run_in_process
 
     torch.set_num_threads(1)
     app = load_app(Path(task["app"]))
@@ -61,7 +61,7 @@ def _run_here(task: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def _run_flwr(task: dict[str, Any], config: dict[str, Any]) -> None:
-    from flower_ist.launch import LaunchError, LocalFlower, tail
+    from flower_ist.runs.launch import LaunchError, LocalFlower, tail
 
     with LocalFlower() as flower:
         run_id = flower.submit(Path(task["app"]), config, task["clients"])

@@ -17,7 +17,7 @@ from flower_ist.deploy.plan import (
     shard_paths,
 )
 from flower_ist.deploy.writer import renew_server_certificate, write_deployment
-from flower_ist.tokens import ShardError
+from flower_ist.tokens.shard import ShardError
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -7,10 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from flower_ist import demo_tokens
 from flower_ist.deploy.plan import DeployError
-from flower_ist.token_writer import ShardWriter
-from flower_ist.tokens import TokenShard, client_folder, test_folder
+from flower_ist.tokens import demo as demo_tokens
+from flower_ist.tokens.shard import TokenShard, client_folder, test_folder
+from flower_ist.tokens.writer import ShardWriter
 
 
 def write_demo_shards(folder: Path, clients: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flower_ist.tokens import ShardError, client_folder, open_shard
+from flower_ist.tokens.shard import ShardError, client_folder, open_shard
 
 DEVICE_SHARD = "/var/lib/flower-ist/shard"
 """Where a device keeps its shard if nothing else is said."""

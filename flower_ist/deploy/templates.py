@@ -8,7 +8,7 @@ from string import Template
 
 
 class _AtTemplate(Template):
-    """``@{name}`` is replaced and ``@@`` is an at-sign: shell scripts keep their dollars."""
+    """``@{name}`` is replaced and ```` is an at-sign: shell scripts keep their dollars."""
 
     delimiter = "@"
 

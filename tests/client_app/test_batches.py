@@ -10,14 +10,14 @@ import torch
 from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
-from shards import make_meta
 
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from flower_ist.model import MLP, initial_weights
-from flower_ist.token_prior import ClassGaussians, TokenPrior
-from flower_ist.tokens import TokenShard
+from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.statistics.prior import ClassGaussians, TokenPrior
+from flower_ist.tokens.shard import TokenShard
+from tests.fakes.shards import make_meta
 
 CONFIG = {"server-round": 2, "local-steps": 3, "batch-size": 4, "learning-rate": 0.01, "seed": 7}
 MEAN, SPREAD = np.array([1, 2], np.float32), np.array([2, 4], np.float32)

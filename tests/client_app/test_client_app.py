@@ -10,9 +10,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from client_app.app import app
-from flower_ist.inprocess import InProcessGrid
-from flower_ist.model import initial_weights
-from flower_ist.wire import LAYOUT_KEY, PACKED_KEY, layout_of, layout_to_text, pack, unpack
+from flower_ist.classifier.mlp import initial_weights
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.wire.layout import layout_of, layout_to_text, pack, unpack
+from flower_ist.wire.protocol import LAYOUT_KEY, PACKED_KEY
 
 CONFIG = {
     "server-round": 1,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
-from shards import write_small
 
 from client_app.data import open_client_shard
-from flower_ist.demo_tokens import train_shard
-from flower_ist.tokens import ShardError, TokenShard
+from flower_ist.tokens.demo import train_shard
+from flower_ist.tokens.shard import ShardError, TokenShard
+from tests.fakes.shards import write_small
 
 
 def opened(node_config: dict[str, Any], run_config: dict[str, Any] | None = None) -> TokenShard:

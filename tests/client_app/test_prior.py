@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from shards import make_meta
 
 from client_app.prior import PriorError, token_prior
-from flower_ist.packing import WireError, layout_of, pack
-from flower_ist.prior_grid import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, digest_of
-from flower_ist.token_prior import ClassGaussians, TokenPrior
+from flower_ist.statistics.prior import ClassGaussians, TokenPrior
+from flower_ist.wire.layout import WireError, digest_of, layout_of, pack
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
+from tests.fakes.shards import make_meta
 
 META = make_meta(dim=2)  # of two classes
 

@@ -22,8 +22,8 @@ from client_app.privacy import (
     gaussian_noise,
     privatise,
 )
-from flower_ist.inprocess import InProcessGrid
-from flower_ist.model import initial_weights
+from flower_ist.classifier.mlp import initial_weights
+from flower_ist.grids.inprocess import InProcessGrid
 
 SENT = {"w": np.array([[1.0, 2.0]], np.float32), "b": np.array([5.0], np.float32)}
 

@@ -12,10 +12,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from client_app import statistics
 from client_app.app import app
 from client_app.statistics import shard_statistics
-from flower_ist.closed_form import STATISTICS_DTYPE_KEY, STATISTICS_KEY, statistics_layout
-from flower_ist.inprocess import InProcessGrid
-from flower_ist.tokens import open_shard
-from flower_ist.wire import unpack
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.statistics.sums import statistics_layout
+from flower_ist.tokens.shard import open_shard
+from flower_ist.wire.layout import unpack
+from flower_ist.wire.protocol import STATISTICS_DTYPE_KEY, STATISTICS_KEY
 
 
 def ask(blobs: Path, **config: Any) -> Message:

@@ -13,14 +13,14 @@ from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from shards import make_meta
 
 from client_app import training
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from flower_ist.model import MLP, initial_weights
-from flower_ist.tokens import TokenShard
+from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.tokens.shard import TokenShard
+from tests.fakes.shards import make_meta
 
 CONFIG = {
     "server-round": 2,

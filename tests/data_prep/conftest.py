@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.torchvision_guard import guard_torchvision
+from data_prep.encoders.torchvision_guard import guard_torchvision
 
 guard_torchvision()
 

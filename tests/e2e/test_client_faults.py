@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from flower_ist.demo import find_app
-from flower_ist.evaluation import evaluate_arrays
-from flower_ist.launch import LocalFlower, free_port, tail
-from flower_ist.runlog import RunLogError, read_run
-from flower_ist.tokens import open_shard
+from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.launch import LocalFlower, free_port, tail
+from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.tokens.shard import open_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

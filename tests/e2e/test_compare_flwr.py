@@ -6,12 +6,12 @@ import io
 from pathlib import Path
 
 import pytest
-from comparisons import tiny_plan
 from rich.console import Console
 from safetensors.numpy import load_file
 
 from flower_ist.compare.command import compare
-from flower_ist.runlog import read_run
+from flower_ist.runs.log import read_run
+from tests.fakes.comparisons import tiny_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flower_ist.demo import find_app
-from flower_ist.launch import LocalFlower, free_port
-from flower_ist.runlog import read_run
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.launch import LocalFlower, free_port
+from flower_ist.runs.log import read_run
 
 pytestmark = pytest.mark.slow
 

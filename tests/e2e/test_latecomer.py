@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from shards import write_blobs
 
-from flower_ist.classifier import load_classifier
-from flower_ist.closed_form import STATISTICS_QUERY
-from flower_ist.demo import find_app
-from flower_ist.launch import LocalFlower, free_port, tail
-from flower_ist.predict import predict
-from flower_ist.runlog import RunLogError, read_run
-from flower_ist.tokens import open_shard
+from flower_ist.classifier.predict import predict
+from flower_ist.classifier.predictor import load_classifier
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.launch import LocalFlower, free_port, tail
+from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.tokens.shard import open_shard
+from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.statistics_file import STATISTICS_FILE
+from tests.fakes.shards import write_blobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

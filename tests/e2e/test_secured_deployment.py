@@ -20,15 +20,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from secured import CountingProxy, Shell, code_blocks, with_values
 
 from flower_ist.deploy.node_keys import make_node_key
-from flower_ist.launch import free_port
-from flower_ist.runlog import read_run
+from flower_ist.runs.launch import free_port
+from flower_ist.runs.log import read_run
+from tests.fakes import ROOT
+from tests.fakes.secured import CountingProxy, Shell, code_blocks, with_values
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "deploying.md"
 NODES = 3
 PROGRAMS = Path(sys.executable).parent

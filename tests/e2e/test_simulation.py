@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from client_app.app import app as client_app
 from flower_ist.cli import app as cli
-from flower_ist.demo import find_app
-from flower_ist.demo_tokens import train_shard
-from flower_ist.inprocess import run_in_process
-from flower_ist.launch import LaunchError, LocalFlower
-from flower_ist.report import summarise
-from flower_ist.runlog import read_run
+from flower_ist.compare.demo import find_app
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.launch import LaunchError, LocalFlower
+from flower_ist.runs.log import read_run
+from flower_ist.runs.report import summarise
+from flower_ist.tokens.demo import train_shard
 from server_app.app import app as server_app
 
 pytestmark = pytest.mark.slow

@@ -12,23 +12,24 @@ import pytest
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from shards import replace_array, write_blobs
 
 from client_app.app import app as client_app
-from flower_ist.classifier import load_classifier
-from flower_ist.closed_form import Statistics, full_gram
-from flower_ist.inprocess import InProcessGrid, run_in_process
-from flower_ist.predict import predict
-from flower_ist.ridge_blend import RidgeBlend
-from flower_ist.runlog import read_run
-from flower_ist.slice_message import TrainingFailedError
-from flower_ist.token_prior import TokenPrior
-from flower_ist.tokens import open_shard
+from flower_ist.classifier.blend import RidgeBlend
+from flower_ist.classifier.predict import predict
+from flower_ist.classifier.predictor import load_classifier
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import read_run
+from flower_ist.statistics.prior import TokenPrior
+from flower_ist.statistics.sums import Statistics, full_gram
+from flower_ist.strategies.replies import TrainingFailedError
+from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
+from server_app.build import BUILDERS, check_strategy
 from server_app.head_start import HeadStart, wants_head_start
 from server_app.settings import Settings, SettingsError
 from server_app.statistics_file import STATISTICS_FILE
-from server_app.strategies import BUILDERS, check_strategy
+from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 
@@ -240,7 +241,7 @@ def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewe
     np.testing.assert_array_equal(found.counts, expected.counts)
     np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-5, atol=1e-4)
     size = np.sqrt(np.diagonal(full_gram(expected)))
-    bound = 2.2 * 12**0.5 / 65_534 * np.outer(size, size)  # see flower_ist/compact_gram.py
+    bound = 2.2 * 12**0.5 / 65_534 * np.outer(size, size)  # see flower_ist/statistics/codec.py
     assert (np.abs(full_gram(found) - full_gram(expected)) <= bound).all()
 
 

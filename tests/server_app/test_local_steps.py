@@ -10,10 +10,11 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from client_app.app import app as client_app
-from flower_ist.checkpoint import Checkpoints
-from flower_ist.clients import Client
-from flower_ist.inprocess import InProcessGrid, run_in_process
-from flower_ist.runlog import read_run
+from flower_ist.grids.clients import Client
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.checkpoint import Checkpoints
+from flower_ist.runs.log import read_run
 from server_app.app import app as server_app
 from server_app.local_steps import local_steps, steps_of_epochs
 from server_app.settings import Settings, SettingsError

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
-from shards import replace_array, write_blobs
 
 from client_app.app import app as client_app
-from flower_ist.classifier import load_classifier
-from flower_ist.closed_form import STATISTICS_QUERY
-from flower_ist.inprocess import InProcessGrid, run_in_process
-from flower_ist.predict import predict
-from flower_ist.runlog import read_run
-from flower_ist.tokens import open_shard
+from flower_ist.classifier.predict import predict
+from flower_ist.classifier.predictor import load_classifier
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import read_run
+from flower_ist.tokens.shard import open_shard
+from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.app import app as server_app
 from server_app.newcomers import NewcomerGrid
 from server_app.statistics_file import STATISTICS_FILE
+from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 

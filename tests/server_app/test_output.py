@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from flower_ist import durable
-from flower_ist.durable import NotWrittenError
+from flower_ist import files as durable
+from flower_ist.files import NotWrittenError
 from server_app.output import output_folder, write_model, write_settings
 from server_app.settings import Settings
 

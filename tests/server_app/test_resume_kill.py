@@ -20,13 +20,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
-from tiny import partition_of, tiny_app
 
-from flower_ist.checkpoint import Checkpoints
-from flower_ist.durable import NotWrittenError
-from flower_ist.inprocess import run_in_process
-from flower_ist.runlog import RunLogError, read_run
+from flower_ist.files import NotWrittenError
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.checkpoint import Checkpoints
+from flower_ist.runs.log import RunLogError, read_run
 from server_app.app import app as server_app
+from tests.fakes.tiny import partition_of, tiny_app
 
 STEPS = ("write", "fsync", "replace")
 ROUNDS = 2

@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message, RecordDict
 from safetensors.numpy import load_file
-from shards import write_blobs
 
 from client_app.app import app as client_app
-from flower_ist.clients import Client
-from flower_ist.inprocess import InProcessGrid, run_in_process
-from flower_ist.runlog import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
-from flower_ist.submodels import FAMILY
-from flower_ist.tokens import open_shard
+from flower_ist.grids.clients import Client
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
+from flower_ist.submodels.schemes import FAMILY
+from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
+from server_app.build import BUILDERS
 from server_app.resume import RunIdentity
 from server_app.settings import Settings, SettingsError
-from server_app.strategies import BUILDERS
+from tests.fakes.shards import write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from flower_ist.inprocess import run_in_process
-from flower_ist.runlog import read_run
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import read_run
 from server_app.app import app as server_app
 from server_app.head_start import HeadStart
 

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import LossyGrid
 from flwr.app import Context, RecordDict
 from safetensors import safe_open
-from shards import edit_meta, replace_array
 
 from client_app.app import app as client_app
-from flower_ist.clients import Client, TooFewClientsError
-from flower_ist.inprocess import InProcessGrid, run_in_process
-from flower_ist.runlog import RunLogError, read_run
-from flower_ist.token_meta import encoder_settings
-from flower_ist.tokens import ShardError, open_shard
+from flower_ist.grids.clients import Client, TooFewClientsError
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.tokens.meta import encoder_settings
+from flower_ist.tokens.shard import ShardError, open_shard
 from server_app.admission import why_not
 from server_app.app import app as server_app
 from server_app.settings import SettingsError
+from tests.fakes.shards import edit_meta, replace_array
+from tests.fakes.strategies import LossyGrid
 
 MakeConfig = Callable[..., dict[str, Any]]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flower_ist.demo_tokens import test_shard as demo_test_shard
-from flower_ist.tokens import ShardError, open_shard
+from flower_ist.tokens.demo import test_shard as demo_test_shard
+from flower_ist.tokens.shard import ShardError, open_shard
 from server_app.settings import SettingsError
 from server_app.validation import score_on, server_shard, split_rows, split_shard
 

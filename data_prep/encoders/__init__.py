@@ -1,0 +1,1 @@
+"""Frozen encoders, from timm or a file, and their weights."""

@@ -1,0 +1,162 @@
+"""Every way to name an encoder, and what all encoders can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_prep import PrepError
+from data_prep.encoders.checkpoints import read_description
+from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder, build_cnn
+from data_prep.encoders.timm import default_size, has_vit, published
+from data_prep.encoders.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.encoders.weights import fit_weights, load_weights, state_sha256
+from data_prep.masks.kinds import Grid
+from flower_ist.tokens.meta import Encoder
+
+__all__ = [
+    "EMBEDDED",
+    "ImageEncoder",
+    "KeptPatches",
+    "TokenEncoder",
+    "build_vit",
+    "load_weights",
+    "open_encoder",
+    "state_sha256",
+]
+
+EMBEDDED = Path(__file__).parent / "embedded" / "encoder.safetensors"
+"""The encoder that comes with this package."""
+
+
+class ImageEncoder(Protocol):
+    """Turns masked images into tokens.
+
+    Attributes:
+        record: What a shard's meta data say about this encoder.
+        grid: Rows and columns of patches.
+        dim: Width D of a token.
+    """
+
+    record: Encoder
+    grid: Grid
+    dim: int
+
+    def encode(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return tokens (B, D) of pixels (B, 3, S, S) uint8 of which patches (B, k) are kept."""
+
+
+def open_encoder(
+    encoder: str,
+    weights: str = "",
+    *,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    pool: str = "cls",
+    layer: int = 0,
+    normalisation: str = "model",
+    dtype: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    label: str = "",
+) -> ImageEncoder:
+    """Build an encoder, load its weights and freeze it.
+
+    Args:
+        encoder: ``embedded``, the path of a ``.safetensors`` file that describes its network (as
+            ``flower-ist pretrain`` writes it), or the name of a ViT or CNN in timm.
+        weights: Empty for those that the file comes with; ``pretrained`` for timm's, from the
+            Hugging Face hub; ``random`` as a control; or a local checkpoint.
+        image_size: Height and width of the input in pixels; None for the network's own.
+        patch_size: Height and width of a patch in pixels; None for the network's own, or 16 for a
+            CNN, which has none. A ViT's weights are resampled to it.
+        pool: ``cls`` or ``mean`` of the kept patches; a CNN always takes the mean.
+        layer: Blocks of a ViT to run, 0 for all.
+        normalisation: ``model`` for the network's own, ``imagenet``, ``half`` or six numbers,
+            mean/deviation.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, for weights and activations.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        seed: Of random weights.
+        label: What the record calls the encoder; empty for its own name.
+
+    Raises:
+        PrepError: any of these is unknown, missing or does not fit the others.
+    """
+    file = _file_of(encoder)
+    name, kwargs = encoder, dict[str, Any]()
+    if file is not None:
+        described = read_description(file)
+        name, kwargs = described["timm"], dict(described["kwargs"])
+        label = label or described["label"] or name
+        normalisation = described["normalisation"] if normalisation == "model" else normalisation
+    own_size = kwargs.pop("img_size", None)
+    size = image_size
+    if size is None:
+        size = own_size or default_size(name)
+    label = label or name
+    if weights == "random":
+        label = f"{label}, random weights"
+    if has_vit(name):
+        if patch_size is not None:
+            kwargs["patch_size"] = patch_size
+        vit = build_vit(name, size, seed=seed, **kwargs)
+        return TokenEncoder(
+            vit,
+            normalisation,
+            device,
+            pool=pool,
+            layer=layer,
+            dtype=dtype,
+            name=label,
+            weights_sha256=_load(vit, weights, name, file),
+        )
+    if layer:
+        raise PrepError(f"{name} is no ViT and always run whole: leave the layer at 0.")
+    cnn = build_cnn(name, seed=seed)
+    return PooledEncoder(
+        cnn,
+        size,
+        PATCH_SIZE if patch_size is None else patch_size,
+        normalisation,
+        device,
+        dtype=dtype,
+        name=label,
+        weights_sha256=_load(cnn, weights, name, file),
+    )
+
+
+def _file_of(encoder: str) -> Path | None:
+    if encoder == "embedded":
+        if not EMBEDDED.is_file():
+            raise PrepError(
+                "This installation lacks the embedded encoder: make one with flower-ist pretrain."
+            )
+        return EMBEDDED
+    return Path(encoder) if encoder.endswith(".safetensors") else None
+
+
+def _load(model: Any, weights: str, name: str, file: Path | None) -> str:
+    """Give the model its weights and return their hash."""
+    if weights == "random":
+        return state_sha256(model)
+    if weights == "pretrained":
+        if file is not None:
+            raise PrepError(
+                f"{file} comes with its own weights: leave out 'pretrained', which means timm's."
+            )
+        # Hashed as published, as resampled positions may differ in the last bit between machines.
+        source = published(name)
+        fit_weights(model, source.state_dict(), f"What timm publishes as {name}")
+        return state_sha256(source)
+    if weights:
+        return load_weights(model, Path(weights))
+    if file is None:
+        raise PrepError(
+            f"{name} needs weights: use pretrained (timm's, from the network), a checkpoint's "
+            "path, or random."
+        )
+    return load_weights(model, file)

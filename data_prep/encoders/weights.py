@@ -1,0 +1,163 @@
+"""Weights from a file, fitted to a timm model: timm's own and MAE's, never from a pickle.
+
+Read are ``.safetensors`` files, and ``.pth``, ``.pt`` and ``.bin`` files of tensors only (what
+``torch.load(weights_only=True)`` accepts). The names in them may be timm's, timm's behind
+``model.``, ``module.`` or ``encoder.``, or those of MAE (https://github.com/facebookresearch/mae),
+which are timm's plus a decoder that is left out. Positions are resampled to the model's grid by
+timm's own converters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from data_prep import PrepError
+from data_prep.encoders.timm import architecture
+from data_prep.errors import first_line
+
+_PICKLED = (".pth", ".pt", ".bin")
+_PREFIXES = ("module.", "model.", "encoder.")
+
+
+def load_weights(model: torch.nn.Module, file: Path) -> str:
+    """Load a checkpoint, positions resampled to the image size; return the file's SHA-256.
+
+    Raises:
+        PrepError: the file is missing, holds more than tensors, or does not fit the model.
+    """
+    fit_weights(model, read_tensors(file), str(file))
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors by their names in it, half precision as float32.
+
+    A checkpoint's tensors may lie under ``model`` or ``state_dict``, beside other entries.
+
+    Raises:
+        PrepError: the file is missing, of another type, damaged, or holds more than tensors.
+    """
+    if file.suffix not in (".safetensors", *_PICKLED) or not file.is_file():
+        endings = ", ".join(_PICKLED)
+        raise PrepError(f"There is no .safetensors checkpoint at {file} (nor {endings}): check it.")
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            # Of a pickle by another program torch warns that it may be refused, as it then is.
+            with warnings.catch_warnings(action="ignore"):
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise PrepError(
+            f"{file} holds Python objects, which may run code when read: save only its tensors, "
+            "with torch.save(model.state_dict(), ...) or as .safetensors."
+        ) from err
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as err:
+        raise PrepError(f"{file} is damaged or no checkpoint: {first_line(err)}.") from err
+    while isinstance(content, dict):
+        inner = [content[key] for key in ("model", "state_dict") if key in content]
+        if not inner or not isinstance(inner[0], dict):
+            break
+        content = inner[0]
+    tensors = content.items() if isinstance(content, dict) else ()
+    state = {
+        str(name): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors
+        if isinstance(tensor, torch.Tensor)
+    }
+    if not state:
+        raise PrepError(f"{file} holds no tensors under names: give a model's state_dict.")
+    return state
+
+
+def fit_weights(model: Any, state: dict[str, torch.Tensor], where: str) -> None:
+    """Load tensors into a timm model, converted to its names, norm and grid.
+
+    Weights of a classifier and of MAE's decoder are left out. If the final norm of the checkpoint
+    comes after the pooling (``fc_norm``) and the model's before (``norm``), or the other way round,
+    the model's is moved.
+
+    Args:
+        model: A timm model, changed in place.
+        state: Tensors by name.
+        where: Names them in errors.
+
+    Raises:
+        PrepError: they are of another architecture.
+    """
+    first = next(iter(model.state_dict()))
+    state = _without_decoder(_without_prefix(state, first))
+    # timm keeps the converter of published checkpoints beside each model.
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    config = getattr(model, "pretrained_cfg", None) or {}
+    misfit = f"{where} is of another architecture than {architecture(model)}"
+    try:
+        state = convert(state, model) if convert else state
+    except (RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as err:
+        raise PrepError(f"{misfit}: {first_line(err)}.") from err
+    _move_norm(model, state)
+    heads = config.get("classifier") or "head"
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    own = model.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(heads)}
+    if mismatch := _first_mismatch(own, state):
+        raise PrepError(f"{misfit}: {mismatch}.")
+    # What may lack was looked at above.
+    model.load_state_dict(state, strict=False)
+
+
+def state_sha256(model: torch.nn.Module) -> str:
+    """Return the SHA-256 over a model's tensors in order: names random weights as a file's does."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _without_prefix(state: dict[str, torch.Tensor], known: str) -> dict[str, torch.Tensor]:
+    """Strip prefixes, and leave out what has none, until the name ``known`` appears."""
+    while known not in state:
+        prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            break
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return state
+
+
+def _without_decoder(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # A mask token without a decoder is DINOv2's, and a sign that timm's converter looks for.
+    if not any(name.startswith("decoder_") for name in state):
+        return state
+    return {k: v for k, v in state.items() if not k.startswith(("decoder_", "mask_token"))}
+
+
+def _move_norm(model: Any, state: dict[str, torch.Tensor]) -> None:
+    if not hasattr(model, "norm") or not hasattr(model, "fc_norm"):
+        return
+    for there, other in (("fc_norm", "norm"), ("norm", "fc_norm")):
+        only = f"{there}.weight" in state and f"{other}.weight" not in state
+        if only and isinstance(getattr(model, there), torch.nn.Identity):
+            model.norm, model.fc_norm = model.fc_norm, model.norm
+            return
+
+
+def _first_mismatch(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> str:
+    for name, tensor in own.items():
+        # Old checkpoints lack BatchNorm's counter, which only training reads.
+        if name not in state and not name.endswith(".num_batches_tracked"):
+            return f"it lacks {name}"
+        if name in state and state[name].shape != tensor.shape:
+            return f"its {name} is {list(state[name].shape)}, not {list(tensor.shape)}"
+    unknown = [name for name in state if name not in own]
+    return f"it also has {unknown[0]}" if unknown else ""

@@ -1,0 +1,1 @@
+"""An image set: decoding, checking, class names."""

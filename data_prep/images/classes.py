@@ -1,0 +1,114 @@
+"""A small JSON file that fixes the class names and their order, so that all clients agree.
+
+A device that labels its own images may lack some classes. Without a schema its labels would be
+numbered by what it happens to have.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
+from data_prep.errors import first_line
+from data_prep.images.image_set import ImageSet
+
+FORMAT = "flower-ist-classes"
+VERSION = 1
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Return the class names of a schema file, in the order of the labels.
+
+    Raises:
+        PrepError: the file is missing, is no class schema, or its names are not distinct texts.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise PrepError(f"{path} cannot be read: {first_line(err)}.") from err
+    except (ValueError, RecursionError) as err:
+        raise PrepError(f"{path} is not a JSON file: {err}.") from err
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise PrepError(f"{path} is not a class schema: its format is not {FORMAT!r}.")
+    if content.get("version") != VERSION:
+        raise PrepError(
+            f"{path} is a class schema of version {content.get('version')!r}, but this release "
+            f"reads version {VERSION}: write it again."
+        )
+    names = content.get("classes")
+    if not isinstance(names, list):
+        raise PrepError(f"{path} needs the entry classes, a list of the class names in order.")
+    return check_names(names, str(path))
+
+
+def write_classes(path: Path, names: Sequence[str]) -> None:
+    """Write a schema file; the same names give the same bytes, and a file there is replaced.
+
+    Raises:
+        PrepError: the names are not distinct texts, or the file cannot be written.
+    """
+    content = {"format": FORMAT, "version": VERSION, "classes": check_names(names, str(path))}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with atomic_file(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_place(path: Path) -> None:
+    """Find out before any work that a schema file cannot be written; nothing is left behind.
+
+    Raises:
+        PrepError: a folder has that name, or the folder around it is none or cannot be written to.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as err:
+        raise PrepError(f"{path} cannot be written: {first_line(err)}.") from err
+
+
+def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
+    """Number the labels by the schema's order; classes without images here are fine.
+
+    Raises:
+        PrepError: there are images of a class that the schema lacks; both lists are shown.
+    """
+    schema = check_names(names, "The class schema")
+    present = np.unique(data.labels)
+    if unknown := [data.class_names[c] for c in present if data.class_names[c] not in schema]:
+        raise PrepError(
+            f"{data.source} has images of the class {unknown[0]!r}, which the class schema lacks; "
+            f"the source has {', '.join(data.class_names[c] for c in present)}, the schema "
+            f"{', '.join(schema)}: add it to every client's schema or remove its images."
+        )
+    number = {name: label for label, name in enumerate(schema)}
+    renumbered = np.array([number.get(name, -1) for name in data.class_names], dtype=np.int64)
+    return replace(data, labels=renumbered[data.labels], class_names=schema)
+
+
+def check_names(names: Sequence[object], where: str) -> tuple[str, ...]:
+    """Return class names that a schema may hold; ``where`` they stand begins an error's sentence.
+
+    Raises:
+        PrepError: there is none, or they are not distinct texts.
+    """
+    if not names:
+        raise PrepError(f"{where} names no class: it needs at least one.")
+    checked = tuple(name for name in names if isinstance(name, str) and name.strip())
+    if len(checked) != len(names):
+        raise PrepError(f"{where}: every class name must be a text that is not empty.")
+    if repeated := sorted({name for name in checked if checked.count(name) > 1}):
+        raise PrepError(f"{where} names the class {repeated[0]!r} twice.")
+    return checked

@@ -1,0 +1,1 @@
+"""Kept patches of devices that are too weak to encode."""

@@ -1,0 +1,219 @@
+"""Masked images as data: the kept patches of resized images, read back as whole images.
+
+A source too weak to run an encoder stores or sends these (the second product of Kariotakis et al.,
+CPAL 2024), and a gateway encodes them. The mask follows from seed and image id, so no byte is spent
+on which patches were kept. An encoder that reads kept patches only makes the same tokens of them as
+of the images themselves. :mod:`data_prep.patches.write` writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import PrepError
+from data_prep.images.image_set import ImageSet
+from data_prep.masks.draw import kept_patches
+from data_prep.patches.codec import unpack
+from data_prep.patches.cut import place_patches
+from data_prep.patches.meta import MaskedMeta, bytes_per_image, has_meta, read_meta
+from flower_ist.tokens.meta import Mask
+from flower_ist.tokens.shard import array_sha256
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Stored patches that decode to whole images, zero under dropped patches.
+
+    Attributes:
+        folder: Where they lie, for errors.
+        meta: How they were made.
+        patches: Memory map, see :mod:`data_prep.patches.meta`.
+        offsets: (M + 1,) where images end, or None where all take the same bytes.
+        channels: (M,) 1 or 3, or None where all have the same.
+        indices: (N,) rows of these images among the M stored ones.
+        image_ids: (N,) what their masks are drawn from.
+        native_bytes: (N,) height x width x channels before they were resized, in bytes.
+    """
+
+    folder: Path
+    meta: MaskedMeta
+    patches: NDArray[np.uint8]
+    offsets: NDArray[np.int64] | None
+    channels: NDArray[np.uint8] | None
+    indices: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    native_bytes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.indices)
+
+    def take(self, rows: NDArray[np.intp]) -> MaskedImages:
+        """Return some images, in that order; none is decoded."""
+        return replace(
+            self,
+            indices=self.indices[rows],
+            image_ids=self.image_ids[rows],
+            native_bytes=self.native_bytes[rows],
+        )
+
+    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+        """Yield images (S, S, 1 or 3) of the stored image size, one at a time.
+
+        Raises:
+            PrepError: an image's patches are damaged.
+        """
+        indices, ids, mask = self.indices[rows], self.image_ids[rows], self.meta.mask
+        for start in range(0, len(indices), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            kept = kept_patches(
+                mask.kind, self.meta.grid, mask.ratio, seed=mask.seed, image_ids=ids[part]
+            )
+            for index, of_image in zip(indices[part], kept, strict=True):
+                yield place_patches(self._patches(int(index)), of_image, self.meta.image_size)
+
+    def _patches(self, index: int) -> NDArray[np.uint8]:
+        if self.offsets is None:
+            stored: NDArray[np.uint8] = self.patches[index]
+            return stored
+        channels = self.meta.channels if self.channels is None else int(self.channels[index])
+        size = self.meta.patch_size
+        blob = self.patches[self.offsets[index] : self.offsets[index + 1]].tobytes()
+        try:
+            return unpack(blob, (self.meta.mask.kept, size, size, channels), self.meta.compression)
+        except ValueError as err:
+            raise PrepError(
+                f"The patches of image {index} in {self.folder} are damaged: {err}."
+            ) from err
+
+
+def is_masked(folder: Path) -> bool:
+    """Return whether a folder, or the folder ``train`` or ``test`` in it, holds masked images."""
+    return any(has_meta(place) for place in (folder, folder / "train", folder / "test"))
+
+
+def masked_has_test(folder: Path) -> bool:
+    """Return whether a folder holds masked images in both ``train`` and ``test``."""
+    return has_meta(folder / "train") and has_meta(folder / "test")
+
+
+def read_masked(folder: Path, split: str = "train", *, verify: bool = True) -> ImageSet:
+    """Open masked images; their patches stay in the file until they are decoded.
+
+    Dtypes, shapes and file sizes are always checked; with ``verify`` every byte is read once and
+    must match its hash.
+
+    Args:
+        folder: Holds ``meta.json``, or ``train`` and ``test`` that do; ``split`` then chooses.
+        split: ``train`` or ``test``.
+        verify: Whether to check the hashes.
+
+    Raises:
+        PrepError: the folder is incomplete, damaged, or of another version.
+    """
+    if not has_meta(folder) and has_meta(folder / split):
+        folder = folder / split
+    meta = read_meta(folder)
+    arrays = {name: _open(folder, name) for name in meta.sha256}
+    if wrong := _misshapen(meta, arrays):
+        raise PrepError(f"{folder} is damaged: the array {wrong} does not fit its meta data.")
+    if verify and (changed := [n for n, a in arrays.items() if meta.sha256[n] != array_sha256(a)]):
+        raise PrepError(f"{folder} is damaged: the array {changed[0]} does not match its hash.")
+    # All but the patches are small: a few numbers per image.
+    small = {name: np.array(array) for name, array in arrays.items() if name != "patches"}
+    if "offsets" in small:
+        lengths = np.diff(small["offsets"])
+    else:
+        lengths = np.full(meta.num_images, arrays["patches"][0].size, dtype=np.int64)
+    images = MaskedImages(
+        folder=folder,
+        meta=meta,
+        patches=arrays["patches"],
+        offsets=small.get("offsets"),
+        channels=small.get("channels"),
+        indices=np.arange(meta.num_images, dtype=np.int64),
+        image_ids=small["image_ids"],
+        native_bytes=small["native_bytes"],
+    )
+    return ImageSet(
+        images=images,
+        labels=small["labels"].astype(np.int64),
+        image_ids=small["image_ids"],
+        class_names=meta.class_names,
+        source=meta.source,
+        split=meta.split,
+        file_bytes=small.get("file_bytes"),
+        owners=small.get("owners"),
+        mask=meta.mask,
+        masked_bytes=bytes_per_image(lengths, arrays),
+    )
+
+
+def check_mask_fits(data: ImageSet, mask: Mask, image_size: int, patch_size: int) -> None:
+    """Refuse to encode masked images under another mask or size than theirs; others pass.
+
+    Raises:
+        PrepError: kind, ratio, seed, views, image size or patch size differ.
+    """
+    if not isinstance(data.images, MaskedImages):
+        return
+    meta = data.images.meta
+    stored = {**vars(meta.mask), "image size": meta.image_size, "patch size": meta.patch_size}
+    asked = {**vars(mask), "image size": image_size, "patch size": patch_size}
+    # Sizes come first: with another size the number of patches differs too.
+    order = ("image size", "patch size", "kind", "ratio", "seed", "views", "patches", "kept")
+    for name in order:
+        if stored[name] != asked[name]:
+            called = name if " " in name else f"mask's {name}"
+            raise PrepError(
+                f"{data.source} was masked with the {called} {stored[name]}, but {asked[name]} is "
+                "asked for: ask for the same, or mask the images again."
+            )
+
+
+def _open(folder: Path, name: str) -> NDArray[Any]:
+    path = folder / f"{name}.npy"
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError("it has bytes after its array")
+    except FileNotFoundError:
+        raise PrepError(f"{path} is missing: the folder is incomplete.") from None
+    except (OSError, ValueError, EOFError, OverflowError) as err:
+        raise PrepError(f"{path} is truncated or not a plain .npy file: {err}.") from err
+    return array
+
+
+def _misshapen(meta: MaskedMeta, arrays: dict[str, NDArray[Any]]) -> str | None:
+    """Return the name of an array that cannot be what the meta data say, if any."""
+    count, size, patches = meta.num_images, meta.patch_size, arrays["patches"]
+    kinds = {"offsets": "i8", "channels": "u1", "labels": "i4", "patches": "u1", "owners": "U"}
+    for name, array in arrays.items():
+        kind = kinds.get(name, "i8")
+        if array.dtype.kind != kind[0] or (kind != "U" and array.dtype.itemsize != int(kind[1])):
+            return name
+        if name != "patches" and array.shape != (count + (name == "offsets"),):
+            return name
+    labels = arrays["labels"]
+    if labels.min() < 0 or labels.max() >= len(meta.class_names):
+        return "labels"
+    if arrays["image_ids"].min() < 0:
+        return "image_ids"
+    if (meta.channels == 0) != ("channels" in arrays):
+        return "channels"
+    if "channels" in arrays and not np.isin(arrays["channels"], (1, 3)).all():
+        return "channels"
+    if "offsets" not in arrays:
+        plain = (count, meta.mask.kept, size, size, meta.channels)
+        return None if patches.shape == plain and meta.compression == "none" else "patches"
+    ends = arrays["offsets"]
+    whole = patches.ndim == 1 and ends[0] == 0 and ends[-1] == len(patches)
+    return None if whole and (np.diff(ends) > 0).all() else "offsets"

@@ -1,0 +1,1 @@
+"""Train a masked autoencoder on unlabeled images."""

@@ -1,0 +1,172 @@
+"""Pre-train an encoder in a folder: progress, one line an epoch, pictures, and going on again.
+
+The folder holds
+
+* ``encoder.safetensors``  float16 weights that describe themselves, for ``prep --encoder``;
+* ``state.safetensors``    model and optimiser after the last full epoch, to go on from;
+* ``loss.jsonl``           one line an epoch: mean loss, learning rate, images a second;
+* ``loss.png``, ``reconstruction.png``  the curve; and images, their kept patches, the decoder's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
+from data_prep.encoders.checkpoints import Description, write_encoder
+from data_prep.errors import first_line
+from data_prep.images.figure import new_figure, save_png
+from data_prep.images.image_set import ImageSet
+from data_prep.pretrain.settings import PretrainSettings
+from data_prep.pretrain.train import Pretraining
+from data_prep.sources.digest import images_sha256
+
+ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.safetensors", "loss.jsonl"
+_PICTURED = 8
+
+
+def pretrain(
+    data: ImageSet,
+    out: Path,
+    settings: PretrainSettings,
+    *,
+    device: str = "cpu",
+    label: str = "",
+    console: Console | None = None,
+) -> Path:
+    """Train until ``settings.epochs``, going on from the last full epoch found in ``out``.
+
+    A run that was stopped ends with the weights of one that was not, on the same machine with as
+    many threads.
+
+    Args:
+        data: The images; their labels are not looked at.
+        out: The folder, made if needed.
+        settings: How to train.
+        device: Where torch trains.
+        label: What shards will call the encoder; empty for a name made from the source.
+        console: Where progress is shown; None for a new one.
+
+    Returns:
+        The file with the encoder.
+
+    Raises:
+        PrepError: the settings, the device or the images cannot be used, the folder holds another
+            run, or a file cannot be written.
+    """
+    if data.mask is not None:
+        raise PrepError(
+            f"These images of {data.source} are masked already: give the images themselves."
+        )
+    training = Pretraining(settings, device)
+    facts = {"settings": asdict(settings), "images": _fingerprint(data)}
+    lines: list[dict[str, Any]] = []
+    if (out / STATE_FILE).exists():
+        training.load(out / STATE_FILE, facts)
+        # The epoch that was cut short after its line, if any, is trained and written again.
+        lines = _read_lines(out / LOSS_FILE)[: training.epoch]
+    else:
+        _make_folder(out)
+    description = Description(
+        timm=settings.vit,
+        kwargs={"img_size": settings.image_size, **settings.vit_sizes()},
+        normalisation=settings.normalisation,
+        label=label or f"masked autoencoder of {data.source}",
+    )
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:.0f} images/s"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with progress:
+        total = settings.epochs * len(data)
+        task = progress.add_task(
+            "Pre-training", total=total, completed=training.epoch * len(data), speed=0.0
+        )
+        while training.epoch < settings.epochs:
+            start, seen, loss = time.monotonic(), 0, 0.0
+            for images, value in training.train_epoch(data):
+                seen, loss = seen + images, loss + images * value
+                speed = seen / (time.monotonic() - start)
+                text = f"Epoch {training.epoch + 1} of {settings.epochs}, loss {value:.4f}"
+                progress.update(task, advance=images, description=text, speed=speed)
+            lines.append(
+                {
+                    "epoch": training.epoch,
+                    "loss": loss / seen,
+                    "learning_rate": settings.learning_rate_at(training.epoch - 1),
+                    "images_per_second": seen / (time.monotonic() - start),
+                }
+            )
+            _write_lines(out / LOSS_FILE, lines)
+            training.save(out / STATE_FILE, facts)
+    write_encoder(out / ENCODER_FILE, training.model.encoder, description)
+    _draw_losses(lines, out / "loss.png")
+    _draw_reconstruction(training, data, out / "reconstruction.png")
+    return out / ENCODER_FILE
+
+
+def _fingerprint(data: ImageSet) -> str:
+    return f"{len(data)} of {data.source}, {data.native_bytes} bytes, {images_sha256(data)[:16]}"
+
+
+def _make_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or not all(map(_is_first_line, out.iterdir()))):
+        raise PrepError(
+            f"{out} exists and holds no run to go on with: choose another folder or remove it."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise PrepError(f"{out} cannot be made: {first_line(err)}.") from err
+
+
+def _is_first_line(file: Path) -> bool:
+    """Return whether a file is what a run leaves that is ended while its first state is written."""
+    return file.name == LOSS_FILE or (file.name.startswith(".") and file.suffix == ".tmp")
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as err:
+        raise PrepError(f"{file} cannot be read: {first_line(err)}.") from err
+
+
+def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
+    with atomic_file(file) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _draw_losses(lines: list[dict[str, Any]], file: Path) -> None:
+    figure = new_figure(6, 4)
+    axes = figure.add_subplot()
+    axes.plot([line["epoch"] for line in lines], [line["loss"] for line in lines], marker=".")
+    axes.set(xlabel="epoch", ylabel="mean squared error of dropped, normalised patches")
+    axes.grid(alpha=0.3)
+    save_png(figure, file)
+
+
+def _draw_reconstruction(training: Pretraining, data: ImageSet, file: Path) -> None:
+    rows = np.unique(np.linspace(0, len(data) - 1, min(_PICTURED, len(data))).round())
+    views = training.reconstruct(data.take(rows.astype(np.intp)))
+    figure = new_figure(1.1 * len(rows), 3.9)
+    panels = figure.subplots(len(views), len(rows), squeeze=False)
+    for name, images, line in zip(("image", "seen", "drawn"), views, panels, strict=True):
+        for axes, image in zip(line, images, strict=True):
+            axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name)
+    save_png(figure, file)

@@ -1,0 +1,228 @@
+"""A masked autoencoder in training: its epochs, its state on disk, what it makes of images.
+
+Follows He et al. (CVPR 2022, https://arxiv.org/abs/2111.06377, appendix A.1): AdamW with betas 0.9
+and 0.95, a linear rise and half a cosine, random resized crops and mirror images. Everything drawn
+follows from (seed, epoch), so that a run that was stopped goes on with the same draws.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from data_prep import PrepError
+from data_prep.atomic_file import atomic_file
+from data_prep.encoders.normalization import NORMALISATIONS
+from data_prep.encoders.open import build_vit
+from data_prep.errors import first_line
+from data_prep.images.image_set import ImageSet
+from data_prep.images.prefetch import prefetch
+from data_prep.masks.draw import kept_count, kept_patches
+from data_prep.pretrain.augment import crop_and_flip
+from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
+from data_prep.pretrain.settings import PretrainSettings
+from data_prep.splits.rows import permutation
+
+_FIRST_ORDER = 1000
+"""Stream of the first epoch's order; the streams below it are those of splits."""
+_CROPS = 1_000_003
+"""Keeps the crops of neighbouring seeds apart."""
+_WORKERS = 1
+_HEAD_WIDTH = 32
+
+
+class Pretraining:
+    """A model, its optimiser and how many epochs they have come.
+
+    Args:
+        settings: How to train.
+        device: ``cpu``, ``cuda`` (in bfloat16) or another that torch knows.
+
+    Raises:
+        PrepError: a setting or the device cannot be used.
+    """
+
+    def __init__(self, settings: PretrainSettings, device: str = "cpu") -> None:
+        settings.check()
+        if settings.normalisation not in NORMALISATIONS:
+            raise PrepError(
+                f"The normalisation {settings.normalisation!r} is unknown: use one of "
+                f"{', '.join(NORMALISATIONS)}."
+            )
+        self.settings = settings
+        self.epoch = 0
+        encoder = build_vit(
+            settings.vit, settings.image_size, seed=settings.seed, **settings.vit_sizes()
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = MaskedAutoencoder(
+                encoder,
+                settings.decoder_dim,
+                settings.decoder_depth,
+                max(1, settings.decoder_dim // _HEAD_WIDTH),
+            )
+        kept_count(math.prod(self.model.grid), settings.mask_ratio)
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as err:
+            raise PrepError(f"The device {device!r} cannot be used: {first_line(err)}.") from err
+        self.device = torch.device(device)
+        self.optimizer = _optimizer(self.model, settings)
+        mean, std = NORMALISATIONS[settings.normalisation]
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+
+    def train_epoch(self, data: ImageSet) -> Iterator[tuple[int, float]]:
+        """Train on every image once and yield ``(images, loss)`` of each step.
+
+        Raises:
+            PrepError: an image cannot be read, or the loss is no longer a number.
+        """
+        settings, epoch = self.settings, self.epoch
+        order = permutation(len(data), settings.seed, _FIRST_ORDER + epoch)
+        generator = torch.Generator().manual_seed((settings.seed * _CROPS + epoch) % 2**63)
+        starts = range(0, len(data), settings.batch_size)
+
+        def batch(start: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
+            images = data.take(order[start : start + settings.batch_size])
+            pixels = images.network_input(slice(None), settings.image_size)
+            return pixels, self._kept(images, epoch)
+
+        self.model.train()
+        for step, (pixels, kept) in enumerate(prefetch(batch, starts, _WORKERS)):
+            rate = settings.learning_rate_at(epoch + step / len(starts))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            cropped = crop_and_flip(pixels.float() / 255, settings.least_crop, generator)
+            with self._autocast():
+                loss = self.model(self._normalise(cropped), kept)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise PrepError(
+                    f"The loss became {value} in epoch {epoch + 1}: use a lower learning rate."
+                )
+            yield len(pixels), value
+        self.epoch += 1
+
+    def reconstruct(self, data: ImageSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return images, what the encoder sees of them, and that with the decoder's patches.
+
+        Each is (B, 3, S, S) in [0, 1], dropped patches in the middle one grey. The decoder knows
+        normalised patches only: they are drawn with the true patches' mean and deviation.
+        """
+        kept = self._kept(data, epoch=0)
+        pixels = data.network_input(slice(None), self.settings.image_size).float() / 255
+        pixels = self._normalise(pixels)
+        self.model.eval()
+        with torch.inference_mode(), self._autocast():
+            drawn = self.model.reconstruct(pixels, kept).float()
+        patches = patchify(pixels, self.model.patch_size)
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        shown = torch.zeros(*patches.shape[:2], 1, dtype=torch.bool, device=self.device)
+        shown.scatter_(1, torch.from_numpy(kept).to(self.device).unsqueeze(-1), True)
+        seen = torch.where(shown, patches, torch.zeros_like(patches))
+        completed = torch.where(shown, patches, drawn * variance.sqrt() + mean)
+        whole, part, guess = (
+            (unpatchify(p, self.model.grid, self.model.patch_size) * self._std + self._mean)
+            .clamp(0, 1)
+            .cpu()
+            for p in (patches, seen, completed)
+        )
+        return whole, part, guess
+
+    def save(self, file: Path, facts: Mapping[str, Any]) -> None:
+        """Write model, optimiser, epoch and some facts as one file, complete or not at all.
+
+        Raises:
+            PrepError: the file cannot be written.
+        """
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        content = json.dumps({"epoch": self.epoch, **facts})
+        with atomic_file(file) as temporary:
+            save_file(
+                {name: value.cpu().contiguous() for name, value in tensors.items()},
+                temporary,
+                {"state": content},
+            )
+
+    def load(self, file: Path, facts: Mapping[str, Any]) -> None:
+        """Go on from a file that :meth:`save` wrote.
+
+        Raises:
+            PrepError: the file is damaged, or one of the facts was another.
+        """
+        try:
+            with safe_open(file, framework="pt") as opened:
+                found = json.loads(opened.metadata()["state"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            _check_same(file, found, json.loads(json.dumps(facts)))
+            states: dict[int, dict[str, torch.Tensor]] = {}
+            weights = {}
+            for name, value in tensors.items():
+                owner, key = name.split(".", 1)
+                if owner == "model":
+                    weights[key] = value
+                else:
+                    index, entry = key.split(".")
+                    states.setdefault(int(index), {})[entry] = value
+            self.model.load_state_dict(weights)
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+            self.epoch = int(found["epoch"])
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as err:
+            if isinstance(err, PrepError):
+                raise
+            raise PrepError(
+                f"{file} cannot be read: {first_line(err)}; remove it to start anew."
+            ) from err
+
+    def _kept(self, images: ImageSet, epoch: int) -> NDArray[np.int64]:
+        settings = self.settings
+        ids = images.image_ids
+        grid, ratio = self.model.grid, settings.mask_ratio
+        return kept_patches("random", grid, ratio, seed=settings.seed, image_ids=ids, epoch=epoch)
+
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (pixels.to(self.device) - self._mean) / self._std
+
+    def _autocast(self) -> torch.autocast:
+        cuda = self.device.type == "cuda"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=cuda)
+
+
+def _check_same(file: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse the state of another run; of facts that are a mapping, the differing entry is told."""
+    for name, value in wanted.items():
+        if isinstance(value, dict) and isinstance(found[name], dict):
+            _check_same(file, {key: found[name].get(key) for key in value}, value)
+        elif found[name] != value:
+            raise PrepError(
+                f"{file} was made with {name} {found[name]}, not {value}: give the same command "
+                "again, or choose another folder to start anew."
+            )
+
+
+def _optimizer(model: torch.nn.Module, settings: PretrainSettings) -> torch.optim.AdamW:
+    # As in MAE, biases, norms, positions and tokens do not decay.
+    decayed = [p for p in model.parameters() if p.ndim in (2, 4)]
+    others = [p for p in model.parameters() if p.ndim not in (2, 4)]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)

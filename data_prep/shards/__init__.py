@@ -1,0 +1,1 @@
+"""From an image set to token shards: plan, encode, resume, assemble, inspect."""

@@ -1,0 +1,64 @@
+"""Finished chunks -> token shards under their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep import PrepError
+from data_prep.shards.chunks import Chunk, PlannedShard
+from data_prep.shards.work_folder import WorkFolder
+from flower_ist.tokens.meta import ShardError
+from flower_ist.tokens.shard import open_shard
+from flower_ist.tokens.writer import ShardWriter
+
+
+def assemble(
+    out: Path, shards: Sequence[PlannedShard], chunks: Sequence[Chunk], work: WorkFolder
+) -> list[Path]:
+    """Write all shards of ``out`` from their chunks, one chunk in memory at a time.
+
+    Shards that an earlier run of the same plan assembled are kept. Two processes may do this at
+    once: both write the same bytes under names of their own, and the first to finish a shard gives
+    it its name.
+
+    Returns:
+        The shards' folders.
+
+    Raises:
+        PrepError: a chunk is damaged or gone.
+        ShardError: a shard cannot be written, or another one has its name.
+    """
+    for index, shard in enumerate(shards):
+        folder = out / shard.name
+        if is_assembled(folder, shard):
+            continue
+        try:
+            with ShardWriter(folder, shard.meta, scratch=work.path) as writer:
+                for chunk in chunks:
+                    if chunk.shard == index:
+                        stored = work.read(chunk.number)
+                        writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
+        except (ShardError, FileNotFoundError) as err:
+            # The other process was first with this shard, or with all and removed the chunks.
+            if is_assembled(folder, shard):
+                continue
+            if isinstance(err, ShardError):
+                raise
+            raise PrepError(f"{err.filename} is gone: start the same command again.") from err
+    return [out / shard.name for shard in shards]
+
+
+def is_assembled(folder: Path, shard: PlannedShard) -> bool:
+    """Return whether ``folder`` is that very shard already.
+
+    Raises:
+        ShardError: it is another shard, or none.
+    """
+    if not folder.exists():
+        return False
+    found = open_shard(folder).meta
+    if replace(found, sha256={}) != shard.meta:
+        raise ShardError(f"{folder} is another shard: choose another folder or remove it.")
+    return True

@@ -1,0 +1,1 @@
+"""Where images come from: folder, table, hub, torchvision, arrays."""

@@ -1,0 +1,255 @@
+"""Which client holds which training images: evenly at random, skewed, or as their owners do.
+
+The kinds of skew are those of flwr-datasets (https://flower.ai/docs/datasets/), so that numbers can
+be set against what others measured with them. It is given labels and row numbers, never an image,
+and is imported only where a split needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import PrepError
+from data_prep.images.image_set import ImageSet
+from data_prep.masks.noise import check_seed
+from data_prep.splits.rows import CLIENTS, Rows, iid_split, permutation
+
+SPLITS = {
+    "iid": "every client gets as many images, drawn at random",
+    "dirichlet:ALPHA": "each class is shared out by a Dirichlet draw; 0.1 is strong skew, 100 none",
+    "shards:NUMBER": "the images, sorted by class, are cut up and each client gets NUMBER pieces",
+    "quantity:linear": "client k gets a share of images in proportion to k + 1, of all classes",
+    "quantity:square": "in proportion to the square of k + 1",
+    "quantity:exponential": "in proportion to e to the power of k",
+    "natural": "one client for each owner that the source names",
+}
+"""How a split is written on the command line, and what it does."""
+
+DEFAULT_CLIENTS = 4
+_GROWTHS = ("linear", "square", "exponential")
+# Below, numpy's Dirichlet draw is one client per class anyway; above, it is an even split.
+_ALPHAS = (1e-3, 1e6)
+
+
+def describe_splits() -> list[str]:
+    """Return one line a kind of split, for a help text."""
+    return [f"{form}: {meaning}." for form, meaning in SPLITS.items()]
+
+
+@dataclass(frozen=True)
+class ClientSplit:
+    """One kind of split with its one parameter.
+
+    Attributes:
+        kind: ``iid``, ``dirichlet``, ``shards``, ``quantity`` or ``natural``.
+        alpha: Concentration of ``dirichlet``, 0.001 to 1,000,000.
+        shards: Pieces a client of ``shards``, at least 1.
+        growth: ``linear``, ``square`` or ``exponential``, of ``quantity``.
+    """
+
+    kind: str = "iid"
+    alpha: float = 0.0
+    shards: int = 0
+    growth: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a split as it is written on the command line, such as ``dirichlet:0.3``.
+
+        Raises:
+            PrepError: the kind is unknown or its parameter is missing or out of range.
+        """
+        kind, colon, parameter = text.partition(":")
+        if text in ("iid", "natural"):
+            return cls(kind)
+        if kind == "dirichlet" and colon:
+            return cls(kind, alpha=_alpha(parameter))
+        if kind == "shards" and colon:
+            return cls(kind, shards=_shards(parameter))
+        if kind == "quantity" and parameter in _GROWTHS:
+            return cls(kind, growth=parameter)
+        *most, last = SPLITS
+        raise PrepError(f"The split {text!r} is unknown: use {', '.join(most)} or {last}.")
+
+    def __str__(self) -> str:
+        """Return the text that :meth:`parse` reads."""
+        parameter = {
+            "dirichlet": f":{self.alpha}",
+            "shards": f":{self.shards}",
+            "quantity": f":{self.growth}",
+        }
+        return self.kind + parameter.get(self.kind, "")
+
+
+def split_clients(data: ImageSet, spec: ClientSplit, clients: int | None, seed: int) -> list[Rows]:
+    """Deal all images to clients; none is left without.
+
+    The same arguments give the same rows each time. ``iid`` also does so in every release of every
+    library; the others follow numpy's generator and flwr-datasets.
+
+    Args:
+        data: The training images.
+        spec: The kind of split.
+        clients: How many; None for as many as there are owners under ``natural``, else 4.
+        seed: 0 to 2**64 - 1; ``natural`` does not depend on it.
+
+    Returns:
+        The rows of each client in ascending order: disjoint, together all rows of ``data``.
+
+    Raises:
+        PrepError: a client would get no image, the number of clients cannot be had, nobody knows
+            the images' owners, or flwr-datasets is not installed.
+    """
+    check_seed(seed)
+    if spec.kind == "natural":
+        return _by_owner(data, clients)
+    clients = DEFAULT_CLIENTS if clients is None else clients
+    if spec.kind == "iid" or not 1 <= clients <= len(data):
+        # Which also refuses a number of clients that no split can have.
+        return iid_split(len(data), clients, seed)
+    # The partitioners deal rows in their order, which in class folders is that of the classes.
+    order = permutation(len(data), seed, CLIENTS)
+    if spec.kind == "dirichlet":
+        return _dirichlet(data.labels, order, spec, clients, seed)
+    if spec.kind == "shards":
+        return _label_shards(data.labels, order, spec, clients, seed)
+    return _by_quantity(order, spec, clients)
+
+
+def owner_names(data: ImageSet) -> list[str]:
+    """Return the owners of a ``natural`` split's clients, in the clients' order.
+
+    Raises:
+        PrepError: nobody knows the images' owners.
+    """
+    if data.owners is None:
+        raise PrepError(
+            f"{data.source} does not say whose images these are: the split natural needs a source "
+            "with owners; use another split."
+        )
+    return sorted(set(data.owners.tolist()))
+
+
+def _by_owner(data: ImageSet, clients: int | None) -> list[Rows]:
+    names = owner_names(data)
+    if clients not in (None, len(names)):
+        raise PrepError(
+            f"The images of {data.source} have {len(names)} owners, which makes {len(names)} "
+            f"clients, not {clients}: leave --clients out, or use another split."
+        )
+    assert data.owners is not None
+    owner = _partitioners().NaturalIdPartitioner(partition_by="owner")
+    return _partition(owner, {"owner": data.owners}, np.arange(len(data)))
+
+
+def _dirichlet(
+    labels: NDArray[np.int64], order: Rows, spec: ClientSplit, clients: int, seed: int
+) -> list[Rows]:
+    """Draw again, ten times at most, until no client is empty, as flwr-datasets does."""
+    partitioner = _partitioners().DirichletPartitioner(
+        clients, "label", alpha=spec.alpha, min_partition_size=1, seed=seed
+    )
+    try:
+        return _partition(partitioner, {"label": labels[order]}, order)
+    except ValueError as err:
+        raise PrepError(
+            f"The split {spec} left one of {clients} clients without images in each of its draws: "
+            "use fewer clients, a larger alpha or another seed."
+        ) from err
+
+
+def _label_shards(
+    labels: NDArray[np.int64], order: Rows, spec: ClientSplit, clients: int, seed: int
+) -> list[Rows]:
+    """Cut the images, sorted by class, into pieces whose sizes differ by one at most.
+
+    Cutting images itself, ShardPartitioner leaves out what does not fill a piece. So it is given
+    whole pieces to deal; where pieces come out even, the result is the same.
+    """
+    pieces = clients * spec.shards
+    if pieces > len(order):
+        raise PrepError(
+            f"{len(order)} images cannot be cut into {clients} x {spec.shards} shards: use fewer "
+            "clients or fewer shards each."
+        )
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    cut = np.array_split(by_class, pieces)
+    partitioner = _partitioners().ShardPartitioner(
+        clients, "piece", num_shards_per_partition=spec.shards, shard_size=1, seed=seed
+    )
+    numbers = np.arange(pieces)
+    dealt = _partition(partitioner, {"piece": numbers}, numbers)
+    return [np.sort(np.concatenate([cut[number] for number in part])) for part in dealt]
+
+
+def _by_quantity(order: Rows, spec: ClientSplit, clients: int) -> list[Rows]:
+    partitioners = _partitioners()
+    kinds = {
+        "linear": partitioners.LinearPartitioner,
+        "square": partitioners.SquarePartitioner,
+        "exponential": partitioners.ExponentialPartitioner,
+    }
+    try:
+        return _partition(kinds[spec.growth](clients), {}, order)
+    except ValueError as err:
+        raise PrepError(
+            f"The split {spec} of {len(order)} images leaves client-0 without any: use fewer than "
+            f"{clients} clients or a split that grows more slowly."
+        ) from err
+
+
+def _partition(partitioner: Any, columns: Mapping[str, NDArray[Any]], rows: Rows) -> list[Rows]:
+    """Return the sorted entries of ``rows`` that a partitioner gives to each client."""
+    from datasets import Dataset
+
+    partitioner.dataset = Dataset.from_dict({**columns, "row": rows})
+    # Each draw that is repeated warns, as do overflows that end in an error and pyarrow's coming
+    # changes; the natural split draws a progress bar. What counts is checked on the result.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        parts = [partitioner.load_partition(k) for k in range(partitioner.num_partitions)]
+    return [np.sort(part.with_format("numpy")["row"][:]).astype(np.intp) for part in parts]
+
+
+def _partitioners() -> Any:
+    try:
+        from flwr_datasets import partitioner
+    except ImportError as err:
+        raise PrepError(
+            "This split needs flwr-datasets: in the checkout, pip install -e '.[prep]', or use the "
+            "split iid."
+        ) from err
+    return partitioner
+
+
+def _alpha(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = float("nan")
+    least, most = _ALPHAS
+    if not (isfinite(alpha) and least <= alpha <= most):
+        raise PrepError(
+            f"Dirichlet's alpha must be a number of {least:g} to {most:,.0f}, not {text!r}: write "
+            "dirichlet:0.3, say."
+        )
+    return alpha
+
+
+def _shards(text: str) -> int:
+    # More digits than any number of images has: Python refuses to read very long ones.
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) >= 1):
+        raise PrepError(
+            f"The shards of each client must be a whole number of 1 and up, not {text!r}: write "
+            "shards:2, say."
+        )
+    return int(text)

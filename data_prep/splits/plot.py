@@ -1,0 +1,102 @@
+"""A picture of a split: which client holds how much of which class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.images.figure import new_figure, save_png
+from data_prep.shards.split_report import SplitReport
+
+_LONGEST_NAME = 22
+_MOST_NUMBERS = 20
+_DARK = 0.55
+"""From this share of the darkest colour on, numbers are white."""
+
+
+def plot_split(report: SplitReport, file: Path) -> Path:
+    """Draw a split into a PNG: a heat map of clients and classes, and a bar for each client.
+
+    A cell's colour is the class's share of that client's images, white for none, so that skew of
+    classes shows whatever the clients' sizes are; the bars show those. Up to 20 x 20 cells have
+    their counts written in.
+
+    Raises:
+        PrepError: matplotlib is not installed or the file cannot be written.
+    """
+    clients, classes = report.counts.shape
+    figure = new_figure(
+        width=min(14.0, 4.0 + 0.42 * classes), height=min(13.0, 2.4 + 0.3 * max(clients, 3))
+    )
+    cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(3.0, 0.28 * classes), 1.2))
+    # Three times an even share is dark at least: an even split must not look like a strong one.
+    darkest = min(1.0, max(report.shares.max(), 3 / classes))
+    shares = np.ma.masked_equal(report.shares, 0)
+    drawn = cells.imshow(shares, cmap="Blues", vmin=0, vmax=darkest, aspect="auto")
+    _separate(cells, clients, classes)
+    if clients <= _MOST_NUMBERS and classes <= _MOST_NUMBERS:
+        _write_counts(cells, report, darkest)
+    small = 8 if max(clients, classes) <= _MOST_NUMBERS else 6.5
+    names = [_short(name) for name in report.class_names]
+    # A dollar sign in a name does not start a formula.
+    options: dict[str, Any] = {"fontsize": small, "parse_math": False}
+    cells.set_xticks(
+        range(classes), names, rotation=60, ha="right", rotation_mode="anchor", **options
+    )
+    step = -(-clients // 50)
+    cells.set_yticks(range(0, clients, step), list(report.clients[::step]), **options)
+    cells.set_xlabel("class")
+    bars.barh(range(clients), report.images, height=0.8, color="#4878a8")
+    bars.set_xlim(0, 1.05 * report.images.max())
+    bars.tick_params(axis="y", which="both", left=False, labelleft=False)
+    bars.tick_params(axis="x", labelsize=8)
+    bars.locator_params(axis="x", nbins=4)
+    bars.set_xlabel("images")
+    for side in ("top", "right"):
+        bars.spines[side].set_visible(False)
+    scale = figure.colorbar(drawn, ax=bars, format="{x:.0%}", fraction=0.2, aspect=30)
+    scale.set_label("share of the client's images", fontsize=8)
+    scale.ax.tick_params(labelsize=8)
+    total, mean = report.images.sum(), report.distance @ report.images / report.images.sum()
+    figure.suptitle(
+        f"{total} images, {clients} clients, {classes} classes; "
+        f"mean distance from the overall mix {mean:.2f}",
+        fontsize=10,
+    )
+    return save_png(figure, file)
+
+
+def _separate(cells: Any, clients: int, classes: int) -> None:
+    """Draw white lines between the cells and no frame."""
+    cells.set_xticks([k - 0.5 for k in range(1, classes)], minor=True)
+    cells.set_yticks([k - 0.5 for k in range(1, clients)], minor=True)
+    cells.grid(which="minor", color="white", linewidth=0.8)
+    cells.tick_params(which="both", length=0)
+    for spine in cells.spines.values():
+        spine.set_color("#b0b0b0")
+
+
+def _write_counts(cells: Any, report: SplitReport, darkest: float) -> None:
+    for (client, label), count in _nonzero(report):
+        dark = report.shares[client, label] > _DARK * darkest
+        cells.text(
+            label,
+            client,
+            str(count),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "#303030",
+        )
+
+
+def _nonzero(report: SplitReport) -> list[tuple[tuple[int, int], int]]:
+    clients, labels = report.counts.nonzero()
+    places = zip(clients.tolist(), labels.tolist(), strict=True)
+    return [(place, int(report.counts[place])) for place in places]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

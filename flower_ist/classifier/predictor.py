@@ -1,0 +1,155 @@
+"""Read ``model.safetensors`` of a run, and classify tokens with it.
+
+    classifier = load_classifier(Path("run/model.safetensors"))
+    classifier.probabilities(tokens)  # (n, D) -> (n, C)
+
+The file holds a net, ``fc1.weight`` to ``fcL.bias``, for tokens as an encoder gives them, and maybe
+a ridge head, ``ridge.weight`` and ``ridge.bias``, that predicts beside it with the weight that the
+header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy, torch and safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from flower_ist.classifier.blend import Model, RidgeBlend, blended
+from flower_ist.classifier.mlp import MLP, mlp_dims
+
+MODEL_FILE = "model.safetensors"
+_FORMAT = "flower-ist-mlp"
+_ROWS_PER_BATCH = 4096
+_RIDGE = ("ridge.weight", "ridge.bias")
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+class ClassifierError(ValueError):
+    """A model file, or what it is to classify, is of no use; the text says why."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model.
+
+    Attributes:
+        class_names: of the C classes, in the order of the probabilities.
+        dim: D, numbers in a token.
+        encoder: name of the network whose tokens it was trained on.
+        encoder_sha256: hash of that network's weights.
+        model: gives logits or log-probabilities (B, C) for tokens (B, D).
+        encoder_settings: how that network was run, as
+            :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if nobody knows, as for
+            a file of an older release.
+    """
+
+    class_names: tuple[str, ...]
+    dim: int
+    encoder: str
+    encoder_sha256: str
+    model: Model
+    encoder_settings: str = ""
+
+    def probabilities(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the probability of each class.
+
+        At most 4,096 tokens are in memory as float32 at a time.
+
+        Args:
+            tokens: (n, D), as the encoder gave them.
+
+        Returns:
+            (n, C); each row sums to 1. The largest of a row is the prediction, as it was when the
+            run's accuracy was computed.
+
+        Raises:
+            ClassifierError: the tokens are of another shape.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] != self.dim:
+            raise ClassifierError(
+                f"The tokens are of shape {list(tokens.shape)}, but this model needs "
+                f"[n, {self.dim}]: use those of its encoder, {self.encoder}."
+            )
+        found = np.empty((len(tokens), len(self.class_names)))
+        with torch.inference_mode():
+            for start in range(0, len(tokens), _ROWS_PER_BATCH):
+                rows = slice(start, start + _ROWS_PER_BATCH)
+                logits = self.model(torch.from_numpy(np.array(tokens[rows], np.float32)))
+                # In float64 no two classes become equal by rounding.
+                found[rows] = torch.softmax(logits.double(), dim=1).numpy()
+        return found
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read a model file, or the one in a run's folder.
+
+    Raises:
+        ClassifierError: with one sentence that says what is wrong with the file.
+    """
+    try:
+        file = path / MODEL_FILE if path.is_dir() else path
+    except OSError as err:  # as open_shard
+        raise ClassifierError(f"{path} cannot be read: {err.strerror}.") from err
+    header, tensors = _read(file)
+    if header.get("format") != _FORMAT:
+        raise ClassifierError(
+            f"{file} is of format {header.get('format')!r} instead of {_FORMAT!r}: give the "
+            f"{MODEL_FILE} of a run."
+        )
+    head = {name: tensors.pop(name) for name in _RIDGE if name in tensors}
+    try:
+        names, share = json.loads(header["class_names"]), json.loads(header["ridge_blend"])
+        dims = mlp_dims({name: tensor.shape for name, tensor in tensors.items()})
+        _check(names, share, head, dims)
+    except (KeyError, ValueError, RecursionError) as err:
+        reason = f"its header lacks {err}" if isinstance(err, KeyError) else str(err).rstrip(".")
+        raise ClassifierError(f"{file} is not a whole model of this release: {reason}.") from err
+    blend = RidgeBlend(head["ridge.weight"], head["ridge.bias"], float(share)) if share else None
+    return Classifier(
+        class_names=tuple(names),
+        dim=dims[0],
+        encoder=header.get("encoder", "unknown"),
+        encoder_sha256=header.get("encoder_sha256", ""),
+        model=blended(MLP.from_arrays(tensors).eval(), blend),
+        encoder_settings=header.get("encoder_settings", ""),
+    )
+
+
+def _read(file: Path) -> tuple[dict[str, str], Tensors]:
+    """Return a safetensors file's header and its arrays in float32."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            header: dict[str, str] = opened.metadata() or {}
+    except FileNotFoundError:
+        raise ClassifierError(f"There is no model at {file.absolute()}: check the path.") from None
+    except (OSError, SafetensorError, TypeError) as err:  # TypeError: a dtype unknown to numpy
+        raise ClassifierError(f"{file} is not a safetensors file of arrays: {err}.") from err
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ClassifierError(f"{file}: {name!r} does not hold finite numbers only.")
+    return header, {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _check(names: object, share: object, head: Tensors, dims: list[int]) -> None:
+    """Raise ValueError if header and arrays do not fit together."""
+    dim, num_classes = dims[0], dims[-1]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is not a list of texts")
+    if len(names) != num_classes:
+        raise ValueError(f"it has {len(names)} class names for {num_classes} classes")
+    is_number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not is_number or not 0 <= float(str(share)) < math.inf:
+        raise ValueError(f"ridge_blend is {share!r}, not a number of at least 0")
+    shapes = {name: tensor.shape for name, tensor in head.items()}
+    expected = dict(zip(_RIDGE, [(num_classes, dim), (num_classes,)], strict=True))
+    if shapes != (expected if share else {}):
+        raise ValueError(f"ridge_blend is {share}, but its ridge head is {shapes or 'missing'}")

@@ -1,0 +1,1 @@
+"""Flower Grids: one chain of filters, who the clients are, and the grid in this process."""

@@ -1,0 +1,249 @@
+"""A Grid that counts what crosses it, for any strategy, unchanged.
+
+Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
+
+    grid = MeteredGrid(grid)
+    strategy.start(grid=grid, ...)
+
+What is counted is measured on each message's serialised objects (see :func:`wire.wire_bytes`), not
+computed from shapes.
+
+A client uploads its reply even when its round has closed. Flower never fetches such a reply; the
+meter does, before and after each later exchange, counts its bytes in the round that is then open,
+and throws it away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from flower_ist.grids.chain import GridWrapper, category, is_train, round_of
+from flower_ist.wire.reported import finite, in_its_stead, last_line
+from flower_ist.wire.size import payload_bytes, wire_bytes
+
+# What clients report of the data they read, summed over a round's train replies.
+INPUT_METRICS = {
+    "image-bytes": "image_bytes",
+    "image-file-bytes": "image_file_bytes",
+    "masked-image-bytes": "masked_image_bytes",
+    "token-bytes": "token_bytes",
+    "examples-trained": "examples",
+}
+_MOST = 2.0**53
+# So many unanswered messages are remembered at most; of more, the last ones sent.
+_MOST_UNANSWERED = 1000
+
+
+@dataclass
+class Traffic:
+    """Bytes and messages of one kind: down is server -> client, up is client -> server."""
+
+    wire_bytes_down: int = 0
+    wire_bytes_up: int = 0
+    payload_bytes_down: int = 0
+    payload_bytes_up: int = 0
+    messages_down: int = 0
+    messages_up: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Add another count to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class RoundTraffic:
+    """All that crossed the wire in one round.
+
+    Attributes:
+        total: sums over all messages.
+        by_node: node id -> its messages.
+        by_type: message type (train, evaluate, query) -> its messages.
+        inputs: sums of what the clients said they read, by run log field.
+        local_steps: most local steps that a client reported.
+        selected: nodes that got a train message; replied: those that answered without an error.
+        failures: node id -> the error that it answered.
+        train_seconds: from sending train messages to having the replies.
+        evaluate_seconds: the same for evaluate messages.
+        trained_at: clock at which the last train replies were there.
+        sent_at: clock at which the first train messages were sent.
+    """
+
+    total: Traffic = field(default_factory=Traffic)
+    by_node: dict[int, Traffic] = field(default_factory=dict)
+    by_type: dict[str, Traffic] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(INPUT_METRICS.values(), 0))
+    local_steps: int = 0
+    selected: set[int] = field(default_factory=set)
+    replied: set[int] = field(default_factory=set)
+    failures: dict[int, str] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    sent_at: float | None = None
+    trained_at: float | None = None
+
+    def count(self, node_id: int, message_type: str, traffic: Traffic) -> None:
+        """Add one message to the sums."""
+        self.total.add(traffic)
+        self.by_node.setdefault(node_id, Traffic()).add(traffic)
+        self.by_type.setdefault(message_type, Traffic()).add(traffic)
+
+
+class MeteredGrid(GridWrapper):
+    """Pass everything on to another Grid and count it by round, node, direction and type.
+
+    Late replies to messages of :meth:`send_and_receive` are counted as the module says; those to
+    messages that were pushed are their sender's to pull. No reply is waited for, but one whose
+    upload has begun is fetched to its end, as with all of Flower's grids.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self.started = time.monotonic()
+        self._round = 0
+        self.rounds: dict[int, RoundTraffic] = {}
+        # message id -> when the message, and with it a reply, expires (seconds since 1970)
+        self._unanswered: dict[str, float] = {}
+
+    def begin_round(self, server_round: int) -> None:
+        """Count messages that name no round of their own (queries) to this one from now on."""
+        self._round = server_round
+
+    @property
+    def current_round(self) -> int:
+        """The round that messages without a round of their own are counted to."""
+        return self._round
+
+    def traffic(self, server_round: int) -> RoundTraffic:
+        """Return what has been counted for a round so far."""
+        return self.rounds.setdefault(server_round, RoundTraffic())
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Count messages on their way to the clients, then push them."""
+        messages = list(messages)
+        self._count_down(messages)
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies and count them."""
+        replies = list(self._grid.pull_messages(message_ids))
+        self._count_up(replies)
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Count messages, send them, wait for the replies and count those."""
+        messages = list(messages)
+        self._count_down(messages)
+        self._count_late()
+        start = time.monotonic()
+        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        end = time.monotonic()
+        replies = _attributed(replies, messages)
+        if messages:
+            traffic = self.traffic(self._round)
+            if is_train(messages[0]):
+                traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
+                traffic.trained_at = end
+                traffic.train_seconds += end - start
+            elif category(messages[0]) == MessageType.EVALUATE:
+                traffic.evaluate_seconds += end - start
+        self._count_up(replies)
+        self._count_late()
+        self._remember_unanswered(messages, replies)
+        return replies
+
+    def _count_late(self) -> None:
+        """Fetch replies to closed rounds that are there by now, for their bytes only."""
+        now = time.time()
+        self._unanswered = {i: end for i, end in self._unanswered.items() if end > now}
+        if not self._unanswered:
+            return
+        for reply in self._grid.pull_messages(list(self._unanswered)):
+            self._unanswered.pop(reply.metadata.reply_to_message_id, None)
+            self._count_bytes_up(reply)
+
+    def _remember_unanswered(self, messages: list[Message], replies: list[Message]) -> None:
+        answered = {reply.metadata.reply_to_message_id for reply in replies}
+        for message in messages:
+            metadata = message.metadata
+            if metadata.message_id and metadata.message_id not in answered:
+                self._unanswered[metadata.message_id] = metadata.created_at + metadata.ttl
+        for message_id in list(self._unanswered)[:-_MOST_UNANSWERED]:
+            del self._unanswered[message_id]
+
+    def _count_down(self, messages: list[Message]) -> None:
+        # FedAvg sends one content to all clients: its objects are serialised once for the count.
+        shared: dict[int, tuple[int, int]] = {}
+        for message in messages:
+            self._round = round_of(message, self._round)
+            key = id(message.content)
+            if key not in shared:
+                shared[key] = (wire_bytes(message), payload_bytes(message))
+            wire, payload = shared[key]
+            node_id = message.metadata.dst_node_id
+            traffic = self.traffic(self._round)
+            traffic.count(
+                node_id,
+                message.metadata.message_type,
+                Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
+            )
+            if is_train(message):
+                traffic.selected.add(node_id)
+
+    def _count_up(self, replies: list[Message]) -> None:
+        traffic = self.traffic(self._round)
+        for reply in replies:
+            node_id = reply.metadata.src_node_id
+            self._count_bytes_up(reply)
+            if is_train(reply):
+                if reply.has_error():
+                    traffic.failures[node_id] = last_line(reply.error.reason)
+                else:
+                    traffic.replied.add(node_id)
+                    _add_inputs(traffic, reply.content)
+
+    def _count_bytes_up(self, reply: Message) -> None:
+        if in_its_stead(reply):
+            return  # nothing came from the client
+        self.traffic(self._round).count(
+            reply.metadata.src_node_id,
+            reply.metadata.message_type,
+            Traffic(
+                wire_bytes_up=wire_bytes(reply),
+                payload_bytes_up=payload_bytes(reply),
+                messages_up=1,
+            ),
+        )
+
+
+def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
+    """Let the SuperLink's own errors name the node that they are about.
+
+    They come with the SuperLink's node id: the node is known only by the message that they answer.
+    """
+    asked = {message.metadata.message_id: message for message in messages}
+    return [
+        Message(reply.error, reply_to=asked[reply.metadata.reply_to_message_id])
+        if in_its_stead(reply) and reply.metadata.reply_to_message_id in asked
+        else reply
+        for reply in replies
+    ]
+
+
+def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
+    for record in content.metric_records.values():
+        for metric, log_field in INPUT_METRICS.items():
+            traffic.inputs[log_field] += _count(record.get(metric))
+        traffic.local_steps = max(traffic.local_steps, _count(record.get("local-steps")))
+
+
+def _count(value: object) -> int:
+    """Return what a client reports as a count; nonsense is 0, and the absurd is capped."""
+    return int(min(max(0.0, finite(value) or 0.0), _MOST))

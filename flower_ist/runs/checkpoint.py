@@ -1,0 +1,182 @@
+"""Checkpoints: all that a run needs to go on after a round, in one checked safetensors file each.
+
+``checkpoints/round-000012.safetensors`` holds the model after round 12, the strategy's state, where
+the run log ended, the state of Python's random generator, and facts that identify the run. Nothing
+is pickled: arrays are safetensors, the rest is JSON in the file's header. This module imports
+neither flwr nor torch.
+"""
+
+from __future__ import annotations
+
+from flower_ist.strategies.state import State
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from flower_ist.files import not_written, sync_folder, write_durably
+
+CHECKPOINT_FOLDER = "checkpoints"
+_FORMAT = "flower-ist-checkpoint-1"
+_ARRAY = "$array"
+
+RandomState: TypeAlias = tuple[Any, ...]
+
+_log = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run as it is between two rounds.
+
+    Attributes:
+        server_round: the last round that is over; 0: none yet.
+        weights: the model after it, name -> array, in the model's own order.
+        strategy: the strategy's state, see :mod:`flower_ist.strategies.state`.
+        log_bytes: length of the run log in bytes, the round's line included.
+        facts: JSON values that identify the run: settings and data.
+        random_state: of Python's global generator, with which Flower samples clients.
+    """
+
+    server_round: int
+    weights: Mapping[str, NDArray[Any]]
+    strategy: Mapping[str, State]
+    log_bytes: int
+    facts: Mapping[str, Any]
+    random_state: RandomState = field(default_factory=random.getstate)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: of the run; they lie in its sub-folder ``checkpoints``.
+        keep: how many to keep, the latest ones; 0: none are written and none are removed.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder / CHECKPOINT_FOLDER
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, whole or not at all, then remove those that are too old.
+
+        Raises:
+            NotWrittenError: it cannot be written; those that are there stay.
+        """
+        if not self.keep:
+            return
+        file = self.folder / f"round-{checkpoint.server_round:06d}.safetensors"
+        try:
+            if not self.folder.is_dir():
+                self.folder.mkdir()
+                sync_folder(self.folder.parent)
+        except OSError as err:
+            raise not_written(file, err) from err
+        write_durably(file, _to_bytes(checkpoint))
+        # Later rounds than this one are of a run that went on from an earlier checkpoint.
+        older = [other for other in self.files() if other.name < file.name]
+        for other in older[: max(0, len(older) - self.keep + 1)]:
+            with suppress(OSError):
+                other.unlink()
+
+    def last(self) -> Checkpoint | None:
+        """Return the latest whole checkpoint; None if there is none. Damaged ones are logged."""
+        for file in reversed(self.files()):
+            try:
+                return _read(file)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+                _log.warning("%s is damaged and passed over: %s", file, str(err).splitlines()[:1])
+        return None
+
+    def files(self) -> list[Path]:
+        """Return the files by round; what a killed process left half written is none of them."""
+        return sorted(self.folder.glob("round-*.safetensors"))
+
+
+def _to_bytes(checkpoint: Checkpoint) -> bytes:
+    arrays = {f"weights/{name}": weight for name, weight in checkpoint.weights.items()}
+    content = {
+        "round": checkpoint.server_round,
+        # The file sorts its arrays, but some strategies pair arrays by their order.
+        "weights": list(checkpoint.weights),
+        "strategy": _without_arrays(checkpoint.strategy, arrays),
+        "log_bytes": checkpoint.log_bytes,
+        "facts": checkpoint.facts,
+        "random_state": checkpoint.random_state,
+    }
+    # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    text = json.dumps(content)
+    header = {"format": _FORMAT, "content": text, "sha256": _digest(text, ordered)}
+    return save(ordered, metadata=header)
+
+
+def _read(file: Path) -> Checkpoint:
+    """Read a checkpoint back.
+
+    Raises:
+        ValueError: it is no checkpoint, or not what was written.
+    """
+    with safe_open(file, framework="numpy") as opened:
+        header = opened.metadata() or {}
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"its format is {header.get('format')!r} instead of {_FORMAT!r}")
+    if header.get("sha256") != _digest(header["content"], arrays):
+        raise ValueError("its content does not match its hash")
+    content = json.loads(header["content"])
+    version, internal, gauss = content["random_state"]
+    return Checkpoint(
+        server_round=content["round"],
+        weights={name: arrays[f"weights/{name}"] for name in content["weights"]},
+        strategy={key: _with_arrays(value, arrays) for key, value in content["strategy"].items()},
+        log_bytes=content["log_bytes"],
+        facts=content["facts"],
+        random_state=(version, tuple(internal), gauss),
+    )
+
+
+def _without_arrays(state: State, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return a state with each array moved to ``arrays`` and its name in its place."""
+    if isinstance(state, np.ndarray):
+        name = f"state/{len(arrays)}"
+        arrays[name] = state
+        return {_ARRAY: name}
+    if isinstance(state, Mapping):
+        return {key: _without_arrays(value, arrays) for key, value in state.items()}
+    if isinstance(state, Sequence) and not isinstance(state, str):
+        return [_without_arrays(value, arrays) for value in state]
+    return state
+
+
+def _with_arrays(state: Any, arrays: Mapping[str, NDArray[Any]]) -> State:
+    """Put the arrays back where :func:`_without_arrays` took them from."""
+    if isinstance(state, dict):
+        if state.keys() == {_ARRAY}:
+            return arrays[state[_ARRAY]]
+        return {key: _with_arrays(value, arrays) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_with_arrays(value, arrays) for value in state]
+    return state  # type: ignore[no-any-return]
+
+
+def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of a checkpoint's text and arrays."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,257 @@
+"""Start Flower's own programs for a run on this machine, and end them again.
+
+``flwr run`` alone starts a SuperLink that stays, keeps the folder and environment of its first run,
+and exits 0 when a run failed. Here a SuperLink lives as long as a ``with`` block, with a home, port
+and empty folder of its own, and a run's status is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flower_ist.runs.app_files import copy_app
+
+_CONNECTION = "own"
+# Far more than an idle machine needs: on a busy one the imports alone can take a minute.
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.5
+_STATUS_SECONDS = 20.0
+_ANSWER_SECONDS = 300.0
+
+
+class LaunchError(RuntimeError):
+    """A Flower program could not be started, or a run failed."""
+
+
+class LocalFlower:
+    """A SuperLink of our own, as a context manager.
+
+    Args:
+        simulation: run clients as virtual SuperNodes in this SuperLink's simulation; otherwise it
+            waits for SuperNodes to connect at :attr:`address`.
+    """
+
+    def __init__(self, *, simulation: bool = True) -> None:
+        self.simulation = simulation
+        self.address = f"127.0.0.1:{free_port()}"
+        self.home = Path(tempfile.mkdtemp(prefix="flower-ist-"))
+        self.log_file = self.home / "superlink.log"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        """Start the SuperLink and wait until it answers.
+
+        Raises:
+            LaunchError: it ended or gave no answer in time.
+        """
+        config = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
+        config += f'address = "{self.address}"\ninsecure = true\n'
+        (self.home / "config.toml").write_text(config, encoding="utf-8")
+        host, port = self.address.split(":")
+        command = ["flower-superlink", "--insecure", "--host", host, "--port", port]
+        try:
+            process = self.start(
+                [*command, *(["--simulation"] if self.simulation else [])], self.log_file
+            )
+            deadline = time.monotonic() + _START_SECONDS
+            while not _answers(self.address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise LaunchError(f"The SuperLink did not start:\n{tail(self.log_file)}")
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every program that was started here, with its children, and remove the home."""
+        for stop, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+            for process in self._processes:
+                _signal_group(process, stop)
+            for process in self._processes:
+                try:
+                    process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def start(self, command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
+        """Start one of Flower's programs in the background; it ends with this block."""
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [_program(command[0]), *command[1:]],
+                cwd=_empty_folder(self.home),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def submit(self, app: Path, run_config: Mapping[str, Any], num_supernodes: int = 0) -> int:
+        """Start a run of an app and return its id.
+
+        Args:
+            app: absolute folder of the app.
+            run_config: overrides of its run config.
+            num_supernodes: virtual clients, in simulation.
+
+        Raises:
+            LaunchError: Flower refused the run, or gave no answer.
+            OSError: the app's files cannot be read.
+        """
+        copy = copy_app(app, Path(tempfile.mkdtemp(prefix="app-", dir=self.home)))
+        command = ["flwr", "run", str(copy), _CONNECTION, "--format", "json"]
+        for key, value in run_config.items():
+            command += ["--run-config", f"{key}={json.dumps(value)}"]
+        if self.simulation:
+            options = f"num-supernodes={num_supernodes} client-resources-num-cpus=1"
+            command += ["--federation-config", options]
+        answer = self._ask(command)
+        if not answer.get("success", True) or "run-id" not in answer:
+            raise LaunchError(f"Flower refused the run: {answer}")
+        return int(answer["run-id"])
+
+    def wait(
+        self, run_id: int, timeout: float, on_poll: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait for the end of a run.
+
+        Args:
+            run_id: as :meth:`submit` gave it.
+            timeout: seconds.
+            on_poll: called twice a second; True says that the run may be over.
+
+        Raises:
+            LaunchError: the run failed, with what Flower says of it, or did not end in time.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            # Asking starts a process of flwr's, which takes seconds of a core: ask rarely.
+            facts = self.run_facts(run_id)
+            if facts["status"] == "finished:completed":
+                return
+            if facts["status"].startswith("finished"):
+                raise LaunchError(f"The run failed: {facts.get('status-details')}")
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"The run is {facts['status']} after {timeout:.0f} s:\n{tail(self.log_file)}"
+                )
+            ask_again = time.monotonic() + _STATUS_SECONDS
+            while time.monotonic() < ask_again and not on_poll():
+                time.sleep(_POLL_SECONDS)
+
+    def run_facts(self, run_id: int) -> dict[str, Any]:
+        """Return what Flower says of a run, its network traffic included."""
+        answer = self._ask(
+            ["flwr", "list", _CONNECTION, "--run-id", str(run_id), "--format", "json"]
+        )
+        runs = answer.get("runs") or [{}]
+        if "status" not in runs[0]:
+            raise LaunchError(f"Flower does not know run {run_id}: {answer}")
+        return dict(runs[0])
+
+    def _ask(self, command: list[str]) -> dict[str, Any]:
+        try:
+            done = subprocess.run(
+                [_program(command[0]), *command[1:]],
+                cwd=_empty_folder(self.home),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_ANSWER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise LaunchError(
+                f"'{' '.join(command[:2])}' gave no answer in {_ANSWER_SECONDS:.0f} s:\n"
+                f"{tail(self.log_file)}"
+            ) from None
+        # Notes may stand before the JSON object.
+        text = done.stdout[done.stdout.find("{") :]
+        try:
+            return dict(json.loads(text))
+        except ValueError:
+            raise LaunchError(
+                f"'{' '.join(command[:2])}' failed:\n{done.stdout}{done.stderr}"
+            ) from None
+
+    def _environment(self) -> dict[str, str]:
+        programs = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            "PATH": programs + os.pathsep + os.environ.get("PATH", ""),
+            "FLWR_HOME": str(self.home),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody listens at on the loopback address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tail(file: Path, lines: int = 25) -> str:
+    """Return the last lines of a log."""
+    try:
+        return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(there is no log)"
+
+
+def _program(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise LaunchError(f"{name} was not found: install flwr in this environment.")
+    return found
+
+
+def _empty_folder(home: Path) -> Path:
+    # Ray puts the SuperLink's folder first on the module path: it must hold no code.
+    folder = home / "cwd"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,167 @@
+"""The run log: one JSON object per round and line, on the disk as soon as the round is over.
+
+Every field is described in docs/measuring.md. A crash loses at most the line being written, and a
+reader skips such a torn last line. This module imports neither flwr nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flower_ist.files import not_written, sync_folder, write_through
+
+RUN_LOG = "run.jsonl"
+DROPPED_LOG = "run.dropped.jsonl"
+
+
+class RunLogError(ValueError):
+    """A run log is missing, cannot be read, or belongs to somebody else."""
+
+
+class RunLog:
+    """Append rounds to ``run.jsonl``, each flushed to the disk before the next begins.
+
+    Raises:
+        RunLogError: the folder holds a run already; nothing is ever overwritten.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RUN_LOG
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path.touch(exist_ok=False)
+            sync_folder(folder)
+        except FileExistsError:
+            state = "holds a run already" if folder.is_dir() else "is not a folder"
+            raise RunLogError(f"{folder} {state}: choose another output folder.") from None
+        except OSError as err:
+            raise RunLogError(f"The run log cannot be written: {err}.") from err
+
+    @classmethod
+    def reopen(cls, folder: Path, size: int) -> RunLog:
+        """Go on with a log that is there, after its first ``size`` bytes.
+
+        What follows them (rounds that were not over, a torn line) goes to ``run.dropped.jsonl``.
+
+        Raises:
+            RunLogError: the log's first ``size`` bytes are not whole lines.
+            NotWrittenError: the log, or what was dropped, cannot be written.
+        """
+        log = cls.__new__(cls)
+        log.path = folder / RUN_LOG
+        try:
+            content = log.path.read_bytes()
+        except OSError as err:
+            raise RunLogError(f"There is no readable run log at {log.path}: {err}.") from err
+        if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
+            raise RunLogError(
+                f"{log.path} is not the log of its checkpoint, which ends after {size} bytes: it "
+                "was changed, so the run cannot go on; choose another output folder."
+            )
+        if dropped := content[size:]:
+            # A kill between the two steps keeps a line twice: none is lost.
+            _append(folder / DROPPED_LOG, dropped.rstrip(b"\n") + b"\n")
+            sync_folder(folder)
+            try:
+                os.truncate(log.path, size)
+            except OSError as err:
+                raise not_written(log.path, err) from err
+        return log
+
+    @property
+    def size(self) -> int:
+        """Length of the log in bytes."""
+        return self.path.stat().st_size
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one round. The file is open only meanwhile: nothing is left to close.
+
+        Raises:
+            NotWrittenError: it cannot be written, for instance on a full disk; the log is as it
+                was.
+        """
+        text = json.dumps(_plain(line), allow_nan=False, default=str) + "\n"
+        _append(self.path, text.encode())
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against a second process; the lock ends with this one, however it ends.
+
+    Raises:
+        RunLogError: another process, for instance a ServerApp whose SuperLink was killed, has it.
+    """
+    import fcntl  # POSIX only, as servers are; logs are read everywhere
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunLogError(
+            f"Another process writes to {folder}: end it, or choose another output folder."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_run(path: Path) -> list[dict[str, Any]]:
+    """Read a run's rounds from its folder or from the file itself.
+
+    Raises:
+        RunLogError: there is no run log, it is empty, or a line other than the last is damaged.
+    """
+    file = path
+    try:
+        # In a folder that is closed to us even this raises, in Python 3.11.
+        file = path / RUN_LOG if path.is_dir() else path
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise RunLogError(f"There is no readable run log at {file}: {err}.") from err
+    rounds: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError:
+            content = None
+        if isinstance(content, dict) and "round" in content:
+            rounds.append(content)
+        elif number < len(lines):
+            raise RunLogError(f"Line {number} of {file} is not a round of a run log.")
+    if not rounds:
+        raise RunLogError(f"{file} holds no round yet.")
+    return rounds
+
+
+def _append(file: Path, content: bytes) -> None:
+    """Append to a file and flush it to the disk, or leave the file as it was."""
+    try:
+        with file.open("ab", buffering=0) as opened:
+            before = opened.tell()
+            try:
+                write_through(opened.fileno(), content)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(opened.fileno(), before)
+                raise
+    except OSError as err:
+        raise not_written(file, err) from err
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with what JSON has no number for (NaN, infinity) as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

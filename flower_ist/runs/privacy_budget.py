@@ -1,0 +1,119 @@
+"""The epsilon of a client's noisy replies, by Google's accountant (the extra ``privacy``).
+
+One reply is the Gaussian mechanism. Two data sets of a client give updates that are each clipped to
+an L2 norm of C, so they are at most 2 C apart, and the noise on each weight has standard deviation
+z C: a noise multiplier of z / 2. A client's replies compose; which client is asked, and for which
+slice, is known to the server, so that sampling of clients amplifies nothing against it.
+
+    flower-ist epsilon RUN --delta 1e-5
+    flower-ist epsilon --noise 20 --replies 10
+
+It is (epsilon, delta)-differential privacy of all of a client's data against whoever sees its
+replies, the server included: one data set against any other with as many examples
+(docs/privacy.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flower_ist.runs.log import RunLogError, read_run
+
+# Updates are within C of zero, and so within 2 C of each other.
+_SENSITIVITY = 2.0
+
+
+class BudgetError(ValueError):
+    """The epsilon cannot be computed."""
+
+
+def epsilon(noise: float, replies: int, delta: float) -> float:
+    """Return the epsilon of some replies of one client; infinite without noise.
+
+    It is exact: T Gaussian mechanisms, each chosen in knowledge of the answers before, are as
+    private as one with the noise divided by the root of T (Dong et al., "Gaussian Differential
+    Privacy", JRSS B 2022, https://arxiv.org/abs/1905.02383, corollary 3.3), and of one the
+    accountant computes the epsilon by Balle and Wang, ICML 2018, https://arxiv.org/abs/1805.06530.
+
+    Args:
+        noise: z, standard deviation on each weight in multiples of the clip.
+        replies: how many of them left the device, at least 0.
+        delta: above 0 and below 1, well below 1 by the number of clients.
+
+    Raises:
+        BudgetError: an argument is of no use, or the accountant is not installed.
+    """
+    if not 0 < delta < 1 or replies < 0 or not 0 <= noise < math.inf:
+        raise BudgetError(
+            f"Noise {noise}, {replies} replies and delta {delta} make no budget: noise must be at "
+            "least 0, replies a whole number, and delta between 0 and 1."
+        )
+    if not replies:
+        return 0.0
+    if not noise:
+        return math.inf
+    try:
+        from dp_accounting import get_epsilon_gaussian
+    except ImportError:
+        raise BudgetError(
+            "The epsilon needs Google's accountant: in the checkout, pip install -e '.[privacy]'."
+        ) from None
+    return float(get_epsilon_gaussian(noise / (_SENSITIVITY * math.sqrt(replies)), delta))
+
+
+def replies_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return each client's number of replies after each round of a run log.
+
+    A client that was sent anything in a round of training counts as having replied: an answer that
+    came too late was seen all the same.
+    """
+    counts: dict[str, list[int]] = {}
+    trained = [line for line in rounds if line["round"] and line.get("clients_selected")]
+    for done, line in enumerate(trained):
+        for name in line["clients"]:
+            counts.setdefault(name, [0] * done)
+        for name, history in counts.items():
+            before = history[-1] if history else 0
+            history.append(before + (name in line["clients"]))
+    return counts
+
+
+def budget(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder or its run.jsonl.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Noise in multiples of the clip; else the run's own.")
+    ] = None,
+    replies: Annotated[int, typer.Option(help="Replies of one client, without a run.")] = 1,
+    delta: Annotated[float, typer.Option(help="Chance with which the bound may fail.")] = 1e-5,
+) -> None:
+    """Print the epsilon that a run has spent, round by round, or that some replies would spend."""
+    try:
+        table = _run_table(run, noise, delta) if run else _plan_table(noise or 0.0, replies, delta)
+    except (BudgetError, RunLogError) as err:
+        raise SystemExit(str(err)) from None
+    Console().print(table)
+
+
+def _plan_table(noise: float, replies: int, delta: float) -> Table:
+    table = Table("noise", "replies", f"epsilon at delta = {delta:g}")
+    table.add_row(f"{noise:g}", str(replies), f"{epsilon(noise, replies, delta):.4g}")
+    return table
+
+
+def _run_table(run: Path, noise: float | None, delta: float) -> Table:
+    rounds = read_run(run)
+    if noise is None:
+        noise = float(rounds[-1]["settings"].get("privacy-noise", 0.0))
+    table = Table("round", "most replies of a client", f"epsilon at delta = {delta:g}")
+    most = [max(counts) for counts in zip(*replies_of(rounds).values(), strict=True)]
+    spent = {count: epsilon(noise, count, delta) for count in set(most)}
+    for server_round, count in enumerate(most, start=1):
+        table.add_row(str(server_round), str(count), f"{spent[count]:.4g}")
+    return table

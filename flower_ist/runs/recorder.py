@@ -1,0 +1,175 @@
+"""Write one line of the run log at the end of each round.
+
+``Strategy.start`` calls its ``evaluate_fn`` once before the first round and once after each: that
+is where a round is over, for any strategy, without copying Flower's loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from flower_ist.grids.clients import Roster
+from flower_ist.strategies.closed_form import ClosedFormStrategy
+from flower_ist.files import NotWrittenError
+from flower_ist.grids.metered import MeteredGrid
+from flower_ist.wire.reported import finite
+from flower_ist.runs.log import RunLog
+from flower_ist.strategies.replies import TrainingFailedError
+from flower_ist.strategies.submodel import SubmodelStrategy
+from flower_ist.wire.size import wire_bytes
+
+_T = TypeVar("_T")
+_OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
+_OURS = (SubmodelStrategy, ClosedFormStrategy)
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class RoundRecorder:
+    """An ``evaluate_fn`` that evaluates, then writes down what the round took and brought.
+
+        recorder = RoundRecorder(meter, RunLog(folder), strategy, evaluate, settings)
+        strategy.start(grid=meter, evaluate_fn=recorder, ...)
+
+    Args:
+        meter: the grid that the strategy uses.
+        log: where the lines go.
+        strategy: the strategy that runs; coverage and refusals are asked of this library's own.
+        evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and its
+            ``validation_accuracy``, ``ensemble_accuracy`` and ``ensemble_validation_accuracy`` if
+            it gives them.
+        settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
+        roster: names of the clients; those of a strategy of ours if None.
+        save: called with the round and the model when the round is over and in the log; not after
+            a round in which nobody brought anything.
+        resumed_after: the last round that is in the log already, if the run goes on with it. The
+            next line says so: ``resumed_after``.
+
+    As a context manager around ``strategy.start`` it also writes down a round that an exception cut
+    short, with accuracy and loss null and the exception as ``error``.
+
+    Raises:
+        TrainingFailedError: clients were asked to train and none answered, which Flower's own
+            strategies would pass over in silence.
+    """
+
+    def __init__(
+        self,
+        meter: MeteredGrid,
+        log: RunLog,
+        strategy: Strategy,
+        evaluate: EvaluateFn,
+        settings: Mapping[str, Any],
+        roster: Roster | None = None,
+        save: Callable[[int, ArrayRecord], None] = lambda _, __: None,
+        resumed_after: int | None = None,
+    ) -> None:
+        self.meter = meter
+        self.log = log
+        self.strategy = strategy
+        self.evaluate = evaluate
+        self.settings = dict(settings)
+        self.roster = roster or (strategy.roster if isinstance(strategy, _OURS) else Roster())
+        self.save = save
+        self._resumed_after = resumed_after
+        self._next_round = 0 if resumed_after is None else resumed_after + 1
+        self._full_model_bytes: int | None = None
+        self._round_began = meter.started
+
+    def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Evaluate the model, write the round's line, and return the metrics."""
+        if self._full_model_bytes is None:
+            self._full_model_bytes = full_model_bytes(arrays)
+        start = time.monotonic()
+        metrics = self.evaluate(server_round, arrays)
+        line = self._line(server_round, metrics or MetricRecord(), start, time.monotonic())
+        self.log.append(line)
+        self._resumed_after = None
+        self._next_round = server_round + 1
+        self.meter.begin_round(self._next_round)
+        if line["clients_selected"] and not line["clients_replied"]:
+            reasons = "; ".join(f"{name}: {why}" for name, why in line["failures"].items())
+            raise TrainingFailedError(
+                f"Round {server_round}: none of {line['clients_selected']} clients brought "
+                f"anything. {reasons}."
+            )
+        self.save(server_round, arrays)
+        self._round_began = time.monotonic()
+        return metrics
+
+    def __enter__(self) -> Self:
+        """Watch over the rounds to come."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write down the round that an exception cut short, if anything was sent in it."""
+        if kind is not None and self.meter.traffic(self._next_round).total.messages_down:
+            now = time.monotonic()
+            line = self._line(self._next_round, MetricRecord(), now, now)
+            # Where the log itself cannot be written, that error is on its way already.
+            with suppress(NotWrittenError):
+                self.log.append({**line, "error": f"{kind.__name__}: {error}"})
+
+    def _line(
+        self, server_round: int, metrics: MetricRecord, start: float, end: float
+    ) -> dict[str, Any]:
+        traffic = self.meter.traffic(server_round)
+        failures = dict(traffic.failures)
+        coverage = 1.0 if traffic.replied and server_round else 0.0
+        if isinstance(self.strategy, _OURS) and traffic.selected:
+            coverage = self.strategy.last_round.coverage
+            failures |= self.strategy.last_round.refused
+        for node_id in traffic.selected - traffic.replied - failures.keys():
+            failures[node_id] = "no reply came in time"
+        sent = start if traffic.sent_at is None else traffic.sent_at
+        trained = start if traffic.trained_at is None else traffic.trained_at
+        return {
+            "round": server_round,
+            "strategy": self.settings.get("strategy", type(self.strategy).__name__),
+            "seed": self.settings.get("seed"),
+            "accuracy": finite(metrics.get("accuracy")),
+            "loss": finite(metrics.get("loss")),
+            **{name: finite(metrics[name]) for name in _OPTIONAL if name in metrics},
+            **asdict(traffic.total),
+            "full_model_bytes": self._full_model_bytes,
+            **traffic.inputs,
+            "local_steps": traffic.local_steps,
+            "clients_selected": len(traffic.selected),
+            "clients_replied": len(traffic.selected - failures.keys()),
+            "clients_failed": len(traffic.selected & failures.keys()),
+            "failures": self._named(failures),
+            "coverage": coverage,
+            "seconds": {
+                "select": max(0.0, sent - self._round_began),
+                "train": traffic.train_seconds,
+                "merge": max(0.0, start - trained - traffic.evaluate_seconds),
+                "evaluate": end - start + traffic.evaluate_seconds,
+            },
+            "clients": self._named({n: asdict(t) for n, t in traffic.by_node.items()}),
+            "message_types": {name: asdict(t) for name, t in sorted(traffic.by_type.items())},
+            "settings": self.settings,
+            **({} if self._resumed_after is None else {"resumed_after": self._resumed_after}),
+        }
+
+    def _named(self, by_node: Mapping[int, _T]) -> dict[str, _T]:
+        """Return the same by client name, in the names' order."""
+        names = sorted((self.roster.name(node_id), node_id) for node_id in by_node)
+        return {name: by_node[node_id] for name, node_id in names}
+
+
+def full_model_bytes(arrays: ArrayRecord) -> int:
+    """Return the wire bytes of one message that carries the whole model, by serialising one."""
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
+    return wire_bytes(Message(content, dst_node_id=2, message_type=MessageType.TRAIN))

@@ -1,0 +1,218 @@
+"""Tables and plots from run logs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from flower_ist.wire.protocol import STATISTICS_QUERY
+from flower_ist.runs.log import RunLogError, read_run
+
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run in a row. Bytes are measured on serialised messages of all kinds.
+
+    Attributes:
+        name: the run's folder.
+        strategy: as set.
+        rounds: rounds of training that are in the log.
+        wire_bytes_down: all rounds, server -> clients.
+        wire_bytes_up: all rounds, clients -> server.
+        bytes_per_client_round: train messages of rounds from 1, and the statistics of who joined
+            late, both directions, per client asked to train.
+        model_saved: 1 - the same, with those before round 1, / as many messages with the whole
+            model as rounds from 1 had; None if none.
+        input_saved: 1 - kept patches / native images, in bytes; None if unknown.
+        token_share: stored tokens / native images, in bytes; None if unknown.
+        best_accuracy: on the server's shard; None if no round was evaluated.
+        best_after_bytes: wire bytes, both directions, up to the end of the best round.
+        final_accuracy: of the last round that was evaluated.
+        failed: client-rounds that brought nothing.
+    """
+
+    name: str
+    strategy: str
+    rounds: int
+    wire_bytes_down: int
+    wire_bytes_up: int
+    bytes_per_client_round: float
+    model_saved: float | None
+    input_saved: float | None
+    token_share: float | None
+    best_accuracy: float | None
+    best_after_bytes: int | None
+    final_accuracy: float | None
+    failed: int
+
+
+def summarise(run: Path) -> RunSummary:
+    """Read the log of a run's folder, or the log itself, and sum it up.
+
+    Raises:
+        RunLogError: there is no log, or it is damaged.
+    """
+    rounds = read_run(run)
+    try:
+        return _summarise(_name(run), rounds)
+    except (KeyError, TypeError) as err:
+        raise RunLogError(f"{run} is not a run log of this release: {err} is missing.") from err
+
+
+def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
+    evaluated = [
+        (line["accuracy"], total)
+        for line, total in zip(rounds, cumulative_bytes(rounds), strict=True)
+        if line["accuracy"] is not None
+    ]
+    best = max(evaluated, key=lambda pair: pair[0], default=(None, None))
+    # What is asked for before the first round costs bytes, but stands for no model.
+    training = [line for line in rounds if line["round"] > 0]
+    asked = sum(line["clients_selected"] for line in training)
+    whole = sum(2 * line["clients_selected"] * line["full_model_bytes"] for line in training)
+    image_bytes = _total(rounds, "image_bytes")
+    return RunSummary(
+        name=name,
+        strategy=rounds[0]["strategy"],
+        rounds=rounds[-1]["round"],
+        wire_bytes_down=_total(rounds, "wire_bytes_down"),
+        wire_bytes_up=_total(rounds, "wire_bytes_up"),
+        bytes_per_client_round=_train_bytes(training) / asked if asked else 0.0,
+        model_saved=1 - _train_bytes(rounds) / whole if whole else None,
+        input_saved=1 - _total(rounds, "masked_image_bytes") / image_bytes if image_bytes else None,
+        token_share=_total(rounds, "token_bytes") / image_bytes if image_bytes else None,
+        best_accuracy=best[0],
+        best_after_bytes=best[1],
+        final_accuracy=evaluated[-1][0] if evaluated else None,
+        failed=_total(rounds, "clients_failed"),
+    )
+
+
+def _train_bytes(rounds: Sequence[dict[str, Any]]) -> int:
+    """Return the bytes of training, and of what it needs: the statistics of who joined late."""
+    types = [line["message_types"] for line in rounds]
+    training = [of.get(kind, {}) for of in types for kind in ("train", STATISTICS_QUERY)]
+    return sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in training)
+
+
+def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
+    """Return wire bytes of both directions up to the end of each round."""
+    return list(accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in rounds))
+
+
+def to_table(summaries: Sequence[RunSummary]) -> Table:
+    """Return the summaries as a table for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    headings = (
+        "run",
+        "rounds",
+        "MB\ndown",
+        "MB\nup",
+        "kB each\na round",
+        "model\nsaved %",
+        "input\nsaved %",
+        "best\nacc. %",
+        "last\nacc. %",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
+    for run in summaries:
+        table.add_row(
+            run.name,
+            str(run.rounds),
+            f"{run.wire_bytes_down / _MB:.2f}",
+            f"{run.wire_bytes_up / _MB:.2f}",
+            f"{run.bytes_per_client_round / 1e3:.1f}",
+            _percent(run.model_saved, 1),
+            _percent(run.input_saved, 1),
+            _percent(run.best_accuracy, 2),
+            _percent(run.final_accuracy, 2),
+        )
+    return table
+
+
+def compare(run: RunSummary, baseline: RunSummary) -> str:
+    """Return one sentence that sets a run's best accuracy and bytes against a baseline's."""
+    ours = run.wire_bytes_down + run.wire_bytes_up
+    theirs = baseline.wire_bytes_down + baseline.wire_bytes_up
+    points = 100 * ((run.best_accuracy or 0.0) - (baseline.best_accuracy or 0.0))
+    return (
+        f"{run.name} is {points:+.2f} points from {baseline.name}'s best accuracy with "
+        f"{100 * ours / max(1, theirs):.1f} % of its bytes."
+    )
+
+
+def to_json(summaries: Sequence[RunSummary]) -> str:
+    """Return the summaries as a JSON list."""
+    return json.dumps([asdict(run) for run in summaries], indent=2)
+
+
+def to_csv(summaries: Sequence[RunSummary]) -> str:
+    """Return the summaries as CSV with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(RunSummary)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(run) for run in summaries)
+    return text.getvalue()
+
+
+def plot(folders: Sequence[Path], file: Path) -> None:
+    """Draw accuracy against cumulative wire bytes, one line per run, into a PNG or SVG.
+
+    Raises:
+        ValueError: matplotlib is not installed, or does not know the file's ending.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError(
+            "Plots need matplotlib: in the checkout, pip install -e '.[plot]'."
+        ) from None
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for folder in folders:
+        rounds = read_run(folder)
+        # Round 0 has sent no weights yet, and a logarithmic axis has no place for it.
+        points = [
+            (total / _MB, 100 * line["accuracy"])
+            for total, line in zip(cumulative_bytes(rounds), rounds, strict=True)
+            if line["round"] > 0 and line["accuracy"] is not None
+        ]
+        megabytes, accuracy = zip(*points, strict=True) if points else ((), ())
+        label = f"{_name(folder)}: best {max(accuracy, default=0):.1f} %"
+        axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
+    axes.set_ylabel("accuracy on the server's shard (%)")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(loc="lower right")
+    try:
+        figure.savefig(file, dpi=150)
+    except (ValueError, OSError) as err:
+        raise ValueError(f"The plot cannot be written to {file}: {err}.") from err
+
+
+def _percent(share: float | None, digits: int) -> str:
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return "-" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f}"
+
+
+def _name(run: Path) -> str:
+    """Return the name of a run's folder, also for the file in it."""
+    return (run if run.is_dir() else run.parent).absolute().name
+
+
+def _total(rounds: Sequence[dict[str, Any]], field: str) -> int:
+    return sum(line[field] for line in rounds)

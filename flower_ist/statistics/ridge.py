@@ -1,0 +1,91 @@
+"""Ridge regression for many penalties from one eigendecomposition, and which of them to take.
+
+The equation is that of :func:`flower_ist.statistics.sums.ridge_system`: A (D+1, D+1), B (D+1, C) for
+tokens of D numbers and C classes. Pure numpy, float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Share of N. On 200 random tokens of 1,024 numbers with spread 10 the rounding of int16 moves the
+# residual by 5e-4 of N at penalty 1, and on others what it leaves above 0 by chance would win.
+_LEAST_RESIDUAL = 1e-3
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The ridge equation ``(A + penalty I) W = B`` for any penalty, with A decomposed once.
+
+    Attributes:
+        eigenvalues: (D+1,) e of A = Q diag(e) Q^T, at least 0.
+        q: (D+1, D+1) Q.
+        rotated: (D+1, C) Q^T B.
+    """
+
+    eigenvalues: Floats
+    q: Floats
+    rotated: Floats
+
+    @classmethod
+    def of(cls, a: Floats, b: Floats) -> RidgePath:
+        """Return the path of a symmetric A (D+1, D+1) and B (D+1, C)."""
+        eigenvalues, q = np.linalg.eigh(a)
+        # Rounding may leave an eigenvalue just below 0.
+        return cls(np.maximum(eigenvalues, 0.0), q, q.T @ b)
+
+    def solve(self, penalty: float) -> Floats:
+        """Return W (D+1, C), its last row the bias: ``Q diag(1 / (e + penalty)) Q^T B``.
+
+        Raises:
+            ValueError: the penalty is not above 0.
+        """
+        if not 0 < penalty < np.inf:
+            raise ValueError(f"A ridge penalty must be above 0, but is {penalty}.")
+        solution: Floats = self.q @ (self.rotated / (self.eigenvalues + penalty)[:, None])
+        return solution
+
+    def cross_validation_error(self, penalty: float, num_examples: float) -> float:
+        """Return what a penalty's head errs on examples left out, estimated from the sums alone.
+
+        Generalised cross-validation (Golub, Heath & Wahba, Technometrics 1979,
+        https://doi.org/10.1080/00401706.1979.10489751):
+
+            |Y - X W|^2 / N / (1 - df / N)^2,    df = sum e / (e + penalty)
+
+        No example has to be set apart for it, and none is sent. The residual |Y - X W|^2 is N less
+        what W explains: a small difference of large numbers, which the rounding of the sums may
+        even leave below 0. Where it is at most a thousandth of N, or df is no less than N, the sums
+        say nothing of the error.
+
+        Args:
+            penalty: above 0.
+            num_examples: N, where B is of one-hot labels.
+
+        Returns:
+            The estimate; infinity where the sums say nothing.
+        """
+        shrunk = 1 / (self.eigenvalues + penalty)
+        squares = (self.rotated**2).sum(axis=1)
+        explained = (squares * (2 - self.eigenvalues * shrunk) * shrunk).sum()
+        residual = num_examples - explained
+        left = 1 - (self.eigenvalues * shrunk).sum() / num_examples
+        if residual <= _LEAST_RESIDUAL * num_examples or left <= 0:
+            return np.inf
+        return float(residual / num_examples / left**2)
+
+    def best_penalty(self, penalties: Sequence[float], num_examples: float) -> int:
+        """Return the index of the penalty with the least error by generalised cross-validation.
+
+        Of equal errors the largest penalty is taken. So it is where no error can be told, as with
+        fewer tokens than dimensions: the larger the penalty, the less a head learns from the
+        rounding of the sums.
+        """
+        errors = [self.cross_validation_error(penalty, num_examples) for penalty in penalties]
+        return min(range(len(errors)), key=lambda k: (errors[k], -penalties[k]))

@@ -1,0 +1,1 @@
+"""Flower strategies: sub-models and closed forms, and how replies are judged."""

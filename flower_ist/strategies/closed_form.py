@@ -1,0 +1,266 @@
+"""Closed-form heads as a Flower strategy: one round, one small answer a client, no model sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from flower_ist.grids.clients import Roster, await_nodes
+from flower_ist.statistics.class_means import class_means_head, fedcof_head
+from flower_ist.statistics.ridge import RidgePath
+from flower_ist.statistics.sums import (
+    Head,
+    Statistics,
+    linear_head,
+    ridge_head,
+    ridge_system,
+    statistics_layout,
+)
+from flower_ist.strategies.judge import BadReply, Expected, judge_reply
+from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.strategies.state import State
+from flower_ist.wire.protocol import (
+    CLASS_SUMS,
+    CLASS_SUMS_AND_GRAM,
+    MAX_EXAMPLES,
+    STATISTICS_DTYPE_KEY,
+    STATISTICS_KEY,
+    WIRE_DTYPES,
+)
+from flower_ist.wire.reported import finite, mean_metrics
+
+METHODS = ("ridge", "fedncm", "fedcof")
+
+_log = logging.getLogger("flwr")
+
+
+class ClosedFormStrategy(FedAvg):
+    """Ridge regression (Fed3R), class means (FedNCM) or FedCOF on frozen features.
+
+    In round 1 every connected client is asked for its statistics; the head that follows from them
+    is the model. Later rounds send nothing and keep it. Start it with :func:`empty_head`:
+
+        strategy = ClosedFormStrategy(method="ridge", penalties=[1, 10, 100], score=on_validation)
+        strategy.start(grid, initial_arrays=empty_head(768, 10), num_rounds=1, ...)
+
+    Args:
+        method: ``ridge``, ``fedncm`` or ``fedcof``; the formulas are in
+            :mod:`flower_ist.statistics.sums` and :mod:`flower_ist.statistics.class_means`.
+        penalties: the ridge penalties to try.
+        score: gives a head's score on the server's validation data, higher is better; the best
+            penalty is taken, the first of equals. None: the one with the least error by generalised
+            cross-validation, which needs the sums alone, or the largest penalty where they are too
+            few to tell.
+        shrinkage: of FedCOF's class covariances.
+        wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
+            data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
+            quarter and off by about a thousandth (:mod:`flower_ist.statistics.codec`), for the others
+            the same as ``float32``: they send no Gram matrix.
+        max_token: statistics that need tokens of larger magnitude are refused.
+        max_examples: statistics that count more examples are refused, and so are those that count
+            more than their client said at first.
+        node_timeout: seconds to wait for ``min_available_nodes``.
+        roster: clients met already, if the ServerApp has asked them.
+        min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.
+        min_available_nodes: clients to wait for.
+
+    The ClientApp must answer a train message whose config has the key ``statistics``; the one of
+    this project does.
+
+    Raises:
+        ValueError: the settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str = "ridge",
+        penalties: Sequence[float] = (1.0,),
+        score: Callable[[Head], float] | None = None,
+        shrinkage: float = 1.0,
+        wire_dtype: str = "float64",
+        max_token: float = 1e4,
+        max_examples: float = MAX_EXAMPLES,
+        node_timeout: float = 60.0,
+        roster: Roster | None = None,
+        min_train_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+    ) -> None:
+        super().__init__(
+            fraction_evaluate=0.0,
+            min_train_nodes=min_train_nodes,
+            min_available_nodes=min_available_nodes,
+            weighted_by_key=weighted_by_key,
+            arrayrecord_key=arrayrecord_key,
+            configrecord_key=configrecord_key,
+            train_metrics_aggr_fn=mean_metrics,
+        )
+        if method not in METHODS:
+            raise ValueError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
+        if wire_dtype not in WIRE_DTYPES:
+            raise ValueError(
+                f"There is no wire_dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
+            )
+        if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
+            raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
+        self.method = method
+        self.penalties = penalties
+        self.score = score
+        self.shrinkage = shrinkage
+        self.wire_dtype = wire_dtype
+        self.max_token = max_token
+        self.max_examples = max_examples
+        self.node_timeout = node_timeout
+        self.roster = roster or Roster()
+        self.last_round = RoundReport()
+        self.penalty: float | None = None
+        self._kind = CLASS_SUMS_AND_GRAM if method == "ridge" else CLASS_SUMS
+        self._sent: dict[int, tuple[int, int]] = {}
+        self._done = False
+
+    def summary(self) -> None:
+        """Log the settings of this strategy."""
+        _log.info("\t├──> Closed form: %s", self.method)
+        if self.method == "ridge":
+            _log.info("\t│\t├── Penalties: %s", list(self.penalties))
+        if self.method == "fedcof":
+            _log.info("\t│\t├── Shrinkage: %g", self.shrinkage)
+        _log.info("\t│\t└── On the wire: %s in %s", self._kind, self.wire_dtype)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every client for its statistics, once; the head itself is not sent."""
+        if self._done:
+            self._sent = {}
+            return []
+        shape = self._head_shape(arrays)
+        needed = max(self.min_available_nodes, self.min_train_nodes)
+        clients = self.roster.meet(grid, await_nodes(grid, needed, self.node_timeout))
+        self._sent = {client.node_id: shape for client in clients}
+        content = self.question(ConfigRecord({**config, "server-round": server_round}))
+        return [Message(content, client.node_id, MessageType.TRAIN) for client in clients]
+
+    def question(self, config: ConfigRecord) -> RecordDict:
+        """Return the content of a message that asks for statistics; what else is in its config."""
+        asked = {STATISTICS_KEY: self._kind, STATISTICS_DTYPE_KEY: self.wire_dtype}
+        return RecordDict({self.configrecord_key: ConfigRecord({**config, **asked})})
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge each answer on its own and compute the head from the good ones."""
+        if not self._sent:
+            return None, None
+        good = self._good(server_round, replies)
+        head = self.solve([statistics for _, statistics in good])
+        self.last_round.coverage = 1.0
+        self._done = True
+        record = ArrayRecord({name: Array(tensor) for name, tensor in head.items()})
+        contents = [reply.content for reply, _ in good]
+        return record, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
+        """Return the sum of the good answers, for who wants more of them than a head.
+
+        Raises:
+            TrainingFailedError: too few answers are good.
+        """
+        good = self._good(server_round, replies)
+        return Statistics.total([statistics for _, statistics in good])
+
+    def _good(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> list[tuple[Message, Statistics]]:
+        good, report = collect_replies(replies, self._sent, self.judge)
+        log_refusals(report, self.roster)
+        self.last_round = report
+        require_enough(
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+        )
+        return good
+
+    def state(self) -> Mapping[str, State]:
+        """Return whether the head is made, and with which penalty."""
+        return {"done": self._done, "penalty": self.penalty}
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take over what :meth:`state` returned."""
+        self._done = bool(state["done"])
+        self.penalty = cast(float | None, state["penalty"])
+
+    def solve(self, clients: Sequence[Statistics]) -> Head:
+        """Return the head that follows from the clients' statistics."""
+        if self.method == "fedcof":
+            return fedcof_head(clients, self.shrinkage)
+        total = Statistics.total(clients)
+        if self.method == "fedncm":
+            return class_means_head(total)
+        path = RidgePath.of(*ridge_system(total))
+        if self.score is not None:
+            scores = [self.score(ridge_head(path.solve(p))) for p in self.penalties]
+            best = int(np.argmax(scores))
+        else:
+            best = path.best_penalty(self.penalties, float(total.counts.sum()))
+        self.penalty = self.penalties[best]
+        _log.info("aggregate_train: ridge penalty %g", self.penalty)
+        return ridge_head(path.solve(self.penalty))
+
+    def judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
+        """Return the statistics that a client answered with.
+
+        Args:
+            reply: of a client.
+            shape: (C, D).
+
+        Raises:
+            BadReply: they cannot be used; the text says why.
+        """
+        told = finite(self.roster.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
+        expected = Expected(
+            layout=statistics_layout(*shape, self._kind, self.wire_dtype),
+            arrayrecord_key=self.arrayrecord_key,
+            weighted_by_key=self.weighted_by_key,
+            max_examples=self.max_examples if told is None else min(told, self.max_examples),
+        )
+        tensors, examples = judge_reply(reply, expected)
+        try:
+            statistics = Statistics.from_tensors(tensors)
+        except ValueError as err:
+            raise BadReply(str(err)) from err
+        if reason := statistics.why_implausible(examples, self.max_token):
+            raise BadReply(reason)
+        return statistics
+
+    def _head_shape(self, arrays: ArrayRecord) -> tuple[int, int]:
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        weight = shapes.get("fc1.weight", ())
+        if len(weight) != 2 or shapes != {"fc1.weight": weight, "fc1.bias": weight[:1]}:
+            raise ValueError(
+                f"A closed-form strategy starts from one linear layer, empty_head(D, C), but the "
+                f"model has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}."
+            )
+        return weight[0], weight[1]
+
+
+def empty_head(dim: int, num_classes: int) -> ArrayRecord:
+    """Return a head of zeros: one linear layer from D inputs to C classes."""
+    head = linear_head(np.zeros((num_classes, dim)), np.zeros(num_classes))
+    return ArrayRecord({name: Array(tensor) for name, tensor in head.items()})

@@ -1,0 +1,135 @@
+"""Judge one client's reply on its own: take it, or refuse it with a reason.
+
+A reply comes from a machine that nobody controls. Nothing in it may stop the server, make it
+allocate memory, or bring a value into the model that is not a finite number of sensible size. What
+no check of a single reply can see is a lie that looks plausible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from flower_ist.wire.layout import Layout, WireError, decode, unpack
+from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
+from flower_ist.wire.reported import client_text, last_line, metric_record
+
+# Whole numbers in a model are counters, such as BatchNorm's batches, or indices that stay: one that
+# moves further in a round is a lie, or a fault.
+_FARTHEST = 10**6
+
+
+class BadReply(ValueError):  # noqa: N818 - a reply that is refused is an expected event
+    """A reply was refused; the text is the reason, short and printable whatever the client sent."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(client_text(reason))
+
+
+class ClientFailed(BadReply):
+    """The client brought nothing that could be judged: it says that it failed."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a good reply holds.
+
+    Attributes:
+        layout: name -> dtype and shape of each tensor.
+        arrayrecord_key: the ArrayRecord's name; if there is only one, any name will do.
+        weighted_by_key: the metric that holds the number of examples.
+        max_weight: largest magnitude of a weight on the model's own scale.
+        factors: name -> what a slice's tensor was multiplied by (:func:`flower_ist.submodels.slicing.scale`);
+            1 for a tensor that is not named.
+        sent: tensors of whole numbers as they were sent.
+        max_examples: largest number of examples, e.g. what the client said it has.
+    """
+
+    layout: Layout
+    arrayrecord_key: str = "arrays"
+    weighted_by_key: str = "num-examples"
+    max_weight: float = math.inf
+    factors: Mapping[str, float] = field(default_factory=dict)
+    sent: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    max_examples: float = MAX_EXAMPLES
+
+
+def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[Any]], float]:
+    """Return a good reply's tensors (read-only views) and its number of examples.
+
+    Raises:
+        ClientFailed: the reply is an error of the client's or of the SuperLink's.
+        BadReply: the reply lacks something, or something in it is not as it must, or it was refused
+            on its way here (:data:`REFUSED_CODE`).
+    """
+    if reply.has_error():
+        reason = last_line(reply.error.reason)
+        if reply.error.code == REFUSED_CODE:
+            raise BadReply(_uncapitalised(reason))
+        raise ClientFailed(f"the client failed: {reason}")
+    if not reply.has_content():
+        raise BadReply("the reply is empty")
+    records = reply.content.array_records
+    record = records.get(expected.arrayrecord_key)
+    if record is None:
+        if len(records) != 1:
+            raise BadReply(
+                f"the reply has {len(records)} ArrayRecords and none is called "
+                f"{expected.arrayrecord_key!r}"
+            )
+        record = next(iter(records.values()))
+    weight = _examples(reply.content, expected)
+    tensors = _tensors(record, expected.layout)
+    for name, tensor in tensors.items():
+        if not tensor.size:
+            continue
+        if name in expected.sent:
+            # In float64 nothing wraps around.
+            moved = np.subtract(tensor, expected.sent[name], dtype=np.float64)
+            if (farthest := float(np.abs(moved).max())) > _FARTHEST:
+                raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
+        if tensor.dtype.kind != "f":
+            continue
+        largest = float(np.abs(tensor).max())  # NaN if there is one
+        if not math.isfinite(largest):
+            raise BadReply(f"{name!r} holds values that are not finite numbers")
+        largest /= expected.factors.get(name, 1.0)
+        if largest > expected.max_weight:
+            raise BadReply(
+                f"{name!r} holds a weight of {largest:.3g}, above max_weight = "
+                f"{expected.max_weight:g}"
+            )
+    return tensors, weight
+
+
+def _tensors(record: ArrayRecord, layout: Layout) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, Array] = dict(record.items())
+    try:
+        if set(arrays) == {PACKED_KEY}:
+            return unpack(arrays[PACKED_KEY], layout)
+        if arrays.keys() != layout.keys():
+            raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
+        return {name: decode(arrays[name], *expected) for name, expected in layout.items()}
+    except WireError as err:
+        raise BadReply(_uncapitalised(str(err).rstrip("."))) from err
+
+
+def _uncapitalised(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _examples(content: RecordDict, expected: Expected) -> float:
+    key = expected.weighted_by_key
+    record = metric_record(content, key)
+    value = None if record is None else record[key]
+    if not isinstance(value, int | float):
+        raise BadReply(f"its metrics lack the number {key!r}")
+    if not (math.isfinite(value) and 1 <= value <= expected.max_examples):
+        raise BadReply(f"{key!r} is {value}, not between 1 and {expected.max_examples:g}")
+    return float(value)

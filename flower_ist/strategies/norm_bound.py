@@ -1,0 +1,106 @@
+"""Refuse updates that are far larger than the round's others.
+
+A reply may pass every check of :mod:`flower_ist.strategies.judge` and still be a thousand times as large as an
+honest one. The size of an update is its root mean square over the slice's weights, on the model's
+own scale, so that slices of different sizes compare.
+
+A larger update is refused whole, not clipped to the bound: clipped, a poisoned slice would still
+enter the model each round, as large as it may be and in the direction that its sender chose, and a
+weight with one owner has nobody to outvote it. A refused slice rests for a round, as one does whose
+client is silent. The bound does not see a poisoned update of ordinary size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+from flwr.app import Message
+
+from flower_ist.strategies.replies import RoundReport
+from flower_ist.submodels.axes import Axes
+from flower_ist.submodels.slicing import Returned, Tensors, entries, factor_of, keep_bits
+
+# Of two updates neither is the outlier.
+_FEWEST_TO_COMPARE = 3
+
+
+def check_norm_bound(norm_bound: float) -> float:
+    """Return the bound, if it can be used.
+
+    Raises:
+        ValueError: it is neither 0 (no bound) nor a number from 1.
+    """
+    if norm_bound != 0 and not 1 <= norm_bound < math.inf:
+        raise ValueError(
+            f"norm_bound is {norm_bound}, but must be at least 1, or 0 for no bound: below 1 it "
+            "would refuse ordinary updates."
+        )
+    return norm_bound
+
+
+def update_rms(tensors: Tensors, axes: Axes, reply: Returned, *, scaled: bool = True) -> float:
+    """Return how far a client moved its weights: the root mean square of the changes.
+
+    Args:
+        tensors: the whole model, as it was when the slice was taken.
+        axes: which axis belongs to which width.
+        reply: the trained slice.
+        scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
+    """
+    squares, count = 0.0, 0
+    for name, tensor in reply.tensors.items():
+        if tensor.dtype.kind != "f":
+            continue  # a counter's steps would drown all weights
+        old = tensors[name][entries(axes, name, reply.indices)]
+        factor = factor_of(axes, name, reply.indices, scaled)
+        change = np.subtract(keep_bits(old, tensor, factor), old, dtype=np.float64)
+        squares += float(np.square(change).sum())
+        count += change.size
+    return math.sqrt(squares / max(count, 1))
+
+
+def within_norm_bound(
+    good: Sequence[tuple[Message, Returned]],
+    report: RoundReport,
+    tensors: Tensors,
+    axes: Axes,
+    norm_bound: float,
+    *,
+    scaled: bool = True,
+) -> list[tuple[Message, Returned]]:
+    """Return the replies whose update is at most ``norm_bound`` times the round's median.
+
+    With fewer than three replies, or where half of them changed nothing, there is nothing to
+    compare with, and all are returned.
+
+    Args:
+        good: replies that were judged good, each with its slice.
+        report: refusals and every update's size are noted in it.
+        tensors: the whole model, as it was sent.
+        axes: which axis belongs to which width.
+        norm_bound: that :func:`check_norm_bound` has passed; 0 for no bound.
+        scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
+    """
+    if not norm_bound:
+        return list(good)
+    sizes = [update_rms(tensors, axes, slice_, scaled=scaled) for _, slice_ in good]
+    nodes = [reply.metadata.src_node_id for reply, _ in good]
+    report.update_rms = dict(zip(nodes, sizes, strict=True))
+    usual = median(sizes) if len(sizes) >= _FEWEST_TO_COMPARE else 0.0
+    if usual == 0.0:
+        return list(good)
+    kept = []
+    for entry, node_id, size in zip(good, nodes, sizes, strict=True):
+        if size <= norm_bound * usual:
+            kept.append(entry)
+            continue
+        report.refuse(
+            node_id,
+            f"its update has an RMS of {size:.3g} a weight, more than norm_bound = "
+            f"{norm_bound:g} times the round's median of {usual:.3g}",
+            faulty=True,
+        )
+    return kept

@@ -1,0 +1,106 @@
+"""A round's replies: judge each on its own, note who was refused, stop if too few are good."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flwr.app import Message
+
+from flower_ist.grids.clients import Roster
+from flower_ist.strategies.judge import BadReply, ClientFailed
+from flower_ist.wire.protocol import PACKED_STYPE
+
+_log = logging.getLogger("flwr")
+_Sent = TypeVar("_Sent")
+_Good = TypeVar("_Good")
+
+
+class TrainingFailedError(RuntimeError):
+    """Training cannot go on: too few good replies, or a model that has overflowed."""
+
+
+@dataclass
+class RoundReport:
+    """What happened in one round of training.
+
+    Attributes:
+        coverage: share of the model's weights that some client trained, 0 to 1.
+        refused: node id -> why nothing of its reply was used.
+        faulty: the refused nodes whose reply itself was at fault, not an error or silence.
+        update_rms: node id -> root mean square of its changes, if updates are compared.
+        quarantined: names of the clients that were not asked because of earlier faults.
+    """
+
+    coverage: float = 0.0
+    refused: dict[int, str] = field(default_factory=dict)
+    faulty: set[int] = field(default_factory=set)
+    update_rms: dict[int, float] = field(default_factory=dict)
+    quarantined: list[str] = field(default_factory=list)
+
+    def refuse(self, node_id: int, reason: str, *, faulty: bool = False) -> None:
+        """Note that nothing of a node's reply is used."""
+        self.refused[node_id] = reason
+        if faulty:
+            self.faulty.add(node_id)
+
+
+def collect_replies(
+    replies: Iterable[Message],
+    sent: Mapping[int, _Sent],
+    judge: Callable[[Message, _Sent], _Good],
+) -> tuple[list[tuple[Message, _Good]], RoundReport]:
+    """Judge each reply on its own.
+
+    Args:
+        replies: whatever came back.
+        sent: node id -> what an answer is due for.
+        judge: returns what a reply is worth, or raises :class:`BadReply`.
+
+    Returns:
+        The good replies, each with its worth, and a report that names the others.
+    """
+    report = RoundReport()
+    good: list[tuple[Message, _Good]] = []
+    unanswered = dict(sent)
+    for reply in replies:
+        node_id = reply.metadata.src_node_id
+        if node_id not in unanswered:
+            report.refuse(node_id, "no answer is due from it: it answered twice or was not asked")
+            continue
+        try:
+            good.append((reply, judge(reply, unanswered.pop(node_id))))
+        except BadReply as refusal:
+            report.refuse(node_id, str(refusal), faulty=not isinstance(refusal, ClientFailed))
+    for node_id in unanswered:
+        report.refuse(node_id, "no reply came in time")
+    return good, report
+
+
+def log_refusals(report: RoundReport, roster: Roster) -> None:
+    """Log who is left out of a round and why."""
+    for node_id, reason in report.refused.items():
+        name = roster.name(node_id)
+        _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
+
+
+def require_enough(
+    server_round: int, good: int, asked: int, needed: int, report: RoundReport, roster: Roster
+) -> None:
+    """Stop the run if fewer than ``needed`` replies, or none at all, are good.
+
+    Raises:
+        TrainingFailedError: with the clients' names and the reasons.
+    """
+    if good >= max(needed, 1):
+        return
+    reasons = "; ".join(f"{roster.name(n)}: {why}" for n, why in report.refused.items())
+    hint = ""
+    if any(PACKED_STYPE in reason for reason in report.refused.values()):
+        hint = " Give the ClientApp mods=[packed_mod], or use a strategy with packed=False."
+    raise TrainingFailedError(
+        f"Round {server_round}: {good} of {asked} replies were good, min_train_nodes is {needed}. "
+        f"{reasons}.{hint}"
+    )

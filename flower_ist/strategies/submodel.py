@@ -1,0 +1,383 @@
+"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its family.
+
+Yuan et al., "Distributed Learning of Fully Connected Neural Networks using Independent Subnet
+Training", VLDB 2022, https://arxiv.org/abs/1910.02120; on masked ViT tokens: Kariotakis et al.,
+CPAL 2024, https://openreview.net/forum?id=D9ggc3l0wi.
+
+Each round a client gets the small dense net of some hidden neurons, trains it as any other model,
+and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels.schemes`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+
+from flower_ist.grids.clients import Client, Roster, await_nodes
+from flower_ist.strategies.judge import Expected, judge_reply
+from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
+from flower_ist.strategies.quarantine import Quarantine
+from flower_ist.strategies.replies import (
+    RoundReport,
+    TrainingFailedError,
+    collect_replies,
+    log_refusals,
+    require_enough,
+)
+from flower_ist.strategies.sampling import TurnSampler
+from flower_ist.strategies.slice_message import slice_message
+from flower_ist.strategies.state import State
+from flower_ist.submodels.axes import Axes
+from flower_ist.submodels.check import check_model
+from flower_ist.submodels.merging import merge
+from flower_ist.submodels.partition import Indices, permutation, slice_sizes, slice_turns
+from flower_ist.submodels.robust import cut_of
+from flower_ist.submodels.schemes import Member, check_sizes, disjoint_shares, family_member
+from flower_ist.submodels.slicing import Returned, entries, factor_of
+from flower_ist.wire.layout import decode
+from flower_ist.wire.protocol import MAX_EXAMPLES
+from flower_ist.wire.reported import finite, mean_metrics
+
+_log = logging.getLogger("flwr")
+
+
+class SubmodelStrategy(FedAvg):
+    """Train sub-models of one member of the family.
+
+    It takes FedAvg's arguments and these:
+
+    Args:
+        axes: which axis of which tensor belongs to which hidden width.
+        member: a name in :data:`flower_ist.submodels.schemes.FAMILY`, or a member of your own.
+        num_slices: K, how many slices the neurons are divided into (disjoint members only). If
+            None: as many as there are shares, or else as clients are sampled (at most the smallest
+            width). With more clients than slices several clients train the same slice and are
+            averaged; with fewer, some slices rest for a round. Where slices stay the same for good
+            (``ist-fixed``) all of them are trained equally often then: of K rounds with n clients
+            each is in n.
+        shares: K relative sizes of the slices; equal if None. Which client gets which slice is
+            drawn in each round.
+        capacities: the share of each width's neurons that a client can hold, above 0 and at most
+            1, for the clients in the order in which they are met (by name); they repeat if there
+            are more clients. A must for members whose slots overlap. With a disjoint member each
+            client keeps its share of the neurons, and what the clients of a round cannot hold
+            together rests; capacities that sum to more than 1 are relative sizes.
+        seed: of partitions, of who trains which slice, and of client sampling.
+        packed: send one flat array per message. The ClientApp needs ``mods=[packed_mod]``; with
+            False any ClientApp will do and each tensor travels as an array of its own.
+        node_timeout: seconds to wait for ``min_available_nodes``.
+        roster: clients met already, if the ServerApp has asked them.
+        max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
+            and so is a model with one.
+        max_examples: a reply that counts more examples is refused, and so is one that counts more
+            than its client said at first.
+        norm_bound: a reply whose update is more than so many times the round's median is refused
+            (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
+        quarantine_after: faulty replies in a row after which a client is asked no more
+            (:mod:`flower_ist.strategies.quarantine`); 0: never.
+        quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
+        merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
+            or ``trimmed-mean`` (:mod:`flower_ist.submodels.robust`).
+        trimmed_share: of the values, cut off at each end by ``trimmed-mean``.
+        fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
+            the whole model, which costs more than all slices together. Evaluate on the server.
+
+    A reply that is an error, or whose arrays, values or number of examples are not as they must, is
+    refused with a logged reason and its slice keeps its weights. The run stops with
+    :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
+
+    Raises:
+        PartitionError: the member does not exist, or cannot use these sizes.
+        ValueError: the merge rule or a bound is of no use.
+    """
+
+    def __init__(
+        self,
+        axes: Axes,
+        *,
+        member: str | Member = "ist",
+        num_slices: int | None = None,
+        shares: Sequence[float] | None = None,
+        capacities: Sequence[float] | None = None,
+        seed: int = 0,
+        packed: bool = True,
+        node_timeout: float = 60.0,
+        roster: Roster | None = None,
+        max_weight: float = 1e4,
+        max_examples: float = MAX_EXAMPLES,
+        norm_bound: float = 0.0,
+        quarantine_after: int = 3,
+        quarantine_rounds: int = 0,
+        merge_rule: str = "mean",
+        trimmed_share: float = 0.25,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 0.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
+        evaluate_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
+    ) -> None:
+        super().__init__(
+            fraction_train=fraction_train,
+            fraction_evaluate=fraction_evaluate,
+            min_train_nodes=min_train_nodes,
+            min_evaluate_nodes=min_evaluate_nodes,
+            min_available_nodes=min_available_nodes,
+            weighted_by_key=weighted_by_key,
+            arrayrecord_key=arrayrecord_key,
+            configrecord_key=configrecord_key,
+            train_metrics_aggr_fn=train_metrics_aggr_fn or mean_metrics,
+            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
+        )
+        if shares is not None and num_slices is None:
+            num_slices = len(shares)
+        self.axes = axes
+        self.member = family_member(member) if isinstance(member, str) else member
+        check_sizes(self.member, axes.widths, num_slices, shares, capacities)
+        self.num_slices = num_slices
+        self.shares = shares
+        self.capacities = capacities
+        self.seed = seed
+        self.packed = packed
+        self.node_timeout = node_timeout
+        self.roster = roster or Roster()
+        self.max_weight = max_weight
+        self.max_examples = max_examples
+        self.norm_bound = check_norm_bound(norm_bound)
+        self.quarantine = Quarantine(quarantine_after, quarantine_rounds)
+        self.merge_rule = merge_rule
+        self.last_round = RoundReport()
+        self._weights: dict[str, NDArray[Any]] = {}
+        self._weights_record: ArrayRecord | None = None
+        self._sent: dict[int, Indices] = {}
+        self._seats: dict[str, int] = {}
+        self._turns = TurnSampler(seed)
+        self._cut = cut_of(merge_rule, trimmed_share)
+
+    def summary(self) -> None:
+        """Log the settings of this strategy, then those it shares with FedAvg."""
+        whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
+        _log.info("\t├──> %s:", self.member.title)
+        _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
+        if self.capacities is not None:
+            _log.info("\t│\t├── Capacities of the clients: %s", list(self.capacities))
+        else:
+            slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
+            _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
+        if self.num_slices is not None:
+            sizes = {
+                name: slice_sizes(width, self.num_slices, self.shares)
+                for name, width in self.axes.widths.items()
+            }
+            parts = [
+                100 * self.axes.share({name: s[k] for name, s in sizes.items()})
+                for k in range(self.num_slices)
+            ]
+            _log.info(
+                "\t│\t├── A slice: %.2f to %.2f %% of %d weights", min(parts), max(parts), whole
+            )
+        _log.info("\t│\t├── On the wire: %s", "one packed array" if self.packed else "one a tensor")
+        _log.info(
+            "\t│\t├── Norm bound: %s | quarantine after %s faults | merge by %s",
+            self.norm_bound or "none",
+            self.quarantine.after or "no number of",
+            self.merge_rule,
+        )
+        _log.info("\t│\t└── Seed: %d", self.seed)
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Cut the model into slices and address one to each sampled client."""
+        if self.fraction_train == 0.0:
+            return []
+        self._load(arrays)
+        clients = self._sample(server_round, grid)
+        self._sent = self._assign(server_round, clients)
+        # Each message is built from its slice alone: there is no copy of the model per client.
+        return [
+            slice_message(
+                self._weights,
+                self.axes,
+                self._sent[client.node_id],
+                client.node_id,
+                ConfigRecord({**config, "server-round": server_round}),
+                scaled=self.member.scaled,
+                packed=self.packed,
+                arrayrecord_key=self.arrayrecord_key,
+                configrecord_key=self.configrecord_key,
+            )
+            for client in clients
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Judge each reply on its own and merge the good ones into the model."""
+        if not self._sent:
+            return None, None
+        good, report = collect_replies(replies, self._sent, self._judge)
+        good = within_norm_bound(
+            good, report, self._weights, self.axes, self.norm_bound, scaled=self.member.scaled
+        )
+        self._close_round(server_round, [reply for reply, _ in good], report)
+        require_enough(
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+        )
+        report.coverage = merge(
+            self._weights,
+            self.axes,
+            [slice_ for _, slice_ in good],
+            scaled=self.member.scaled,
+            cut=self._cut,
+        )
+        _log.info(
+            "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
+            len(good),
+            len(self._sent),
+            100 * report.coverage,
+        )
+        merged = ArrayRecord({name: Array(tensor) for name, tensor in self._weights.items()})
+        self._weights_record = merged
+        contents = [reply.content for reply, _ in good]
+        return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def state(self) -> Mapping[str, State]:
+        """Return what is to be kept from round to round: seats, quarantine and turns.
+
+        Everything else follows from settings, model and round.
+        """
+        seats: list[str] = sorted(self._seats, key=self._seats.__getitem__)
+        return {
+            "seats": seats,
+            "quarantine": self.quarantine.state(),
+            "turns": self._turns.state(),
+        }
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take over what :meth:`state` returned."""
+        self._seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
+        self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
+        self._turns.load_state(cast(dict[str, Any], state["turns"]))
+
+    def _close_round(self, server_round: int, good: list[Message], report: RoundReport) -> None:
+        """Log who is left out, and count who was at fault."""
+        name = self.roster.name
+        report.quarantined = [
+            client for client in self._seats if self.quarantine.holds(client, server_round)
+        ]
+        log_refusals(report, self.roster)
+        self.quarantine.note(
+            server_round,
+            good=[name(reply.metadata.src_node_id) for reply in good],
+            faulty=[name(node_id) for node_id in report.faulty],
+        )
+        self.last_round = report
+
+    def _load(self, arrays: ArrayRecord) -> None:
+        """Keep the whole model as writable arrays; it is decoded again only if others made it."""
+        if arrays is self._weights_record:
+            return
+        if arrays.keys() != self.axes.shapes.keys():
+            raise ValueError(
+                f"The model's arrays are {sorted(arrays)}, but axes are declared for "
+                f"{sorted(self.axes.shapes)}."
+            )
+        for name, shape in self.axes.shapes.items():
+            if tuple(arrays[name].shape) != tuple(shape):
+                raise ValueError(
+                    f"{name!r} of the model is {list(arrays[name].shape)}, but its axes are "
+                    f"declared for {list(shape)}."
+                )
+        self._weights = {
+            name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
+            for name, shape in self.axes.shapes.items()
+        }
+        check_model(self._weights, self.axes, self.max_weight, scaled=self.member.scaled)
+        self._weights_record = arrays
+
+    def _sample(self, server_round: int, grid: Grid) -> list[Client]:
+        node_ids = await_nodes(
+            grid, max(self.min_available_nodes, self.min_train_nodes), self.node_timeout
+        )
+        clients = self.roster.meet(grid, node_ids)
+        for client in clients:
+            self._seats.setdefault(client.name, len(self._seats))
+        clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
+        if len(clients) < self.min_train_nodes:
+            raise TrainingFailedError(
+                f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
+                f"quarantine, but min_train_nodes is {self.min_train_nodes}."
+            )
+        count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
+        chosen = self._turns.sample(server_round, [client.name for client in clients], count)
+        return [client for client in clients if client.name in chosen]
+
+    def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Indices]:
+        """Return the neurons of each client's slice, by node id."""
+        if self.capacities is None:
+            num_slices = self.num_slices or min(len(clients), *self.axes.widths.values())
+            shares = list(self.shares or [1.0] * num_slices)
+            # Whoever trained a slice in one round trains another in the next.
+            order = permutation(self.seed, server_round, "clients", len(clients))
+        else:
+            seats = [self._seats[client.name] % len(self.capacities) for client in clients]
+            shares = [self.capacities[seat] for seat in seats]
+            num_slices, order = len(clients), np.arange(len(clients))
+            if self.member.disjoint:
+                shares = disjoint_shares(shares)
+        slots = self.member.draw(self.seed, server_round, self.axes.widths, shares)
+        if self.member.ensemble and len(clients) < num_slices:
+            turns = slice_turns(self.seed, server_round, num_slices, len(clients))
+            slots = [slots[k] for k in turns]
+        _log.info("configure_train: %d clients on %d slices", len(clients), num_slices)
+        return {
+            clients[position].node_id: slots[turn % len(slots)]
+            for turn, position in enumerate(order)
+        }
+
+    def _judge(self, reply: Message, indices: Indices) -> Returned:
+        node_id = reply.metadata.src_node_id
+        shapes = self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
+        told = finite(self.roster.facts(node_id).get(self.weighted_by_key))
+        expected = Expected(
+            layout={name: (self._weights[name].dtype, shape) for name, shape in shapes.items()},
+            arrayrecord_key=self.arrayrecord_key,
+            weighted_by_key=self.weighted_by_key,
+            max_weight=self.max_weight,
+            factors={n: factor_of(self.axes, n, indices, self.member.scaled) for n in shapes},
+            sent={
+                name: self._weights[name][entries(self.axes, name, indices)]
+                for name in shapes
+                if self._weights[name].dtype.kind in "iu"
+            },
+            max_examples=self.max_examples if told is None else min(told, self.max_examples),
+        )
+        tensors, examples = judge_reply(reply, expected)
+        return Returned(indices, tensors, examples if self.member.weighted else 1.0)
+
+
+class ISTStrategy(SubmodelStrategy):
+    """Independent Subnetwork Training: :class:`SubmodelStrategy` as it is without ``member``.
+
+    Each round the hidden neurons are divided at random into disjoint slices.
+    """

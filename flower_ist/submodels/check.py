@@ -1,0 +1,74 @@
+"""Look at a model before it is cut: what cannot be trained in slices is refused with a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flower_ist.submodels.axes import Axes
+from flower_ist.submodels.slicing import Tensors
+from flower_ist.tokens.shard import array_sha256
+
+# Real and whole numbers, and truth values.
+_KINDS = "fiub"
+
+
+class ModelError(ValueError):
+    """A model's tensors cannot be trained in slices."""
+
+
+def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool) -> None:
+    """Refuse a model whose clients' replies would be refused, or mean something else.
+
+    Args:
+        tensors: the whole model, with the shapes of ``axes``.
+        axes: which axis belongs to which width.
+        max_weight: largest magnitude of a weight that a reply may have.
+        scaled: as it will be in :func:`flower_ist.submodels.slicing.take`.
+
+    Raises:
+        ModelError: a tensor holds something else than numbers, a value that is not finite or above
+            ``max_weight``; or two tensors are one and the same in the client's module, but would be
+            scaled differently.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in _KINDS:
+            raise ModelError(f"{name!r} is {tensor.dtype}: only real numbers can be merged.")
+        if tensor.dtype.kind != "f" or not tensor.size:
+            continue
+        largest = float(np.abs(tensor).max())  # NaN if there is one
+        if not largest <= max_weight:
+            raise ModelError(
+                f"{name!r} of the model holds {largest:.3g}, but replies with values above "
+                f"max_weight = {max_weight:g} are refused: raise max_weight, or keep a constant "
+                "out of the model's state with register_buffer(..., persistent=False)."
+            )
+    if scaled:
+        _check_tied(tensors, axes)
+
+
+def _check_tied(tensors: Tensors, axes: Axes) -> None:
+    """Refuse equal tensors of which one would travel times H / n and the other not.
+
+    A module that ties two weights has one parameter with two names: the client loads both into it,
+    trains the one that came last, and sends it back twice.
+    """
+    seen: dict[str, str] = {}  # by content: no tensor is copied
+    for name, tensor in tensors.items():
+        if not any(axes.labels[name]) or _is_constant(tensor):
+            continue
+        first = seen.setdefault(array_sha256(tensor), name)
+        if tensors[first].shape != tensor.shape or tensors[first].dtype != tensor.dtype:
+            continue
+        if (axes.labels[first], axes.summed[first]) != (axes.labels[name], axes.summed[name]):
+            raise ModelError(
+                f"{first!r} and {name!r} hold the same values, as tied weights do, but would be "
+                "scaled differently in a slice: untie them, or declare the same axes and the same "
+                "summed axes for both."
+            )
+
+
+def _is_constant(tensor: NDArray[Any]) -> bool:
+    return bool(tensor.size < 2 or (tensor == tensor.flat[0]).all())

@@ -1,0 +1,266 @@
+"""Write token shards: a folder of ``.npy`` files in bounded memory, or one JSON text file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flower_ist.files import sync_folder, write_through
+from flower_ist.tokens.meta import ShardError, ShardMeta
+from flower_ist.tokens.shard import META_FILE, TokenShard, array_sha256
+
+
+def quantise_rows(
+    tokens: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round tokens (N, D) to int8 (N, D) with one float32 scale a row (N,).
+
+    The scale is ``max|row| / 127``, so an entry's error is at most half its row's scale. A row of
+    zeros, or of numbers too small for a float32 scale, becomes zeros with scale 0.
+    """
+    values = np.asarray(tokens, dtype=np.float32)
+    scales = np.abs(values).max(axis=1) / np.float32(127)
+    # A subnormal scale has too few bits to divide by: such a row is zero for every purpose.
+    scales[scales < np.finfo(np.float32).tiny] = 0
+    divisors = np.where(scales > 0, scales, np.float32(np.inf))
+    return np.rint(values / divisors[:, None]).astype(np.int8), scales
+
+
+def stored_rows(
+    tokens: NDArray[np.floating[Any]], token_dtype: str, where: str = "a batch"
+) -> dict[str, NDArray[Any]]:
+    """Return what a shard keeps of tokens (n, D) of any float dtype: ``tokens``, maybe ``scales``.
+
+    A row's stored form depends on that row alone, so that rows may be rounded now and put into a
+    shard later.
+
+    Raises:
+        ShardError: a token is not finite, or too large for float16; ``where`` names the rows.
+    """
+    if not np.isfinite(tokens).all():
+        raise ShardError(f"A token in {where} is not a finite number.")
+    if token_dtype == "int8":
+        quantised, scales = quantise_rows(tokens)
+        return {"tokens": quantised, "scales": scales}
+    with np.errstate(over="ignore"):
+        stored = tokens.astype(token_dtype)
+    if not np.isfinite(stored).all():
+        raise ShardError("A token is too large for float16: store this shard as float32.")
+    return {"tokens": stored}
+
+
+class ShardWriter:
+    """Write a shard of known size chunk by chunk, in bounded memory.
+
+    The folder appears under its name only when :meth:`close` has written everything; an exception
+    in the ``with`` block removes what was written.
+
+    Args:
+        folder: The shard's name to be.
+        meta: What the shard will hold.
+        scratch: An existing folder on the same disk for the unfinished shard; the shard's parent
+            where None is given.
+
+    Raises:
+        ShardError: the folder exists, cannot be written or does not fit on the disk, or the data
+            do not fit the meta data.
+    """
+
+    def __init__(self, folder: Path, meta: ShardMeta, scratch: Path | None = None) -> None:
+        self.folder = folder.absolute()
+        if self.folder.exists():
+            raise ShardError(f"{self.folder} exists already: choose another folder or remove it.")
+        _check_meta(meta)
+        self.meta = meta
+        self._filled = 0
+        # Processes on several machines may share the folder, so a process id names no process.
+        unfinished = f".{self.folder.name}.{uuid.uuid4().hex}.tmp"
+        self._temporary = (scratch or self.folder.parent) / unfinished
+        self._files: dict[str, IO[bytes]] = {}
+        self._hashes = {name: hashlib.sha256() for name in meta.layout()}
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.mkdir(parents=True)
+            self._create_files()
+        except OSError as err:
+            self._discard()
+            raise self._cannot_be_written(err) from err
+        except BaseException:
+            self._discard()
+            raise
+
+    def _create_files(self) -> None:
+        layout = self.meta.layout()
+        needed = sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
+        free = shutil.disk_usage(self._temporary).free
+        # Better known now than after most of it is written.
+        if needed > free:
+            raise ShardError(
+                f"{self.folder} needs {needed} bytes, but its disk has {free} bytes free."
+            )
+        for name, (dtype, shape) in layout.items():
+            # A plain file, not a memory map: on a disk that fills up in the middle, writing to a
+            # memory map ends the process without a Python error.
+            self._files[name] = (self._temporary / f"{name}.npy").open("wb")
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[name], header)
+
+    def append(
+        self,
+        tokens: NDArray[np.floating[Any]],
+        labels: NDArray[np.integer[Any]],
+        image_ids: NDArray[np.integer[Any]],
+    ) -> None:
+        """Add rows: tokens (n, D) of any float dtype, labels (n,), image ids (n,)."""
+        self._check_shapes(tokens, labels, image_ids)
+        if len(labels):
+            rows = stored_rows(tokens, self.meta.token_dtype, self._where(len(labels)))
+            self.append_stored(rows, labels, image_ids)
+
+    def append_stored(
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        labels: NDArray[np.integer[Any]],
+        image_ids: NDArray[np.integer[Any]],
+    ) -> None:
+        """Add rows that :func:`stored_rows` made: ``tokens`` (n, D) and, for int8, ``scales``."""
+        arrays: dict[str, NDArray[Any]] = {**rows, "labels": labels, "image_ids": image_ids}
+        self._check_shapes(arrays["tokens"], labels, image_ids)
+        if not len(labels):
+            return
+        where = self._where(len(labels))
+        if labels.min() < 0 or labels.max() >= self.meta.num_classes:
+            raise ShardError(f"A label in {where} is outside 0 to {self.meta.num_classes - 1}.")
+        if image_ids.min() < 0:
+            raise ShardError(f"An image id in {where} is negative: masks need ids from 0 up.")
+        try:
+            for name, (dtype, _) in self.meta.layout().items():
+                array = np.ascontiguousarray(arrays[name], dtype=dtype)
+                self._files[name].write(array.tobytes())
+                self._hashes[name].update(array.astype(dtype.newbyteorder("<")).tobytes())
+        except OSError as err:
+            raise self._cannot_be_written(err) from err
+        self._filled += len(labels)
+
+    def _where(self, count: int) -> str:
+        return f"rows {self._filled} to {self._filled + count - 1}"
+
+    def _check_shapes(
+        self, tokens: NDArray[Any], labels: NDArray[Any], image_ids: NDArray[Any]
+    ) -> None:
+        stop = self._filled + len(labels)
+        if stop > self.meta.num_examples or tokens.shape != (len(labels), self.meta.dim):
+            raise ShardError(
+                f"Tokens of shape {tokens.shape} do not fit after row {self._filled} of a shard of "
+                f"{self.meta.num_examples} x {self.meta.dim}."
+            )
+        if labels.shape != image_ids.shape or labels.ndim != 1:
+            raise ShardError(
+                f"Labels of shape {labels.shape} and image ids of shape {image_ids.shape} must "
+                "both have one entry a row."
+            )
+
+    def close(self) -> None:
+        """Write the meta data with each array's hash, then give the folder its name.
+
+        All is on the disk before the name is, also after a power cut: whoever finds the shard may
+        remove what it was made of.
+        """
+        if self._filled != self.meta.num_examples:
+            raise ShardError(
+                f"{self._filled} of {self.meta.num_examples} examples were written to "
+                f"{self.folder}: a shard must be complete."
+            )
+        hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
+        text = json.dumps(replace(self.meta, sha256=hashes).to_json(), indent=2) + "\n"
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            with (self._temporary / META_FILE).open("wb", buffering=0) as meta:
+                write_through(meta.fileno(), text.encode())
+            sync_folder(self._temporary)
+            os.rename(self._temporary, self.folder)
+            sync_folder(self.folder.parent)
+        except OSError as err:
+            raise self._cannot_be_written(err) from err
+
+    def _cannot_be_written(self, err: OSError) -> ShardError:
+        return ShardError(f"{self.folder} cannot be written: {err}.")
+
+    def _discard(self) -> None:
+        for file in self._files.values():
+            # Closing writes what is buffered, which fails again where the disk is full.
+            with contextlib.suppress(OSError):
+                file.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Start writing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close on success; remove everything on any exception."""
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._discard()
+
+
+def write_text(shard: TokenShard, path: Path) -> None:
+    """Write a shard as one JSON text file (base64 arrays), for bundles that carry only text.
+
+    The same shard gives the same bytes. A file of that name is replaced.
+
+    Raises:
+        ShardError: the shard is a view of other rows than its meta data count, or the file cannot
+            be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}
+    _check_meta(shard.meta)
+    if {name: (a.dtype, a.shape) for name, a in arrays.items()} != shard.meta.layout():
+        raise ShardError(
+            f"The shard holds {len(shard)} rows of other arrays than its meta data say: write a "
+            "whole shard, not a view."
+        )
+    meta = replace(shard.meta, sha256={name: array_sha256(a) for name, a in arrays.items()})
+    content = meta.to_json()
+    content["data"] = {
+        name: base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
+        for name, array in arrays.items()
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as err:
+        temporary.unlink(missing_ok=True)
+        raise ShardError(f"{path} cannot be written: {err}.") from err
+
+
+def _check_meta(meta: ShardMeta) -> None:
+    try:
+        meta.check()
+    except (TypeError, ValueError) as err:
+        raise ShardError(f"The shard cannot be written: {err}.") from err

@@ -1,1 +1,0 @@
-"""Send a run log's numbers to an experiment tracker; each of these needs an extra of its own."""

@@ -1,0 +1,1 @@
+"""Everything that crosses the network: the protocol, layouts, codecs, the client mod, measured size."""

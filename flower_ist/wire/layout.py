@@ -1,0 +1,241 @@
+"""One flat packed array per message, the layout that says what is in it, and wire dtypes.
+
+Flower sends an array as an object of its own (about 450 bytes and two requests each), so a slice
+travels as ONE flat array: its tensors' bytes one after the other. Where each tensor begins follows
+from a short layout in the message's ConfigRecord. No neuron index is ever sent: a client sees a
+small dense net.
+
+With a :class:`Codec` beside the layout the tensors are quantised (:mod:`flower_ist.wire.quantize`), and
+the client answers with the change of its tensors instead of the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from flwr.app import Array
+from numpy.typing import NDArray
+
+from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
+from flower_ist.wire.quantize import QuantiseError, check_wire_dtype, encoded_bytes
+from flower_ist.wire.quantize import decode as dequantise
+from flower_ist.wire.quantize import encode as quantise
+
+_MOST_AXES = 32  # of numpy 1
+_MOST_ENTRIES = 2**56
+
+# name of each tensor -> its dtype and shape, in the order in which the tensors are packed
+Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
+
+class WireError(ValueError):
+    """An array on the wire does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How one message's tensors are quantised, and how its answer's must be.
+
+    Attributes:
+        down: wire dtype of the tensors in the message.
+        up: wire dtype of the answer's tensors, which are changes: trained - received.
+        seed: of the stochastic rounding of the answer, 0 to 2^32 - 1.
+    """
+
+    down: str
+    up: str
+    seed: int
+
+    def to_text(self) -> str:
+        """Write it as ``int8 int4 12345``."""
+        return f"{self.down} {self.up} {self.seed}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Codec:
+        """Read what :meth:`to_text` wrote.
+
+        Raises:
+            WireError: the text is not a codec.
+        """
+        try:
+            down, up, seed = text.split()
+            check_wire_dtype(down)
+            check_wire_dtype(up)
+            return cls(down, up, int(seed) % 2**32)
+        except ValueError as err:
+            raise WireError(f"The message's packed codec {text[:40]!r} cannot be read.") from err
+
+
+def layout_of(tensors: Mapping[str, NDArray[Any]]) -> Layout:
+    """Return the layout of some tensors in their own order."""
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def layout_to_text(layout: Layout) -> str:
+    """Write a layout as compact JSON, e.g. ``[["fc1.bias","<f4",[256]]]``."""
+    entries = [
+        [name, dtype.newbyteorder("<").str, list(shape)] for name, (dtype, shape) in layout.items()
+    ]
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def layout_from_text(text: str) -> Layout:
+    """Read what :func:`layout_to_text` wrote.
+
+    Raises:
+        WireError: the text is not a layout of plain numbers.
+    """
+    try:
+        layout = {
+            str(name): (np.dtype(dtype), tuple(int(length) for length in shape))
+            for name, dtype, shape in json.loads(text)
+        }
+    except (ValueError, TypeError, OverflowError, SyntaxError, RecursionError) as err:
+        raise WireError(f"The message's packed layout cannot be read: {err}.") from err
+    for name, (dtype, shape) in layout.items():
+        if dtype.kind not in "fiub" or not _can_be(shape):
+            raise WireError(f"The packed layout gives {name!r} as {dtype}{list(shape)}.")
+    return layout
+
+
+def layout_bytes(layout: Layout, wire_dtype: str = "float32") -> int:
+    """Return the payload of a layout in bytes."""
+    return sum(encoded_bytes(dtype, shape, wire_dtype) for dtype, shape in layout.values())
+
+
+def check_layout(tensors: Mapping[str, NDArray[Any]], layout: Layout) -> None:
+    """Refuse tensors that are not exactly those of a layout.
+
+    Raises:
+        WireError: a tensor is missing, left over, or of another dtype or shape than the layout's.
+    """
+    if tensors.keys() != layout.keys():
+        raise WireError(
+            f"The arrays are {sorted(tensors)}, but the slice that was sent has {sorted(layout)}."
+        )
+    for name, (dtype, shape) in layout.items():
+        tensor = tensors[name]
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise WireError(
+                f"{name!r} came back as {tensor.dtype}{list(tensor.shape)}, but was sent as "
+                f"{dtype}{list(shape)}."
+            )
+
+
+def pack(
+    tensors: Mapping[str, NDArray[Any]],
+    layout: Layout,
+    wire_dtype: str = "float32",
+    noise: np.random.Philox | None = None,
+) -> Array:
+    """Pack tensors into one flat Flower Array: their little-endian bytes in the layout's order.
+
+    Args:
+        tensors: exactly those of the layout.
+        layout: their order, dtypes and shapes.
+        wire_dtype: ``float32`` packs every tensor as it is.
+        noise: random bits for stochastic rounding; None rounds to the nearest.
+
+    Raises:
+        WireError: the tensors are not the layout's, or cannot be quantised.
+    """
+    check_layout(tensors, layout)
+    parts = []
+    for name in layout:
+        try:
+            parts.append(quantise(tensors[name], wire_dtype, noise))
+        except QuantiseError as err:
+            raise WireError(
+                f"{name!r} {err}, so it cannot be sent as {wire_dtype}: use a smaller learning "
+                "rate, or the wire dtype float32."
+            ) from err
+    data = b"".join(parts)
+    return Array(_flat_dtype(layout, wire_dtype), (len(data),), PACKED_STYPE, data)
+
+
+def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[str, NDArray[Any]]:
+    """Return the tensors of a packed array; in ``float32`` as read-only views of its bytes.
+
+    What is allocated depends on the layout alone, not on what the array claims. Values may be
+    infinite or not a number.
+
+    Raises:
+        WireError: another kind of array, another dtype, or not exactly the layout's bytes.
+    """
+    if array.stype != PACKED_STYPE:
+        raise WireError(f"The array is of kind {array.stype!r} instead of {PACKED_STYPE!r}.")
+    flat_dtype = _flat_dtype(layout, wire_dtype)
+    if array.dtype != flat_dtype:
+        raise WireError(f"The array's dtype is {array.dtype} instead of {flat_dtype}.")
+    expected = layout_bytes(layout, wire_dtype)
+    if len(array.data) != expected:
+        raise WireError(f"The array has {len(array.data)} bytes instead of {expected}.")
+    tensors: dict[str, NDArray[Any]] = {}
+    data, offset = memoryview(array.data), 0
+    for name, (dtype, shape) in layout.items():
+        end = offset + encoded_bytes(dtype, shape, wire_dtype)
+        tensors[name] = dequantise(data[offset:end], dtype, shape, wire_dtype)
+        offset = end
+    return tensors
+
+
+def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an ordinary Flower Array's values as a read-only view, after checking every claim.
+
+    ``Array.numpy()`` allocates whatever an array's inner header asks for; this reads the header
+    first and allocates nothing.
+
+    Raises:
+        WireError: the array, or the .npy data in it, is not of this dtype and shape.
+    """
+    expected = f"{dtype}{list(shape)}"
+    if array.stype != NUMPY_STYPE:
+        raise WireError(f"The array is of kind {array.stype!r} instead of {NUMPY_STYPE!r}.")
+    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):
+        raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
+    stream = BytesIO(array.data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise WireError(f"The array's data are .npy version {version} instead of (1, 0).")
+        inner = np.lib.format.read_array_header_1_0(stream)
+    except WireError:
+        raise
+    except Exception as err:  # numpy's header parser lets errors of many kinds through
+        raise WireError("The array's data are not in .npy form.") from err
+    inner_shape, fortran_order, inner_dtype = inner
+    if (inner_dtype, inner_shape) != (dtype, shape):
+        raise WireError(f"The array's data hold {inner_dtype}{list(inner_shape)}, not {expected}.")
+    count = math.prod(shape)
+    if len(array.data) - stream.tell() != count * dtype.itemsize:
+        raise WireError(f"The array's data are cut off or too long for {expected}.")
+    flat = np.frombuffer(array.data, dtype, count=count, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _can_be(shape: tuple[int, ...]) -> bool:
+    """Return whether numpy can make an array of this shape, were there memory enough."""
+    entries = math.prod(max(length, 1) for length in shape)  # an axis of 0 hides no other
+    return min(shape, default=0) >= 0 and len(shape) <= _MOST_AXES and entries < _MOST_ENTRIES
+
+
+def _flat_dtype(layout: Layout, wire_dtype: str) -> str:
+    if wire_dtype != "float32":
+        return wire_dtype
+    dtypes = {str(dtype) for dtype, _ in layout.values()}
+    return dtypes.pop() if len(dtypes) == 1 else "mixed"
+
+
+_DIGEST_LENGTH = 16
+
+
+def digest_of(array: Array) -> str:
+    """Return the name of an array: the beginning of its bytes' SHA-256, in hex."""
+    return hashlib.sha256(array.data).hexdigest()[:_DIGEST_LENGTH]

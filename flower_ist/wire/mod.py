@@ -1,0 +1,97 @@
+"""What a message takes on the wire, and the client mod that unpacks and packs its tensors.
+
+The format of packed arrays is in :mod:`flower_ist.wire.layout`. :func:`packed_mod` undoes it on the
+client, so that a training function works on an ordinary ArrayRecord.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from numpy.typing import NDArray
+
+from flower_ist.wire.layout import (
+    Codec,
+    Layout,
+    check_layout,
+    layout_from_text,
+    pack,
+    unpack,
+)
+from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY
+from flower_ist.wire.quantize import noise_of
+
+
+def packed_mod(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Unpack a packed message before the ClientApp sees it, and pack the reply's arrays.
+
+    Use it as ``ClientApp(mods=[packed_mod])``. Messages that are not packed pass untouched, so the
+    same ClientApp also serves FedAvg and any other strategy. A message with a codec is read back to
+    its own dtypes, and the reply then brings the change of each floating-point tensor instead of
+    the tensor, rounded stochastically to the codec's dtype.
+
+    Raises:
+        WireError: the message or the reply's arrays are not of the layout, or the reply's cannot
+            be quantised. Flower makes an error reply of it.
+    """
+    if not message.has_content():
+        return call_next(message, context)
+    layout, codec = _take_format(message.content)
+    if layout is None:
+        return call_next(message, context)
+
+    received = {
+        name: unpack(record[PACKED_KEY], layout, codec.down if codec else "float32")
+        for name, record in message.content.array_records.items()
+        if PACKED_KEY in record
+    }
+    if not received:
+        return call_next(message, context)
+    for name, tensors in received.items():
+        message.content[name] = ArrayRecord({n: Array(t) for n, t in tensors.items()})
+    reply = call_next(message, context)
+    if reply.has_content():
+        for name, record in reply.content.array_records.items():
+            # Other records that a ClientApp adds go as they are.
+            if name in received or len(reply.content.array_records) == 1:
+                trained = {n: array.numpy() for n, array in record.items()}
+                start = received[name] if name in received else next(iter(received.values()))
+                reply.content[name] = ArrayRecord(
+                    {PACKED_KEY: _pack(trained, start, layout, codec)}
+                )
+    return reply
+
+
+def _take_format(content: RecordDict) -> tuple[Layout | None, Codec | None]:
+    """Take the layout and the codec out of a message, which the ClientApp need not see."""
+    for config in content.config_records.values():
+        layout, codec = config.pop(LAYOUT_KEY, None), config.pop(CODEC_KEY, None)
+        if isinstance(layout, str):
+            return (
+                layout_from_text(layout),
+                Codec.from_text(codec) if isinstance(codec, str) else None,
+            )
+    return None, None
+
+
+def _pack(
+    trained: Mapping[str, NDArray[Any]],
+    received: Mapping[str, NDArray[Any]],
+    layout: Layout,
+    codec: Codec | None,
+) -> Array:
+    """Pack trained tensors as they are, or their changes if there is a codec."""
+    if codec is None:
+        return pack(trained, layout)
+    check_layout(trained, layout)
+    with np.errstate(over="ignore", invalid="ignore"):
+        changes = {
+            name: tensor - received[name] if tensor.dtype.kind == "f" else tensor
+            for name, tensor in trained.items()
+        }
+    return pack(changes, layout, codec.up, noise_of(codec.seed))

@@ -1,0 +1,520 @@
+"""Images to shards in one call: whole, resumed, shared between processes, with views, skewed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import PrepError
+from data_prep.encoders.open import open_encoder
+from data_prep.images.classes import read_classes
+from data_prep.masks.draw import kept_patches
+from data_prep.patches.write import MaskSettings, write_masked_splits
+from data_prep.shards import job
+from data_prep.shards.encode import Encoding
+from data_prep.shards.prep import PrepSettings, prep
+from data_prep.shards.work_folder import WorkFolder
+from data_prep.sources.open import read_source, read_train_and_test
+from flower_ist.tokens.meta import ShardError
+from flower_ist.tokens.shard import open_shard
+from tests.fakes import ROOT
+from tests.fakes.tiny_encoder import tiny_encoder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """200 grey images of 8 x 8 in 5 classes; 160 of them train, 4 clients of 40, 10 a chunk."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "set.npz", x=images, y=np.arange(200) % 5)
+    return PrepSettings(
+        source=str(tmp_path / "set.npz"),
+        out=tmp_path / "out",
+        encoder=str(tiny_encoder(tmp_path)),
+        chunk_images=10,
+        batch_size=4,
+        workers=0,
+    )
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch, request):
+    """Drawing a picture takes longer than all else here; one test looks at a real one."""
+    if "real_picture" not in request.fixturenames:
+        monkeypatch.setattr("data_prep.shards.prep.plot_split", lambda report, file: file.touch())
+
+
+@pytest.fixture
+def real_picture():
+    """Asked for by a test that wants ``split.png`` to be one."""
+
+
+def contents(out):
+    """All files of a folder but pictures, whose bytes may name matplotlib's release."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".png")
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def shards(out, count=4):
+    return [open_shard(out / f"client-{k}", verify=True) for k in range(count)]
+
+
+@pytest.fixture
+def whole(settings, tmp_path):
+    """What an uninterrupted run writes."""
+    prep(replace(settings, out=tmp_path / "whole"))
+    return contents(tmp_path / "whole")
+
+
+def test_shards_hold_the_encoders_tokens_of_the_split_images(settings, real_picture):
+    folders = prep(settings)
+    assert [f.name for f in folders] == [*(f"client-{k}" for k in range(4)), "test"]
+    names = {path.name for path in settings.out.iterdir()}
+    assert names == {f.name for f in folders} | {"classes.json", "split.json", "split.png"}
+    assert read_classes(settings.out / "classes.json") == tuple("01234")
+    assert (settings.out / "split.png").read_bytes().startswith(b"\x89PNG")
+    train, test = read_train_and_test(settings.source, None, 0.2, 0)
+    ids = np.concatenate([shard.image_ids for shard in shards(settings.out)])
+    assert sorted(ids) == sorted(train.image_ids)
+    encoder = open_encoder(settings.encoder)
+    held = open_shard(folders[-1], verify=True)
+    assert (len(held), held.meta.split, held.meta.client) == (40, "test", "test")
+    kept = kept_patches("random", (4, 4), 0.5, seed=0, image_ids=test.image_ids)
+    tokens = encoder.encode(test.network_input(slice(None), 16), kept)
+    np.testing.assert_allclose(held.tokens, tokens, atol=2e-3)
+    np.testing.assert_array_equal(held.labels, test.labels)
+
+
+def command(settings):
+    """The command line of ``settings``."""
+    options = {
+        "--out": settings.out,
+        "--encoder": settings.encoder,
+        "--chunk-images": settings.chunk_images,
+        "--batch-size": settings.batch_size,
+        "--workers": settings.workers,
+    }
+    pairs = [str(text) for pair in options.items() for text in pair]
+    return [sys.executable, "-m", "data_prep", "prep", settings.source, *pairs]
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(settings, whole):
+    """A process of its own, one image a batch, ended by SIGKILL once three chunks are there."""
+    with subprocess.Popen(
+        command(settings), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        while len(list(settings.out.glob(".prep/chunk-*.npz"))) < 3:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    finished = {int(path.stem[6:]) for path in settings.out.glob(".prep/chunk-*.npz")}
+    assert 3 <= len(finished) < 20
+    assert [path.name for path in settings.out.iterdir()] == [".prep"]
+    encoded = resume_and_count(settings)
+    assert encoded == [number for number in range(20) if number not in finished]
+    assert contents(settings.out) == whole
+
+
+def resume_and_count(settings):
+    """Run prep and return the numbers of the chunks that it encoded."""
+    encoded = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = WorkFolder.write
+        patch.setattr(
+            WorkFolder, "write", lambda self, n, rows: (encoded.append(n), real(self, n, rows))
+        )
+        prep(settings)
+    return encoded
+
+
+@pytest.mark.parametrize("moment", [0, 7, 19])
+def test_an_error_at_any_chunk_is_gone_on_from(settings, whole, monkeypatch, moment):
+    real = WorkFolder.write
+
+    def stop(self, chunk, rows):
+        if chunk == moment:
+            raise KeyboardInterrupt
+        real(self, chunk, rows)
+
+    monkeypatch.setattr(WorkFolder, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prep(settings)
+    monkeypatch.undo()
+    assert resume_and_count(settings) == list(range(moment, 20))
+    assert contents(settings.out) == whole
+
+
+@pytest.mark.parametrize("step", ["assemble", "_write_reports"])
+def test_a_stop_after_the_last_chunk_encodes_nothing_again(settings, whole, monkeypatch, step):
+    """Also where all shards have their names already and only the reports lack."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"data_prep.shards.prep.{step}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prep(settings)
+    monkeypatch.undo()
+    assert resume_and_count(settings) == []
+    assert contents(settings.out) == whole
+
+
+def test_a_removal_of_the_work_that_was_cut_short_is_finished(settings, whole, monkeypatch):
+    """All chunks but the last and the plan are gone; all shards are complete."""
+
+    def half(self):
+        for number in range(19):
+            (self.path / f"chunk-{number:06d}.npz").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkFolder, "remove", half)
+    with pytest.raises(KeyboardInterrupt):
+        prep(settings)
+    monkeypatch.undo()
+    assert resume_and_count(settings) == []
+    assert contents(settings.out) == whole
+
+
+def test_two_processes_one_after_the_other_equal_one(settings, whole):
+    first, second = (replace(settings, num_shards=2, shard_index=i) for i in (0, 1))
+    assert prep(first) == []
+    assert [path.name for path in settings.out.iterdir()] == [".prep"]
+    numbers = [int(path.stem[6:]) for path in settings.out.glob(".prep/chunk-*")]
+    assert sorted(numbers) == list(range(0, 20, 2))
+    assert len(prep(second)) == 5
+    assert contents(settings.out) == whole
+
+
+def test_work_folders_of_machines_without_a_shared_disk_are_copied_together(
+    settings, whole, tmp_path
+):
+    for index in range(3):
+        out = tmp_path / f"machine-{index}"
+        assert prep(replace(settings, out=out, num_shards=3, shard_index=index)) == []
+        shutil.copytree(out / ".prep", settings.out / ".prep", dirs_exist_ok=True)
+    assert resume_and_count(settings) == []
+    assert contents(settings.out) == whole
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_bytes(settings, whole, workers):
+    prep(replace(settings, workers=workers))
+    assert contents(settings.out) == whole
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_any_batch_size_gives_the_same_tokens_but_for_rounding(
+    settings, whole, tmp_path, batch_size
+):
+    prep(replace(settings, batch_size=batch_size))
+    for one, other in zip(shards(settings.out), shards(tmp_path / "whole"), strict=True):
+        np.testing.assert_allclose(one.tokens, other.tokens, atol=2e-3)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.image_ids, other.image_ids)
+
+
+def test_views_are_the_epochs_masks_and_the_test_shard_has_one(settings):
+    prep(replace(settings, views=3, clients=2, dtype="float32"))
+    train, _ = read_train_and_test(settings.source, None, 0.2, 0)
+    encoder = open_encoder(settings.encoder)
+    for shard in shards(settings.out, 2):
+        assert (shard.meta.mask.views, len(shard)) == (3, 240)
+        assert shard.meta.image_bytes == 240 * 64
+        assert shard.meta.masked_image_bytes == 240 * 32
+        ids = shard.image_ids[::3]
+        data = train.take(np.searchsorted(train.image_ids, ids))
+        np.testing.assert_array_equal(shard.image_ids, np.repeat(ids, 3))
+        np.testing.assert_array_equal(shard.labels, np.repeat(data.labels, 3))
+        pixels = data.network_input(slice(None), 16)
+        for epoch in range(3):
+            kept = kept_patches("random", (4, 4), 0.5, seed=0, image_ids=ids, epoch=epoch)
+            by_hand = encoder.encode(pixels, kept)
+            np.testing.assert_allclose(shard.tokens[epoch::3], by_hand, atol=1e-5)
+    test = open_shard(settings.out / "test", verify=True).meta
+    assert (test.mask.views, test.num_examples) == (1, 40)
+
+
+def test_images_are_decoded_once_for_all_views(settings, monkeypatch):
+    counted = []
+    real = Encoding.prepare
+
+    def prepare(self, data, views=1):
+        counted.append((len(data), views))
+        return real(self, data, views)
+
+    monkeypatch.setattr(Encoding, "prepare", prepare)
+    prep(replace(settings, views=4, test_share=0.0))
+    assert sum(images for images, _ in counted) == 200
+    assert {views for _, views in counted} == {4}
+
+
+def test_a_skewed_split_end_to_end(settings):
+    prep(replace(settings, split="dirichlet:0.3", clients=3, seed=5))
+    made = shards(settings.out, 3)
+    ids = np.concatenate([shard.image_ids for shard in made])
+    assert (len(ids), len(set(ids))) == (160, 160)
+    counts = np.stack([np.bincount(shard.labels, minlength=5) for shard in made])
+    assert (counts.sum(axis=0) == 32).all()
+    # An even split has 10 or 11 of each class; this one has a client without half of a class.
+    assert counts.max() > 16
+    assert b'"client-2"' in contents(settings.out)["split.json"]
+
+
+def test_a_device_makes_its_own_shard_with_the_agreed_classes(settings, tmp_path):
+    """It has images of two classes only, one of them under another number than all others'."""
+    (tmp_path / "agreed.json").write_text(
+        '{"format": "flower-ist-classes", "version": 1, "classes": ["owl", "cat", "dog"]}'
+    )
+    for name in ("dog", "owl"):
+        folder = tmp_path / "mine" / name
+        folder.mkdir(parents=True)
+        for k in range(3):
+            Image.new("L", (8, 8), 40 * k).save(folder / f"{k}.png")
+    own = replace(
+        settings,
+        source=str(tmp_path / "mine"),
+        client="porch",
+        classes=tmp_path / "agreed.json",
+        test_share=0.0,
+        save_classes=tmp_path / "copy.json",
+    )
+    assert prep(own) == [own.out / "porch"]
+    assert {path.name for path in own.out.iterdir()} == {"porch", "classes.json"}
+    shard = open_shard(own.out / "porch", verify=True)
+    assert shard.meta.class_names == ("owl", "cat", "dog")
+    assert (shard.meta.client, shard.labels.tolist()) == ("porch", [2, 2, 2, 0, 0, 0])
+    assert read_classes(tmp_path / "copy.json") == ("owl", "cat", "dog")
+
+
+CHANGES = {
+    "mask ratio": {"mask_ratio": 0.75},
+    "mask": {"mask": "block"},
+    "seed": {"seed": 1},
+    "token dtype": {"dtype": "int8"},
+    "pool": {"pool": "mean"},
+    "image size": {"image_size": 24},
+    "interpolation": {"interpolation": "bilinear"},
+    "compute dtype": {"compute_dtype": "bfloat16"},
+    "number of views": {"views": 2},
+    "list of shards": {"clients": 3},
+    "split": {"split": "quantity:linear"},
+    "client": {"client": "me"},
+    "number of images in a chunk": {"chunk_images": 11},
+    "encoder": {"weights": "random"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_command_does_not_go_on_with_this_ones_work(settings, name):
+    prep(replace(settings, num_shards=2))
+    before = contents(settings.out)
+    with pytest.raises(PrepError, match=f"the unfinished work of another command, whose {name} "):
+        prep(replace(settings, num_shards=2, **CHANGES[name]))
+    assert contents(settings.out) == before
+
+
+def test_other_images_do_not_go_on_with_this_ones_work(settings):
+    prep(replace(settings, num_shards=2))
+    data = read_source(settings.source)
+    for change, name in (
+        ({"y": data.labels[::-1]}, "list of labels and image ids"),
+        ({"x": data.images[:, :, :7]}, "number of native bytes"),
+        ({"x": 255 - data.images}, "list of image files or pixels"),
+        ({"class_names": np.array(list("abcde"))}, "list of class names"),
+    ):
+        np.savez(settings.source, **{"x": data.images, "y": data.labels} | change)
+        with pytest.raises(PrepError, match=f"whose {name}"):
+            prep(replace(settings, num_shards=2))
+
+
+def test_files_that_were_renamed_do_not_go_on_with_this_ones_work(settings, tmp_path):
+    """Each row keeps its label and its id, but not its image."""
+    folder = tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    for k in range(10):
+        Image.new("L", (8, 8), k).save(folder / f"{k}.bmp")
+    cats = replace(settings, source=str(folder.parent), test_share=0.0, num_shards=2)
+    cats = replace(cats, chunk_images=2)
+    prep(cats)
+    (folder / "0.bmp").rename(folder / "x.bmp")
+    with pytest.raises(PrepError, match=r"whose list of image files or pixels .* was \[\"[0-9a-f]"):
+        prep(cats)
+    (folder / "1.bmp").rename(folder / "0.bmp")
+    (folder / "x.bmp").rename(folder / "1.bmp")
+    # Two of one size have changed places.
+    with pytest.raises(PrepError, match="whose list of image files or pixels"):
+        prep(cats)
+    (folder / "0.bmp").rename(folder / "x.bmp")
+    (folder / "1.bmp").rename(folder / "0.bmp")
+    (folder / "x.bmp").rename(folder / "1.bmp")
+    assert len(prep(replace(cats, num_shards=1))) == 4
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a", "", "b"]])
+def test_class_names_that_no_shard_set_can_have_are_found_before_anything_is_encoded(
+    settings, names
+):
+    images = np.zeros((9, 8, 8), np.uint8)
+    np.savez(settings.source, x=images, y=np.arange(9) % 3, class_names=np.array(names))
+    with pytest.raises(PrepError, match=r"set(: every class name must| names the class 'a' twice)"):
+        prep(settings)
+    assert not settings.out.exists()
+
+
+def test_a_place_for_class_names_that_cannot_be_is_found_before_images_are_read(
+    settings, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    with pytest.raises(PrepError, match="cannot be written: Is a directory"):
+        prep(replace(settings, save_classes=tmp_path))
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("out", ["", "shards", "cat/shards", "../images", "../link/shards"])
+@pytest.mark.parametrize("option", ["source", "test"])
+def test_shards_do_not_go_into_the_images_folder(settings, tmp_path, monkeypatch, out, option):
+    """They would be taken for a class by the run that goes on, and by the next one."""
+    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("images")
+    folder = tmp_path / "images"
+    with pytest.raises(PrepError, match=r"lies in the folder of the images, .*/images, where"):
+        prep(replace(settings, out=folder / out, **{option: str(folder)}))
+    assert [path.name for path in folder.rglob("*")] == ["cat"]
+
+
+def test_a_natural_split_says_whose_images_a_client_has(settings, tmp_path, monkeypatch):
+    rows = []
+    for k in range(12):
+        Image.new("L", (8, 8), k).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{k % 2},{('zoe', 'ann', 'bob')[k % 3]}")
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["path,label,client", *rows]))
+    prep(replace(settings, source=str(table), test_share=0.0, split="natural"))
+    clients = json.loads((settings.out / "split.json").read_text())["clients"]
+    first = {"ann": 1, "bob": 2, "zoe": 0}
+    for name, client in clients.items():
+        ids = open_shard(settings.out / name).image_ids
+        assert ids.tolist() == [first[client["owner"]] + 3 * k for k in range(4)]
+    assert len({client["owner"] for client in clients.values()}) == 3
+
+
+def test_a_smaller_batch_may_go_on(settings):
+    prep(replace(settings, num_shards=2))
+    assert len(prep(replace(settings, batch_size=1, workers=2))) == 5
+
+
+def test_existing_shards_are_found_before_anything_is_encoded(settings, monkeypatch):
+    prep(settings)
+    before = contents(settings.out)
+    monkeypatch.setattr(Encoding, "tokens", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(ShardError, match="client-0 exists already: choose another folder or"):
+        prep(settings)
+    assert contents(settings.out) == before
+
+
+def test_wrong_settings_are_found_before_images_are_read(settings, monkeypatch):
+    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    for change, message in (
+        ({"batch_size": 0}, "The batch size must be at least 1, not 0"),
+        ({"workers": -1}, "The number of workers must be at least 0, not -1"),
+        ({"views": 0}, "The number of views must be at least 1, not 0"),
+        ({"views": 2, "mask": "grid"}, "2 views of the grid mask"),
+        ({"shard_index": 1}, "The shard index must be 0 to 0, not 1"),
+        ({"num_shards": 2, "ray": True}, "leave --num-shards or --ray out"),
+        ({"split": "magic"}, "The split 'magic' is unknown"),
+        ({"client": "a/b"}, "must be a plain name"),
+        ({"client": "test"}, "cannot be called test"),
+        ({"client": "a", "clients": 2}, "leave --clients and --split out"),
+        ({"mask_ratio": 1.0}, "below 1, not 1.0"),
+        ({"encoder": "vit_gigantic"}, "vit_gigantic"),
+        ({"classes": Path("none.json")}, "none.json cannot be read"),
+    ):
+        with pytest.raises(PrepError) as error:
+            prep(replace(settings, **change))
+        assert message in str(error.value)
+    assert not settings.out.exists()
+
+
+def test_classes_in_another_order_in_the_test_set_are_refused(settings, tmp_path):
+    np.savez(
+        tmp_path / "test.npz",
+        x=np.zeros((5, 8, 8), np.uint8),
+        y=np.arange(5),
+        class_names=np.array(list("43210")),
+    )
+    with pytest.raises(PrepError, match="number their classes differently"):
+        prep(replace(settings, test=str(tmp_path / "test.npz")))
+
+
+def test_memory_holds_no_more_than_a_chunk_of_tokens(settings, monkeypatch):
+    """What is read back for assembling is one chunk at a time, and is let go."""
+    held = []
+    real = WorkFolder.read
+
+    def read(self, chunk):
+        rows = real(self, chunk)
+        held.append(len(rows["tokens"]))
+        return rows
+
+    monkeypatch.setattr(WorkFolder, "read", read)
+    prep(settings)
+    assert held == [10] * 20
+
+
+def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes(
+    settings, whole, tmp_path
+):
+    """A quarter of 16 x 16 grey pixels is 64 bytes an image, at whatever size it had."""
+    sets = read_train_and_test(settings.source, None, 0.2, 7)
+    stored = MaskSettings(image_size=16, patch_size=4, kind="block", ratio=0.75, seed=7)
+    write_masked_splits(*sets, tmp_path / "masked", stored)
+    images = replace(settings, mask="block", mask_ratio=0.75, seed=7, out=tmp_path / "images")
+    prep(images)
+    masked = replace(settings, source=str(tmp_path / "masked"))
+    prep(masked)
+    for name in ("client-0", "client-3", "test"):
+        one, other = (open_shard(out / name, verify=True) for out in (images.out, masked.out))
+        for array, found in one.arrays().items():
+            np.testing.assert_array_equal(found, other.arrays()[array])
+        assert other.meta.mask == one.meta.mask
+        assert other.meta.image_bytes == one.meta.image_bytes == 40 * 64
+        assert (one.meta.masked_image_bytes, other.meta.masked_image_bytes) == (40 * 16, 40 * 64)
+    for change, difference in (
+        ({"mask": "random"}, "the mask's kind block, but random is asked for"),
+        ({"mask_ratio": 0.5}, r"the mask's ratio 0\.75, but 0\.5 is asked for"),
+        ({"seed": 8}, "the mask's seed 7, but 8 is asked for"),
+        ({"image_size": 32}, "the image size 16, but 32 is asked for"),
+        ({"patch_size": 8}, "the patch size 4, but 8 is asked for"),
+        ({"views": 2}, "the mask's views 1, but 2 is asked for"),
+    ):
+        with pytest.raises(PrepError, match=difference):
+            prep(replace(masked, out=tmp_path / "never", **change))
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(settings, whole):
+    """In a process of its own, as Ray's warnings are not ours to answer for."""
+    # A busy machine may need more than Ray's own 30 seconds.
+    patient = os.environ | {"RAY_raylet_start_wait_time_s": "200"}
+    result = subprocess.run(
+        [*command(settings), "--ray"],
+        cwd=ROOT,
+        env=patient,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert contents(settings.out) == whole

@@ -1,0 +1,56 @@
+"""What an import brings along, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import flower_ist
+from tests.fakes import ROOT
+
+
+def loaded(code: str) -> set[str]:
+    """Run imports in a new process and return the top-level names of all modules it then has."""
+    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
+    names = (
+        *("partition", "submodels", "slicing", "axes", "closed_form"),
+        *("tokens", "token_meta", "token_writer", "runlog"),
+    )
+    modules = loaded("\n".join(f"import flower_ist.{name}" for name in names))
+    assert {"flower_ist", "numpy"} <= modules
+    assert not modules & {"flwr", "torch", "ray", "timm", "torchvision", "matplotlib"}
+
+
+def test_the_library_stands_alone():
+    """Every module of it, the command line and the demo included."""
+    modules = loaded(
+        "import importlib, pkgutil, flower_ist\n"
+        "for module in pkgutil.walk_packages(flower_ist.__path__, 'flower_ist.'):\n"
+        "    importlib.import_module(module.name)"
+    )
+    assert {"flwr", "torch"} <= modules
+    assert not modules & {"client_app", "server_app", "data_prep", "timm", "matplotlib"}
+
+
+def test_the_apps_need_no_encoder():
+    modules = loaded("import client_app.app, server_app.app")
+    assert {"client_app", "server_app", "flower_ist", "torch"} <= modules
+    assert not modules & {"data_prep", "timm", "torchvision", "PIL", "matplotlib"}
+
+
+def test_public_names_are_loaded_on_demand():
+    modules = loaded("from flower_ist import Axes, TokenShard, read_run\nassert Axes.declare")
+    assert not modules & {"flwr", "torch"}
+    for name in flower_ist.__all__:
+        assert getattr(flower_ist, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = flower_ist.nonsense

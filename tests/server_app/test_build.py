@@ -1,0 +1,270 @@
+"""Every strategy behind one setting: all run on the same batches, and Flower's own are Flower's."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import FedAvg, Strategy
+from safetensors.numpy import load_file
+
+from client_app.app import app as client_app
+from flower_ist.classifier.mlp import initial_weights
+from flower_ist.grids.clients import Roster
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import read_run
+from flower_ist.strategies.closed_form import METHODS
+from flower_ist.submodels.schemes import FAMILY
+from flower_ist.tokens.shard import TokenShard, open_shard
+from flower_ist.tokens.shard import test_folder as folder_of_test
+from server_app.app import app as server_app
+from server_app.build import BUILDERS, build_strategy, check_strategy, model_dims
+from server_app.settings import Settings, SettingsError
+from server_app.validation import split_rows
+
+MakeConfig = Callable[..., dict[str, Any]]
+
+OWN = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg")
+# What a strategy needs beside its name.
+NEEDS = {name: {"capacities": "0.5"} for name in ("federated-dropout", "heterofl", "fedrolex")}
+DIMS = [12, 30, 30, 3]
+
+
+def run(config: dict[str, Any], num_clients: int = 4) -> tuple[list[dict[str, Any]], Any]:
+    run_in_process(server_app, client_app, num_clients, config)
+    folder = Path(config["output-dir"])
+    return read_run(folder), load_file(folder / "model.safetensors")
+
+
+def alone(strategy: Strategy, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Start a strategy by itself: no meter, no recorder, no server app. Return its model."""
+    grid = InProcessGrid(client_app, 4, config)
+    random.seed(config["seed"])
+    keys = ("local-steps", "batch-size", "learning-rate", "seed")
+    weights = initial_weights(DIMS, config["seed"])
+    result = strategy.start(
+        grid=grid,
+        initial_arrays=ArrayRecord({name: Array(weight) for name, weight in weights.items()}),
+        num_rounds=config["num-rounds"],
+        train_config=ConfigRecord({key: config[key] for key in keys}),
+    )
+    return {name: array.numpy() for name, array in result.arrays.items()}
+
+
+def assert_same_bits(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].tobytes() == expected[name].tobytes()
+
+
+def build(default: dict[str, Any], name: str, **changes: Any) -> Any:
+    values = {key.replace("_", "-"): value for key, value in changes.items()}
+    settings = Settings.from_run_config(
+        {**default, "strategy": name, **NEEDS.get(name, {}), **values}
+    )
+    check_strategy(settings)
+    return build_strategy(settings, model_dims(settings, 12, 3), Roster())
+
+
+def test_the_names_are_the_family_the_closed_forms_and_flowers_own():
+    assert list(BUILDERS) == [*FAMILY, *METHODS, *OWN]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_strategy_runs_and_learns(blob_config: MakeConfig, name: str):
+    """Three classes: chance is 1/3. A closed form sends in round 1 only. The whole model has
+    12*30 + 30 + 30*30 + 30 + 30*3 + 3 = 1,413 numbers: Flower's own send it to and from 4 clients,
+    in 4 bytes in every round (FedAdam would take 8, see server_app/build.py).
+    """
+    config = blob_config(strategy=name, validation_share=0.3, num_rounds=4, **NEEDS.get(name, {}))
+    rounds, weights = run(config)
+    assert [line["round"] for line in rounds] == [0, 1, 2, 3, 4]
+    assert {line["strategy"] for line in rounds} == {name}
+    assert rounds[-1]["accuracy"] > 0.6
+    assert rounds[-1]["validation_accuracy"] > 0.6
+    sent = [line["clients_replied"] for line in rounds]
+    assert sent == ([0, 4, 0, 0, 0] if name in METHODS else [0, 4, 4, 4, 4])
+    layers = 1 if name in METHODS else 3
+    assert len(weights) == 2 * layers
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+    if name in OWN:
+        payloads = {(r["payload_bytes_down"], r["payload_bytes_up"]) for r in rounds[1:]}
+        assert payloads == {(4 * 4 * 1413, 4 * 4 * 1413)}
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedmedian"])
+def test_flowers_own_also_train_a_linear_head(blob_config: MakeConfig, name: str):
+    rounds, weights = run(blob_config(strategy=name, hidden_layers=0, num_rounds=2))
+    assert {key: array.shape for key, array in weights.items()} == {
+        "fc1.weight": (3, 12),
+        "fc1.bias": (3,),
+    }
+    assert rounds[-1]["loss"] < 0.9 * rounds[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "kind", "options"),
+    [
+        ("fedavg", {}, "FedAvg", {}),
+        ("fedprox", {"proximal_mu": 0.5}, "FedProx", {"proximal_mu": 0.5}),
+        ("fedmedian", {}, "FedMedian", {}),
+        ("fedtrimmedavg", {"trimmed_share": 0.3}, "FedTrimmedAvg", {"beta": 0.3}),
+        (
+            "fedavgm",
+            {"server_momentum": 0.25},
+            "FedAvgM",
+            {"server_learning_rate": 1.0, "server_momentum": 0.25},
+        ),
+        ("fedavgm", {"server_learning_rate": 0.5}, "FedAvgM", {"server_learning_rate": 0.5}),
+        ("fedadam", {}, "FedAdam", {"eta": 0.03, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001}),
+        (
+            "fedyogi",
+            {"server_learning_rate": 0.5},
+            "FedYogi",
+            {"eta": 0.5, "beta_1": 0.9, "eta_l": 0.0005},
+        ),
+    ],
+)
+def test_flowers_own_are_flowers_classes(default_run_config, name, changes, kind, options):
+    strategy = build(default_run_config, name, fraction_train=0.5, min_train_nodes=3, **changes)
+    assert type(strategy) is getattr(flower, kind)
+    assert {key: getattr(strategy, key) for key in options} == pytest.approx(options)
+    assert (strategy.fraction_train, strategy.fraction_evaluate) == (0.5, 0.0)
+    assert strategy.min_train_nodes == 3
+    assert (strategy.train_metrics_aggr_fn, strategy.evaluate_metrics_aggr_fn) == (
+        FedAvg().train_metrics_aggr_fn,
+        FedAvg().evaluate_metrics_aggr_fn,
+    )
+
+
+def test_fedavg_here_is_fedavg_alone(blob_config: MakeConfig):
+    """Bit for bit: the same clients, drawn and so added in the same order."""
+    config = blob_config(strategy="fedavg")
+    _, weights = run(config)
+    assert_same_bits(weights, alone(FedAvg(fraction_evaluate=0.0), config))
+
+
+@pytest.mark.parametrize("name", ["ist", "heterofl", "fedadam"])
+def test_metering_changes_no_result(blob_config: MakeConfig, name: str):
+    config = blob_config(strategy=name, **NEEDS.get(name, {}))
+    _, weights = run(config)
+    strategy = build_strategy(Settings.from_run_config(config), DIMS, Roster())
+    assert_same_bits(weights, alone(strategy, config))
+
+
+def test_all_strategies_see_the_same_batches(blob_config: MakeConfig, monkeypatch):
+    """What each client really read in each round, by strategy."""
+    reads: dict[str, list[list[int]]] = defaultdict(list)
+    batch = TokenShard.batch
+
+    def note(shard: TokenShard, rows: Any) -> Any:
+        if not isinstance(rows, slice):
+            reads[shard.meta.client].append(rows.tolist())
+        return batch(shard, rows)
+
+    monkeypatch.setattr(TokenShard, "batch", note)
+    seen = {}
+    for name in ("ist", "fedavg", "fedprox", "heterofl"):
+        run(blob_config(strategy=name, **NEEDS.get(name, {})))
+        seen[name] = dict(reads)
+        reads.clear()
+    assert set(seen["ist"]) == {f"client-{k}" for k in range(4)}
+    # 3 rounds of 10 steps of 16 rows.
+    assert [sum(map(len, rows)) for rows in seen["ist"].values()] == [480] * 4
+    assert seen["ist"] == seen["fedavg"] == seen["fedprox"] == seen["heterofl"]
+
+
+def test_fedprox_holds_the_clients_back(blob_config: MakeConfig):
+    """Without its term it is FedAvg; with a heavy one the model stays near where it began."""
+    start = initial_weights(DIMS, 0)
+    moved, models = {}, {}
+    for name, mu in (("fedavg", 0.0), ("fedprox", 0.0), ("fedprox", 100.0)):
+        _, models[name, mu] = run(blob_config(strategy=name, proximal_mu=mu, num_rounds=1))
+        moved[name, mu] = sum(
+            float(np.square(weight - start[key]).sum()) for key, weight in models[name, mu].items()
+        )
+    assert_same_bits(models["fedprox", 0.0], models["fedavg", 0.0])
+    assert moved["fedprox", 100.0] < moved["fedavg", 0.0] / 4
+
+
+def test_capacities_bound_what_each_client_gets(blob_config: MakeConfig):
+    """Of 30 neurons: 15, 3, 3 and 3; 15 have 12*15 + 15 + 15*15 + 15 + 15*3 + 3 = 483 numbers, 3
+    have 12*3 + 3 + 9 + 3 + 9 + 3 = 63."""
+    rounds, _ = run(blob_config(strategy="heterofl", capacities="0.5,0.1,0.1,0.1", num_rounds=1))
+    sent = [client["payload_bytes_down"] for client in rounds[1]["clients"].values()]
+    assert sent == [4 * 483, 4 * 63, 4 * 63, 4 * 63]
+
+
+def test_ridge_takes_the_penalty_that_is_best_on_validation_data(blob_config: MakeConfig):
+    """A penalty of 1e9 leaves a head of nearly zeros, which tells the largest class at best."""
+    penalties = ("1e9", "1e9,1", "1")
+    models = [
+        run(blob_config(strategy="ridge", ridge_penalties=text, validation_share=0.3, num_rounds=1))
+        for text in penalties
+    ]
+    (poor, _), (_, chosen), (good, best) = models
+    assert_same_bits(chosen, best)
+    assert poor[1]["validation_accuracy"] < good[1]["validation_accuracy"]
+
+
+def test_without_a_validation_share_the_log_is_as_before(blob_config: MakeConfig):
+    rounds, _ = run(blob_config(num_rounds=1, local_steps=1))
+    assert all("validation_accuracy" not in line for line in rounds)
+
+
+def test_the_test_part_alone_gives_the_accuracy(blob_config: MakeConfig):
+    """The initial model: what the parts have right adds up to what the whole has."""
+    config = blob_config(num_rounds=1, local_steps=1)
+    whole = run(config)[0][0]["accuracy"]
+    labels = open_shard(folder_of_test(Path(config["data-dir"]))).labels
+    validation, test = split_rows(labels, 0.3, config["seed"])
+    parts = run({**config, "validation-share": 0.3, "output-dir": config["output-dir"] + "-2"})[0][
+        0
+    ]
+    correct = len(test) * parts["accuracy"], len(validation) * parts["validation_accuracy"]
+    assert correct == pytest.approx([round(count) for count in correct])
+    assert sum(correct) == pytest.approx(300 * whole)
+
+
+REFUSED = [
+    ({"strategy": "nonsense"}, "'strategy' is 'nonsense', but must be one of: ist, ist-fixed, "),
+    *[
+        ({"strategy": name, "hidden-layers": 0, **NEEDS.get(name, {})}, "'hidden-layers' is 0, but")
+        for name in FAMILY
+    ],
+    *[
+        ({"strategy": name}, f"'capacities' is empty, but '{name}' needs the share")
+        for name in NEEDS
+    ],
+    *[
+        (
+            {"strategy": name, "capacities": "0.5"},
+            f"'capacities' is '0.5', but '{name}' gives every",
+        )
+        for name in (*METHODS, *OWN)
+    ],
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), REFUSED)
+def test_what_a_strategy_cannot_use_is_refused_with_a_sentence(default_run_config, changes, text):
+    settings = Settings.from_run_config({**default_run_config, **changes})
+    with pytest.raises(SettingsError) as caught:
+        check_strategy(settings)
+    assert str(caught.value).startswith(text)
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_defaults_are_fine_for_every_strategy(default_run_config, name):
+    assert isinstance(build(default_run_config, name), Strategy)
