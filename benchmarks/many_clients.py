@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from runs import quiet_run
 
 from flower_ist.compare.demo import find_app
 from flower_ist.runs.launch import LocalFlower
@@ -23,7 +24,6 @@ from flower_ist.runs.log import read_run
 from flower_ist.tokens.demo import test_shard, train_shard
 from flower_ist.tokens.shard import TokenShard, client_folder, test_folder
 from flower_ist.tokens.writer import ShardWriter
-from runs import quiet_run
 
 STRATEGIES = ("ist", "fedavg")
 EXAMPLES = 40
@@ -47,7 +47,7 @@ def main() -> None:
             "min-available-nodes": arguments.clients,
             "local-steps": 40,
             "batch-size": 32,
-            "standardise": False,
+            "standardize": False,
             "replay": False,
             "ridge-blend": 0.0,
             "wire-dtype-down": "float32",

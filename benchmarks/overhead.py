@@ -14,12 +14,13 @@ from time import process_time
 from typing import Any
 from unittest.mock import patch
 
+from runs import quiet_run
+
 from client_app import app as client_module
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.compare.command import DEFAULT_SETTINGS
 from server_app import round_model as server_module
-from runs import quiet_run
 
 # The steps of a comparison, longer rounds, and shorter ones.
 CASES = [

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # Strategies as they are: what comes before the first round would be in all of them. Ten epochs of
 # one of the demo's four clients are 156 steps.
 PLAIN = {
-    "standardise": False,
+    "standardize": False,
     "replay": False,
     "ridge-blend": 0.0,
     "local-steps": 160,

@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
+from runs import quiet_run
+
 from flower_ist.strategies import slice_message
 from flower_ist.submodels import slicing
-from runs import quiet_run
 
 SEEDS = (0, 1, 2)
 VARIANTS = {

@@ -32,10 +32,10 @@ RATIOS = {
 }
 # The app's defaults but for the wire dtypes, which are float32 unless said: `flower-ist compare`
 # leaves out what comes before the first round.
-HEAD_START = ("standardise=true", "replay=true", "ridge-blend=2")
+HEAD_START = ("standardize=true", "replay=true", "ridge-blend=2")
 EPOCHS = "local-epochs=12"
 RECIPE = (*HEAD_START, EPOCHS)
-PLAIN = ("standardise=false", "replay=false", "ridge-blend=0")
+PLAIN = ("standardize=false", "replay=false", "ridge-blend=0")
 INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
 INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
@@ -48,7 +48,7 @@ PLAIN_IST = {"cifar": "local-steps=480", "resisc": "local-epochs=12"}
 
 # One thing of the recipe changed at a time.
 CHANGES = {
-    "no-standardise": ("standardise=false",),
+    "no-standardize": ("standardize=false",),
     "no-replay": ("replay=false",),
     "no-blend": ("ridge-blend=0",),
 }
@@ -137,7 +137,7 @@ def _clients(data_set: str) -> Iterator[Comparison]:
 
 
 def _ratios() -> Iterator[Comparison]:
-    """Against central MLPs of the same steps: standardised as IST's are, and the whole recipe."""
+    """Against central MLPs of the same steps: standardized as IST's are, and the whole recipe."""
     for data_set, ratios in RATIOS.items():
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
             # At the rate that is best for it at r = 0.5 of CIFAR-10.

@@ -49,9 +49,9 @@ RIVALS = {
 }
 CENTRAL = (
     ("plain", "central"),
-    ("standardised", "central-standard"),
-    ("standardised, half the rate", "central-standard-slow"),
-    ("standardised, a quarter", "central-standard-slower"),
+    ("standardized", "central-standard"),
+    ("standardized, half the rate", "central-standard-slow"),
+    ("standardized, a quarter", "central-standard-slower"),
     ("recipe", "central-recipe"),
     ("recipe, half the rate", "central-recipe-slow"),
     ("recipe, a quarter", "central-recipe-slower"),
@@ -59,7 +59,7 @@ CENTRAL = (
 # IST's columns of the table of bytes.
 OURS = {"plain": "plain", "recipe": "recipe", "int8": "recipe, int8", "int4": "recipe, int4"}
 CHANGE_LABELS = {
-    "no-standardise": "without standardising",
+    "no-standardize": "without standardizing",
     "no-replay": "without replay",
     "no-blend": "without the ridge head",
 }

@@ -3,7 +3,7 @@
     python benchmarks/wire_dtypes.py [--rounds 10] [--hidden-width 1024] [--local-steps 160]
 
 Four clients, one seed, plain, every other setting as in pyproject.toml. The bytes are of the whole
-run, counted on the serialised messages; ``fewer`` is by what factor they are fewer than with
+run, counted on the serialized messages; ``fewer`` is by what factor they are fewer than with
 float32.
 """
 

@@ -21,7 +21,7 @@ from client_app.batches import Batches
 from client_app.data import open_client_shard
 from client_app.local_settings import LocalSettings
 from client_app.prior import token_prior
-from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatise
+from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatize
 from client_app.statistics import statistics_record
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
@@ -67,7 +67,7 @@ def train_slice(message: Message, context: Context) -> Message:
         **_input_bytes(shard, settings.local_steps * batches.real_per_batch),
     }
     if privacy is not None:
-        trained = privatise(sent, trained, settings.lr_scales, privacy)
+        trained = privatize(sent, trained, settings.lr_scales, privacy)
         metrics = {key: metrics[key] for key in PUBLIC_METRICS}
     arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
     content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
@@ -133,7 +133,7 @@ def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
         raise PrivacyError(
             f"This client's data are private, and the server asks for {asked_for}: only clipped "
             "and noisy updates are sent; where sums are asked for before round 1, set "
-            "'standardise' and 'replay' to false and 'ridge-blend' to 0."
+            "'standardize' and 'replay' to false and 'ridge-blend' to 0."
         )
 
 

@@ -25,7 +25,7 @@ class Batches:
         shard: the client's examples.
         settings: of the round.
         client: its name.
-        prior: what all clients' tokens look like. With it tokens are standardised, and with its
+        prior: what all clients' tokens look like. With it tokens are standardized, and with its
             Gaussians a share of every batch, :meth:`ClassGaussians.shortfall`, is virtual; at least
             one example is real.
     """
@@ -68,7 +68,7 @@ class Batches:
         for start in range(0, len(order), size * _BATCHES_PER_READ):
             tokens, labels = self._shard.batch(order[start : start + size * _BATCHES_PER_READ])
             if self._prior is not None:
-                tokens = self._prior.standardise(tokens)
+                tokens = self._prior.standardize(tokens)
             count = len(tokens) // size
             if self.virtual_per_batch:
                 tokens, labels = _interleave(tokens, labels, *next(virtual), count)

@@ -84,7 +84,7 @@ class Privacy:
         return cls(float(clip), float(noise))
 
 
-def privatise(
+def privatize(
     sent: Tensors,
     trained: Tensors,
     factors: Mapping[str, float],

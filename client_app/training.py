@@ -20,7 +20,7 @@ def train(model: nn.Module, batches: Batches) -> float:
     weights as far as it would without the cut (docs/method.md).
 
     With ``proximal_mu`` FedProx' term ``mu / 2 ||w - w_sent||^2`` is added to the loss that is
-    minimised (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, equation 2), though not to
+    minimized (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, equation 2), though not to
     the loss that is returned. Flower's documentation leaves out the square; the paper has it.
     """
     model.train()

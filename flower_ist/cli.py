@@ -75,7 +75,7 @@ def report(
     RUNS are folders that a run wrote, or the run.jsonl files in them.
     """
     try:
-        summaries = [reports.summarise(run) for run in runs]
+        summaries = [reports.summarize(run) for run in runs]
         if plot is not None:
             reports.plot(runs, plot)
     except (RunLogError, ValueError) as err:

@@ -161,10 +161,10 @@ def check_strategy(settings: Settings) -> None:
             f"'privacy-clip' is {settings.privacy_clip}, but the sums that {name!r} asks for are "
             "not protected by it: set it to 0, or choose a strategy that trains."
         )
-    if settings.privacy_clip and (settings.standardise or settings.replay or settings.ridge_blend):
+    if settings.privacy_clip and (settings.standardize or settings.replay or settings.ridge_blend):
         raise SettingsError(
             f"'privacy-clip' is {settings.privacy_clip}, but the statistics that clients send "
-            "before the first round are not protected by it: set 'standardise' and 'replay' to "
+            "before the first round are not protected by it: set 'standardize' and 'replay' to "
             "false and 'ridge-blend' to 0."
         )
 

@@ -1,9 +1,9 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
 Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
-(:mod:`flower_ist.statistics.prior`) and a ridge head to predict with (:mod:`flower_ist.classifier.blend`).
-They are kept in the run's folder, so that a run that goes on after a stop goes on with the same.
-Who joins later is counted in (:mod:`server_app.newcomers`).
+(:mod:`flower_ist.statistics.prior`) and a ridge head to predict with
+(:mod:`flower_ist.classifier.blend`). They are kept in the run's folder, so that a run that goes on
+after a stop goes on with the same. Who joins later is counted in (:mod:`server_app.newcomers`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HeadStart:
     def count_in(self, statistics: Statistics, clients: Collection[str]) -> None:
         """Add the statistics of clients that came later, and renew what follows from all.
 
-        Tokens are standardised as before, so that the net that is being trained still fits.
+        Tokens are standardized as before, so that the net that is being trained still fits.
 
         Raises:
             ValueError: nothing follows from the statistics; all is as it was.
@@ -96,7 +96,7 @@ class ClientSums:
         settings: of the run.
         ridge: asks for statistics, judges and solves.
         total: the sums.
-        scale: what tokens are standardised by; None if they are not.
+        scale: what tokens are standardized by; None if they are not.
         clients: names, as they told them, of those who answered when they were asked, refused
             answers among them.
     """
@@ -109,11 +109,11 @@ class ClientSums:
 
     def prior(self) -> TokenPrior | None:
         """Return what clients train with, if the settings ask for anything."""
-        standardise, replay = self.settings.standardise, self.settings.replay
-        if not (standardise or replay):
+        standardize, replay = self.settings.standardize, self.settings.replay
+        if not (standardize or replay):
             return None
         return TokenPrior.from_statistics(
-            self.total, standardise=standardise, replay=replay, scale=self.scale
+            self.total, standardize=standardize, replay=replay, scale=self.scale
         )
 
     def blend(self) -> RidgeBlend | None:
@@ -134,7 +134,7 @@ def wants_head_start(settings: Settings) -> bool:
     Closed-form strategies ask for their own.
     """
     return settings.strategy not in METHODS and (
-        settings.standardise or settings.replay or settings.ridge_blend > 0
+        settings.standardize or settings.replay or settings.ridge_blend > 0
     )
 
 
@@ -178,7 +178,7 @@ def head_start(
         min_available_nodes=settings.min_available_nodes,
     )
     if resumed is not None:
-        total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardise)
+        total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardize)
         return HeadStart.of(ClientSums(settings, ridge, total, scale, frozenset(clients)))
     _log.info("Asking the clients for the statistics of their tokens")
     grid = AdmittingGrid(meter, roster, check)
@@ -188,7 +188,7 @@ def head_start(
     total = ridge.sum_up(0, replies)
     # The run log asks another strategy, the one that trains, whose replies were refused.
     meter.traffic(0).failures |= ridge.last_round.refused
-    scale = TokenScale.of(total) if settings.standardise else None
+    scale = TokenScale.of(total) if settings.standardize else None
     answered = frozenset(
         roster.told_name(reply.metadata.src_node_id) for reply in replies if not in_its_stead(reply)
     )

@@ -1,4 +1,4 @@
-"""How many optimiser steps a client takes in a round, where ``local-epochs`` decides.
+"""How many optimizer steps a client takes in a round, where ``local-epochs`` decides.
 
 They are counted once a run, from what the clients told of their data, and are the same for every
 client and every strategy: a slice belongs to one client in a round, and should not be trained less

@@ -13,9 +13,9 @@ REMOVED_KEYS = {
     "steps-schedule": "set 'local-steps' or 'local-epochs', which hold for all rounds",
     "slices-schedule": "set 'num-slices', which holds for all rounds",
     "final-learning-rate": "set 'learning-rate', which holds for all rounds",
-    "submodel-optimiser": (
+    "submodel-optimizer": (
         "leave it out, for sub-models take a round's change as it is; fedavgm, fedadam and fedyogi "
-        "have an optimiser on the server"
+        "have an optimizer on the server"
     ),
     "average-rounds": "leave it out, for the last round's model is evaluated and written",
 }
@@ -44,7 +44,7 @@ class Settings:
         local_epochs: how often the median client passes over its own examples in a round. The
             steps of a round follow from it once a run, the same for all clients
             (:mod:`server_app.local_steps`). Not used where ``local_steps`` is above 0.
-        local_steps: optimiser steps that a client takes in a round; 0: ``local_epochs`` decides.
+        local_steps: optimizer steps that a client takes in a round; 0: ``local_epochs`` decides.
         batch_size: examples in a step.
         learning_rate: of the clients' Adam.
         seed: of initial weights, partitions, client sampling and batches.
@@ -73,15 +73,15 @@ class Settings:
             Settings of a device's own come first (docs/privacy.md).
         privacy_noise: standard deviation, in multiples of ``privacy_clip``, of the Gaussian noise
             that a client adds to each weight of its update.
-        standardise: clients standardise their tokens by mean and spread of all clients' tokens.
+        standardize: clients standardize their tokens by mean and spread of all clients' tokens.
         replay: a client whose classes are not those of the whole fills its batches up with virtual
             tokens of what it lacks (:mod:`flower_ist.statistics.prior`).
         ridge_blend: weight of a closed-form ridge head beside the net in predictions; 0: the net
-            alone (:mod:`flower_ist.classifier.blend`). For each of these three the clients send summed
-            statistics of their tokens before the first round.
+            alone (:mod:`flower_ist.classifier.blend`). For each of these three the clients send
+            summed statistics of their tokens before the first round.
         ridge_penalties: penalties that ridge tries, comma-separated; the one with the best
             accuracy on the validation part is taken or, without one, the one with the least error
-            by generalised cross-validation of the clients' sums.
+            by generalized cross-validation of the clients' sums.
         validation_share: share of the server's test shard that is set apart for validation, drawn
             by seed within each class; ``accuracy`` is of the rest. 0: nothing is set apart.
         fraction_train: share of the connected clients that train in a round. Sub-model strategies
@@ -129,7 +129,7 @@ class Settings:
     quarantine_rounds: int
     privacy_clip: float
     privacy_noise: float
-    standardise: bool
+    standardize: bool
     replay: bool
     ridge_blend: float
     ridge_penalties: str

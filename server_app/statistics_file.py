@@ -34,7 +34,7 @@ def write_statistics(
     Args:
         folder: of the run.
         statistics: the sums.
-        scale: what tokens are standardised by; None if they are not.
+        scale: what tokens are standardized by; None if they are not.
         clients: names of those who need not be asked again.
 
     Raises:

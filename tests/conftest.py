@@ -60,7 +60,7 @@ def blob_config(
             "learning-rate": 0.01,
             "node-timeout": 0.0,
             # What comes before the first round has tests of its own, and so have wire dtypes.
-            "standardise": False,
+            "standardize": False,
             "replay": False,
             "ridge-blend": 0.0,
             "wire-dtype-down": "float32",

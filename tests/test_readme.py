@@ -28,10 +28,10 @@ def python_of(document: str) -> str:
 
 def load_data(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
     """What a quickstart app brings of its own: here ten blobs in 64 dimensions."""
-    centres = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+    centers = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1 + int(context.node_config["partition-id"]))
     labels = torch.randint(0, 10, (80,), generator=generator)
-    return centres[labels] + 0.5 * torch.randn(80, 64, generator=generator), labels
+    return centers[labels] + 0.5 * torch.randn(80, 64, generator=generator), labels
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -13,7 +13,7 @@ from data_prep.sources.open import read_fashion_mnist
 from data_prep.splits.rows import balanced_parts, first_of_each_class
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.tokens.shard import TokenShard
-from flower_ist.tokens.writer import quantise_rows, write_text
+from flower_ist.tokens.writer import quantize_rows, write_text
 
 PARTS = {"train": 4, "test": 2}
 """Text files a split; each stays below 1 MB, the largest file a Flower app bundle may carry."""
@@ -61,10 +61,10 @@ def write_demo_tokens(folder: Path, out: Path, encoding: Encoding) -> list[Path]
 
 
 def _in_memory(meta: ShardMeta, tokens: np.ndarray, data: ImageSet) -> TokenShard:
-    quantised, scales = quantise_rows(tokens)
+    quantized, scales = quantize_rows(tokens)
     return TokenShard(
         meta=meta,
-        tokens=quantised,
+        tokens=quantized,
         labels=data.labels.astype(np.int32),
         image_ids=data.image_ids,
         scales=scales,

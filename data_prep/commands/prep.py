@@ -61,9 +61,9 @@ def prep(
     ] = Default.patch_size,
     pool: Annotated[str, _option(_ENCODER, "cls token or mean of the patches.")] = Default.pool,
     layer: Annotated[int, _option(_ENCODER, "Blocks to run; 0 for all.")] = Default.layer,
-    normalisation: Annotated[
+    normalization: Annotated[
         str, _option(_ENCODER, "model (its own), imagenet, or half (0.5/0.5, the paper's).")
-    ] = Default.normalisation,
+    ] = Default.normalization,
     interpolation: Annotated[
         str, _option(_ENCODER, "bicubic or bilinear.")
     ] = Default.interpolation,

@@ -60,9 +60,9 @@ def pretrain(
     least_crop: Annotated[
         float, _option(_TRAINING, "Least share of the area that a random crop keeps.")
     ] = PretrainSettings.least_crop,
-    normalisation: Annotated[
+    normalization: Annotated[
         str, _option(_TRAINING, "half (0.5/0.5) or imagenet.")
-    ] = PretrainSettings.normalisation,
+    ] = PretrainSettings.normalization,
     seed: Annotated[
         int, _option(_TRAINING, "Of weights, masks, orders and crops.")
     ] = PretrainSettings.seed,

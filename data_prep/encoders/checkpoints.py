@@ -30,7 +30,8 @@ class Description(TypedDict):
 
     ``timm`` is the model's name in timm and ``kwargs`` are the options that it was built with
     (``img_size``, ``patch_size``, ``depth``, ...): numbers, truth values and texts only.
-    ``normalisation`` scaled its input; ``label`` is what meta data call it, empty for ``timm``.
+    ``normalisation`` (the spelling of the format) scaled its input; ``label`` is what meta data
+    call it, empty for ``timm``.
     """
 
     timm: str

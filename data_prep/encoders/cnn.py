@@ -41,7 +41,7 @@ class PooledEncoder:
         model: A timm CNN without a classifier; it is changed in place.
         image_size: Height and width of the input in pixels.
         patch_size: Height and width of a patch in pixels; it divides the image size.
-        normalisation: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
+        normalization: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
         device: Where torch runs it.
         dtype: A name in :data:`data_prep.encoders.frozen.DTYPES`.
         name: What the record calls it.
@@ -56,7 +56,7 @@ class PooledEncoder:
         model: Any,
         image_size: int,
         patch_size: int = PATCH_SIZE,
-        normalisation: str = "model",
+        normalization: str = "model",
         device: str = "cpu",
         *,
         dtype: str = "float32",
@@ -70,14 +70,14 @@ class PooledEncoder:
         self.dim = _feature_width(model, image_size)
         self.grid: Grid = (image_size // patch_size, image_size // patch_size)
         self._patch_size = patch_size
-        self._network = FrozenNetwork(model, normalisation, device, dtype)
+        self._network = FrozenNetwork(model, normalization, device, dtype)
         self.record = Encoder(
             name=name,
             weights_sha256=weights_sha256,
             image_size=image_size,
             patch_size=patch_size,
             pool="mean",
-            normalisation=self._network.normalisation,
+            normalization=self._network.normalization,
             dtype=dtype,
             device=self._network.device.type,
         )

@@ -26,23 +26,23 @@ class FrozenNetwork:
 
     Args:
         model: Any torch module; it is changed in place.
-        normalisation: As :func:`data_prep.encoders.normalization.resolve` reads it.
+        normalization: As :func:`data_prep.encoders.normalization.resolve` reads it.
         device: ``cpu``, ``cuda``, ``mps`` or another that torch knows.
         dtype: A name in ``DTYPES``, for weights and activations alike. The two half types are for
             GPUs: a CPU without units for them is several times slower than in float32.
 
     Raises:
-        PrepError: the normalisation, device or dtype cannot be used.
+        PrepError: the normalization, device or dtype cannot be used.
     """
 
     def __init__(
-        self, model: Any, normalisation: str = "model", device: str = "cpu", dtype: str = "float32"
+        self, model: Any, normalization: str = "model", device: str = "cpu", dtype: str = "float32"
     ) -> None:
         if dtype not in DTYPES:
             raise PrepError(
                 f"The number type {dtype!r} is unknown: use one of {', '.join(DTYPES)}."
             )
-        self.normalisation = norms.resolve(normalisation, getattr(model, "pretrained_cfg", None))
+        self.normalization = norms.resolve(normalization, getattr(model, "pretrained_cfg", None))
         self.dtype = dtype
         try:
             self.device = torch.device(device)
@@ -51,7 +51,7 @@ class FrozenNetwork:
             raise PrepError(f"The device {device!r} cannot be used: {first_line(err)}.") from err
         # Pixels are scaled in float32: rounding to a half type comes once, at the very end.
         mean, deviation = (
-            torch.tensor(v, device=self.device) for v in norms.values(self.normalisation)
+            torch.tensor(v, device=self.device) for v in norms.values(self.normalization)
         )
         self._mean, self._deviation = mean.view(1, 3, 1, 1), deviation.view(1, 3, 1, 1)
 

@@ -58,7 +58,7 @@ def open_encoder(
     patch_size: int | None = None,
     pool: str = "cls",
     layer: int = 0,
-    normalisation: str = "model",
+    normalization: str = "model",
     dtype: str = "float32",
     device: str = "cpu",
     seed: int = 0,
@@ -76,7 +76,7 @@ def open_encoder(
             CNN, which has none. A ViT's weights are resampled to it.
         pool: ``cls`` or ``mean`` of the kept patches; a CNN always takes the mean.
         layer: Blocks of a ViT to run, 0 for all.
-        normalisation: ``model`` for the network's own, ``imagenet``, ``half`` or six numbers,
+        normalization: ``model`` for the network's own, ``imagenet``, ``half`` or six numbers,
             mean/deviation.
         dtype: ``float32``, ``bfloat16`` or ``float16``, for weights and activations.
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -92,7 +92,7 @@ def open_encoder(
         described = read_description(file)
         name, kwargs = described["timm"], dict(described["kwargs"])
         label = label or described["label"] or name
-        normalisation = described["normalisation"] if normalisation == "model" else normalisation
+        normalization = described["normalisation"] if normalization == "model" else normalization
     own_size = kwargs.pop("img_size", None)
     size = image_size
     if size is None:
@@ -106,7 +106,7 @@ def open_encoder(
         vit = build_vit(name, size, seed=seed, **kwargs)
         return TokenEncoder(
             vit,
-            normalisation,
+            normalization,
             device,
             pool=pool,
             layer=layer,
@@ -121,7 +121,7 @@ def open_encoder(
         cnn,
         size,
         PATCH_SIZE if patch_size is None else patch_size,
-        normalisation,
+        normalization,
         device,
         dtype=dtype,
         name=label,

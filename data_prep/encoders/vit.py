@@ -98,11 +98,11 @@ class TokenEncoder:
         dim: Width D of a token.
         image_size: Height and width of the input in pixels.
         patch_size: Height and width of a patch in pixels.
-        normalisation: As recorded.
+        normalization: As recorded.
 
     Args:
         model: A timm VisionTransformer or Eva; it is changed in place.
-        normalisation: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
+        normalization: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
         device: Where torch runs it.
         pool: ``cls``, or ``mean`` of the kept patches without class and register tokens.
         layer: Blocks to run, 1 to the model's depth, the final norm after them; 0 for all.
@@ -117,7 +117,7 @@ class TokenEncoder:
     def __init__(
         self,
         model: Any,
-        normalisation: str = "model",
+        normalization: str = "model",
         device: str = "cpu",
         *,
         pool: str = "cls",
@@ -141,15 +141,15 @@ class TokenEncoder:
             layer = 0  # the same network under another number
         # Blocks that are not run take no memory on the device either.
         model.blocks = model.blocks[: layer or None]
-        self._network = FrozenNetwork(model, normalisation, device, dtype)
-        self.normalisation = self._network.normalisation
+        self._network = FrozenNetwork(model, normalization, device, dtype)
+        self.normalization = self._network.normalization
         self.record = Encoder(
             name=name,
             weights_sha256=weights_sha256,
             image_size=self.image_size,
             patch_size=self.patch_size,
             pool=pool,
-            normalisation=self.normalisation,
+            normalization=self.normalization,
             layer=layer,
             dtype=dtype,
             device=self._network.device.type,

@@ -2,9 +2,9 @@
 
 What a file's mode becomes:
 
-* 1, L and 16-bit grey: one channel of 8 bits (of 16 bits the upper 8 are taken);
+* 1, L and 16-bit gray: one channel of 8 bits (of 16 bits the upper 8 are taken);
 * RGB, palettes, CMYK, YCbCr: RGB;
-* anything with transparency, be it an alpha channel or a transparent colour: RGB over white;
+* anything with transparency, be it an alpha channel or a transparent color: RGB over white;
 * modes without a known range, such as 32-bit numbers, are refused.
 
 Of an animation the first picture is taken. A rotation in the EXIF data is not applied, as in
@@ -126,7 +126,7 @@ def is_image(file: Path) -> bool:
 def native_bytes(image: Image.Image) -> int:
     """Return height x width x channels as stored, in bytes.
 
-    A palette's index and a grey value are 1 channel, transparency is 1 more, and a 16-bit grey
+    A palette's index and a gray value are 1 channel, transparency is 1 more, and a 16-bit gray
     value counts 2.
     """
     return _bytes_of(image.size, image)

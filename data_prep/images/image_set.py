@@ -1,4 +1,4 @@
-"""Pixels: a labelled set of images, its resized input for a network, its masked pixels."""
+"""Pixels: a labeled set of images, its resized input for a network, its masked pixels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StoredImages(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: arrays of one size in memory, or of any size and stored elsewhere.
+    """Labeled images: arrays of one size in memory, or of any size and stored elsewhere.
 
     Attributes:
         images: (N, H, W, C) uint8, C = 1 or 3, or N stored images.
@@ -153,7 +153,7 @@ def network_input(
 
     Rounding to whole numbers is what image libraries do; here it also lets kept patches be stored
     as bytes and encoded later to the same tokens. The whole image is resized, not cropped, so that
-    every native pixel lies under one patch. Grey images are repeated to three channels. Shrinking
+    every native pixel lies under one patch. Gray images are repeated to three channels. Shrinking
     is antialiased.
 
     Raises:
@@ -179,7 +179,7 @@ def masked_pixels(
 ) -> NDArray[np.uint8]:
     """Set the native pixels under dropped patches to zero: (B, H, W, C) -> (B, H, W, C).
 
-    A pixel belongs to the patch under its centre. ``kept`` (B, k) holds patch indices in row order.
+    A pixel belongs to the patch under its center. ``kept`` (B, k) holds patch indices in row order.
     """
     shown = np.zeros((len(images), grid[0] * grid[1]), dtype=np.uint8)
     np.put_along_axis(shown, kept, 1, axis=1)

@@ -70,7 +70,7 @@ def block_mask(grid: Grid, kept: int, seed: int, image_ids: Patches, epoch: int)
     )
     inside = np.arange(kept)
     region = inside // width * columns + inside % width
-    # The remainder of a 64-bit number favours no place by more than 1 in 2**50.
+    # The remainder of a 64-bit number favors no place by more than 1 in 2**50.
     drawn = np.stack([noise(2, seed, BLOCK_MASKS, first=i, second=epoch) for i in image_ids])
     places = np.array([rows - height + 1, columns - width + 1], dtype=np.uint64)
     corners = (drawn % places).astype(np.int64)
@@ -78,11 +78,11 @@ def block_mask(grid: Grid, kept: int, seed: int, image_ids: Patches, epoch: int)
 
 
 def center_mask(grid: Grid, kept: int, seed: int, image_ids: Patches, epoch: int) -> Patches:
-    """The patches nearest to the centre.
+    """The patches nearest to the center.
 
     The same for all images. Of equally near patches the upper, then the left one comes first.
     """
-    # Twice the distance from the centre is a whole number on even and odd grids alike.
+    # Twice the distance from the center is a whole number on even and odd grids alike.
     down, across = (2 * np.arange(n) - (n - 1) for n in grid)
     distance = down[:, None] ** 2 + across[None, :] ** 2
     return _same_for_all(np.argsort(distance, axis=None, kind="stable")[:kept], image_ids)

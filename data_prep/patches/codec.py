@@ -39,7 +39,7 @@ def unpack(blob: bytes, shape: tuple[int, int, int, int], compression: str) -> P
         return np.frombuffer(blob, dtype=np.uint8).reshape(shape)
     try:
         with Image.open(io.BytesIO(blob), formats=("WEBP",)) as image:
-            # WebP knows no grey: it comes back as three equal channels.
+            # WebP knows no gray: it comes back as three equal channels.
             picture = np.asarray(image.convert("RGB"))[..., : shape[3]]
     except (OSError, SyntaxError) as err:
         raise ValueError(f"they are no WebP picture ({err})") from err

@@ -3,7 +3,7 @@
 The folder holds ``meta.json`` and plain ``.npy`` arrays of N images in one order:
 
 * ``patches``      uint8, the kept patches: (N, k, P, P, C), or (bytes,) where images take different
-  numbers of bytes, that is, where they are compressed or where some are grey and some are not;
+  numbers of bytes, that is, where they are compressed or where some are gray and some are not;
 * ``offsets``      (N + 1,) int64, only then: image i is ``patches[offsets[i]:offsets[i + 1]]``;
 * ``channels``     (N,) uint8, 1 or 3, only where images differ in that;
 * ``labels``       (N,) int32 in ``[0, C)``;

@@ -43,7 +43,7 @@ def write_masked(
 ) -> MaskedMeta:
     """Write the kept patches of some images to a new folder; see :mod:`data_prep.patches.meta`.
 
-    Grey images keep their one channel. The same images and settings give the same pixels whatever
+    Gray images keep their one channel. The same images and settings give the same pixels whatever
     the number of workers; a few images at a time are in memory.
 
     Args:
@@ -182,7 +182,7 @@ def _patches(data: ImageSet, row: int, settings: MaskSettings) -> NDArray[np.uin
     images = data.images
     native = images[row] if isinstance(images, np.ndarray) else next(iter(images.decode(one)))
     resized = network_input(native[None], settings.image_size, settings.interpolation)[0]
-    # Grey comes back repeated.
+    # Gray comes back repeated.
     pixels = resized[: native.shape[2]].permute(1, 2, 0).numpy()
     return cut_patches(pixels, settings.kept(data.image_ids[one])[0], settings.patch_size)
 

@@ -24,7 +24,7 @@ def crop_and_flip(
     area = least_area + (1 - least_area) * area
     ratio = torch.exp((2 * ratio - 1) * torch.log(torch.tensor(4 / 3)))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    # In grid_sample's coordinates an image spans -1 to 1: the crop's centre keeps it inside.
+    # In grid_sample's coordinates an image spans -1 to 1: the crop's center keeps it inside.
     theta = torch.zeros(batch, 2, 3)
     theta[:, 0, 0] = torch.where(flip < 0.5, -width, width)
     theta[:, 1, 1] = height

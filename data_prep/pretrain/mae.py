@@ -3,7 +3,7 @@
 After He et al., "Masked Autoencoders Are Scalable Vision Learners" (CVPR 2022,
 https://arxiv.org/abs/2111.06377, section 3): most patches are dropped, the encoder runs on the rest
 only, the decoder gets its output with one learned token in place of each dropped patch, and the
-loss is the squared error of the dropped patches' pixels, each patch normalised by its own mean and
+loss is the squared error of the dropped patches' pixels, each patch normalized by its own mean and
 standard deviation. The encoder is one of timm's; both networks' positions start as sines and
 cosines and, unlike there, are trained.
 """
@@ -57,15 +57,15 @@ class MaskedAutoencoder(nn.Module):
                 encoder.pos_embed.copy_(_sincos(self.grid, encoder.embed_dim, prefixed))
 
     def forward(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> torch.Tensor:
-        """Return the loss, a 0-d tensor; ``pixels`` (B, 3, S, S) are normalised, kept is (B, k)."""
+        """Return the loss, a 0-d tensor; ``pixels`` (B, 3, S, S) are normalized, kept is (B, k)."""
         drawn = self.reconstruct(pixels, kept)
-        target = normalise_patches(patchify(pixels, self.patch_size))
+        target = normalize_patches(patchify(pixels, self.patch_size))
         dropped = torch.ones(target.shape[:2], device=pixels.device)
         dropped.scatter_(1, torch.from_numpy(kept).to(pixels.device), 0)
         return ((drawn.float() - target).square().mean(-1) * dropped).sum() / dropped.sum()
 
     def reconstruct(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> torch.Tensor:
-        """Return every patch as the decoder draws it, normalised, (B, L, 3 * P * P)."""
+        """Return every patch as the decoder draws it, normalized, (B, L, 3 * P * P)."""
         index = torch.from_numpy(kept).to(pixels.device)
         self.gather.kept = index
         seen = self.embed(self.encoder.forward_features(pixels))
@@ -93,7 +93,7 @@ def unpatchify(patches: torch.Tensor, grid: Grid, size: int) -> torch.Tensor:
     return cut.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, rows * size, columns * size)
 
 
-def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
+def normalize_patches(patches: torch.Tensor) -> torch.Tensor:
     """Subtract each patch's mean and divide by its standard deviation, (B, L, N) -> (B, L, N)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (variance + _VARIANCE_FLOOR).sqrt()

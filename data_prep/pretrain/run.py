@@ -3,7 +3,7 @@
 The folder holds
 
 * ``encoder.safetensors``  float16 weights that describe themselves, for ``prep --encoder``;
-* ``state.safetensors``    model and optimiser after the last full epoch, to go on from;
+* ``state.safetensors``    model and optimizer after the last full epoch, to go on from;
 * ``loss.jsonl``           one line an epoch: mean loss, learning rate, images a second;
 * ``loss.png``, ``reconstruction.png``  the curve; and images, their kept patches, the decoder's.
 """
@@ -79,7 +79,7 @@ def pretrain(
     description = Description(
         timm=settings.vit,
         kwargs={"img_size": settings.image_size, **settings.vit_sizes()},
-        normalisation=settings.normalisation,
+        normalisation=settings.normalization,
         label=label or f"masked autoencoder of {data.source}",
     )
     progress = Progress(
@@ -154,7 +154,7 @@ def _draw_losses(lines: list[dict[str, Any]], file: Path) -> None:
     figure = new_figure(6, 4)
     axes = figure.add_subplot()
     axes.plot([line["epoch"] for line in lines], [line["loss"] for line in lines], marker=".")
-    axes.set(xlabel="epoch", ylabel="mean squared error of dropped, normalised patches")
+    axes.set(xlabel="epoch", ylabel="mean squared error of dropped, normalized patches")
     axes.grid(alpha=0.3)
     save_png(figure, file)
 

@@ -29,7 +29,7 @@ class PretrainSettings:
         warmup_epochs: Epochs over which the rate rises to its peak, at most half of all.
         weight_decay: Of AdamW, on matrices only.
         least_crop: Least share of an image's area that a crop keeps; 1 switches crops off.
-        normalisation: ``half`` or ``imagenet``.
+        normalization: ``half`` or ``imagenet``.
         seed: Of weights, masks, orders and crops.
     """
 
@@ -48,7 +48,7 @@ class PretrainSettings:
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
     least_crop: float = 0.8
-    normalisation: str = "half"
+    normalization: str = "half"
     seed: int = 0
 
     def vit_sizes(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from data_prep import PrepError
 from data_prep.atomic_file import atomic_file
-from data_prep.encoders.normalization import NORMALISATIONS
+from data_prep.encoders.normalization import NORMALIZATIONS
 from data_prep.encoders.open import build_vit
 from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
@@ -35,13 +35,13 @@ from data_prep.splits.rows import permutation
 _FIRST_ORDER = 1000
 """Stream of the first epoch's order; the streams below it are those of splits."""
 _CROPS = 1_000_003
-"""Keeps the crops of neighbouring seeds apart."""
+"""Keeps the crops of neighboring seeds apart."""
 _WORKERS = 1
 _HEAD_WIDTH = 32
 
 
 class Pretraining:
-    """A model, its optimiser and how many epochs they have come.
+    """A model, its optimizer and how many epochs they have come.
 
     Args:
         settings: How to train.
@@ -53,10 +53,10 @@ class Pretraining:
 
     def __init__(self, settings: PretrainSettings, device: str = "cpu") -> None:
         settings.check()
-        if settings.normalisation not in NORMALISATIONS:
+        if settings.normalization not in NORMALIZATIONS:
             raise PrepError(
-                f"The normalisation {settings.normalisation!r} is unknown: use one of "
-                f"{', '.join(NORMALISATIONS)}."
+                f"The normalization {settings.normalization!r} is unknown: use one of "
+                f"{', '.join(NORMALIZATIONS)}."
             )
         self.settings = settings
         self.epoch = 0
@@ -78,7 +78,7 @@ class Pretraining:
             raise PrepError(f"The device {device!r} cannot be used: {first_line(err)}.") from err
         self.device = torch.device(device)
         self.optimizer = _optimizer(self.model, settings)
-        mean, std = NORMALISATIONS[settings.normalisation]
+        mean, std = NORMALIZATIONS[settings.normalization]
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
@@ -105,7 +105,7 @@ class Pretraining:
                 group["lr"] = rate
             cropped = crop_and_flip(pixels.float() / 255, settings.least_crop, generator)
             with self._autocast():
-                loss = self.model(self._normalise(cropped), kept)
+                loss = self.model(self._normalize(cropped), kept)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -120,12 +120,12 @@ class Pretraining:
     def reconstruct(self, data: ImageSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return images, what the encoder sees of them, and that with the decoder's patches.
 
-        Each is (B, 3, S, S) in [0, 1], dropped patches in the middle one grey. The decoder knows
-        normalised patches only: they are drawn with the true patches' mean and deviation.
+        Each is (B, 3, S, S) in [0, 1], dropped patches in the middle one gray. The decoder knows
+        normalized patches only: they are drawn with the true patches' mean and deviation.
         """
         kept = self._kept(data, epoch=0)
         pixels = data.network_input(slice(None), self.settings.image_size).float() / 255
-        pixels = self._normalise(pixels)
+        pixels = self._normalize(pixels)
         self.model.eval()
         with torch.inference_mode(), self._autocast():
             drawn = self.model.reconstruct(pixels, kept).float()
@@ -144,7 +144,7 @@ class Pretraining:
         return whole, part, guess
 
     def save(self, file: Path, facts: Mapping[str, Any]) -> None:
-        """Write model, optimiser, epoch and some facts as one file, complete or not at all.
+        """Write model, optimizer, epoch and some facts as one file, complete or not at all.
 
         Raises:
             PrepError: the file cannot be written.
@@ -197,7 +197,7 @@ class Pretraining:
         grid, ratio = self.model.grid, settings.mask_ratio
         return kept_patches("random", grid, ratio, seed=settings.seed, image_ids=ids, epoch=epoch)
 
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         return (pixels.to(self.device) - self._mean) / self._std
 
     def _autocast(self) -> torch.autocast:

@@ -37,7 +37,7 @@ class ProbeResult:
 def linear_probe(train: Features, test: Features, classes: int) -> ProbeResult:
     """Fit multinomial logistic regression and return its accuracy on ``test``.
 
-    Features are standardised by the training set. The L2 weight is the one of ``L2_CHOICES`` that
+    Features are standardized by the training set. The L2 weight is the one of ``L2_CHOICES`` that
     does best on a held-out fifth of the training set; the test set takes no part in any choice.
     The fit is convex, starts at zero and runs in float64, so it needs no seed.
 
@@ -113,16 +113,16 @@ def _fit_and_score(train: Features, test: Features, classes: int, l2: float) -> 
     x = (x - mean) * scale
     weight = torch.zeros(x.shape[1], classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
 
     def closure() -> Any:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(x @ weight + bias, y)
         loss = loss + l2 / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.inference_mode():
         logits = (torch.from_numpy(test[0]).double() - mean) * scale @ weight + bias
         return float((logits.argmax(1) == torch.from_numpy(test[1])).double().mean())

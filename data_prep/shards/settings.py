@@ -15,7 +15,8 @@ class PrepSettings:
     """How images become shards. Only ``source`` and ``out`` have no default.
 
     Attributes:
-        source: Where the images are, as :func:`data_prep.sources.open.read_train_and_test` reads it.
+        source: Where the images are, as :func:`data_prep.sources.open.read_train_and_test` reads
+            it.
         out: The folder that gets the shards.
         test: Another source for the test images; None for the published ones or a share.
         test_share: Share held out where no test images are given; 0 for no test shard.
@@ -28,7 +29,7 @@ class PrepSettings:
         patch_size: Pixels of a patch; None for the encoder's own.
         pool: ``cls`` or ``mean``.
         layer: Blocks that are run; 0 for all.
-        normalisation: ``model``, ``imagenet`` or ``half``.
+        normalization: ``model``, ``imagenet`` or ``half``.
         interpolation: ``bicubic`` or ``bilinear``.
         device: Where torch runs the encoder.
         compute_dtype: What the encoder computes in.
@@ -61,7 +62,7 @@ class PrepSettings:
     patch_size: int | None = None
     pool: str = "cls"
     layer: int = 0
-    normalisation: str = "model"
+    normalization: str = "model"
     interpolation: str = "bicubic"
     device: str = "cpu"
     compute_dtype: str = "float32"

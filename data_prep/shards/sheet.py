@@ -18,7 +18,7 @@ from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import TokenShard
 
 _DROPPED = np.array([183, 202, 226], dtype=np.uint8)
-"""The colour of dropped patches, which no grey image has: black is too common."""
+"""The color of dropped patches, which no gray image has: black is too common."""
 _MOST_VIEWS = 4
 _PANELS_ACROSS = 8
 _LONGEST_NAME = 26
@@ -61,7 +61,7 @@ def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -
 def shown_pixels(
     pixels: NDArray[np.uint8], grid: Grid, kept: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Return an image (H, W, C) as RGB (H, W, 3) with its dropped patches in a colour.
+    """Return an image (H, W, C) as RGB (H, W, 3) with its dropped patches in a color.
 
     Args:
         pixels: C = 1 or 3.

@@ -30,7 +30,7 @@ _IDX_UINT8 = 0x08
 
 
 def read_fashion_mnist(folder: Path, split: str) -> ImageSet:
-    """Read Fashion-MNIST (Xiao et al. 2017, MIT licence) from its idx files, gzipped or not.
+    """Read Fashion-MNIST (Xiao et al. 2017, MIT license) from its idx files, gzipped or not.
 
     The folder holds ``train-images-idx3-ubyte[.gz]`` and the other three files as published at
     https://github.com/zalandoresearch/fashion-mnist.

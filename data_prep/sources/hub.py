@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub, or saved on this disk, through the library ``datasets``.
 
-Images are decoded by our own reader, so that palettes, transparency and 16-bit grey become what
+Images are decoded by our own reader, so that palettes, transparency and 16-bit gray become what
 they become in a folder of files. Code that comes with a data set is never run: ``datasets`` 4,
 which this needs, cannot.
 """
@@ -132,8 +132,8 @@ def read_hub(
     chosen = used[split] or used["train"] or used["test"] or next(iter(splits))
     dataset = splits[chosen]
     image, label, client = _columns(source, dataset, name)
-    labelled = {s: splits[s] for s in (used["train"], used["test"], chosen) if s is not None}
-    labels, class_names = _labels(labelled, label, chosen, name, partial)
+    labeled = {s: splits[s] for s in (used["train"], used["test"], chosen) if s is not None}
+    labels, class_names = _labels(labeled, label, chosen, name, partial)
     import datasets
 
     stored = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
@@ -230,12 +230,12 @@ def _labels(
     if isinstance(feature, datasets.ClassLabel):
         numbers = _values(splits[chosen], label)
         # The hub's sign of a label that is kept secret is -1.
-        _refuse_unlabelled([None if n == -1 else n for n in numbers], chosen, name)
+        _refuse_unlabeled([None if n == -1 else n for n in numbers], chosen, name)
         return np.array(numbers, dtype=np.int64), tuple(feature.names)
     texts = {}
     for split, dataset in splits.items():
         values = _values(dataset, label)
-        _refuse_unlabelled(values, split, name)
+        _refuse_unlabeled(values, split, name)
         if not all(isinstance(value, str | int) for value in values):
             raise PrepError(f"The column {label!r} of {name} holds no texts or whole numbers.")
         texts[split] = [str(value) for value in values]
@@ -248,7 +248,7 @@ def _labels(
     return np.array([number[text] for text in texts[chosen]], dtype=np.int64), names
 
 
-def _refuse_unlabelled(values: list[Any], split: str, name: str) -> None:
+def _refuse_unlabeled(values: list[Any], split: str, name: str) -> None:
     empty = next((row for row, value in enumerate(values) if value is None or value == ""), None)
     if empty is not None:
         raise PrepError(f"Image {empty} of {name} has no label in its split {split}.")

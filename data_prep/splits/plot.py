@@ -13,13 +13,13 @@ from data_prep.shards.split_report import SplitReport
 _LONGEST_NAME = 22
 _MOST_NUMBERS = 20
 _DARK = 0.55
-"""From this share of the darkest colour on, numbers are white."""
+"""From this share of the darkest color on, numbers are white."""
 
 
 def plot_split(report: SplitReport, file: Path) -> Path:
     """Draw a split into a PNG: a heat map of clients and classes, and a bar for each client.
 
-    A cell's colour is the class's share of that client's images, white for none, so that skew of
+    A cell's color is the class's share of that client's images, white for none, so that skew of
     classes shows whatever the clients' sizes are; the bars show those. Up to 20 x 20 cells have
     their counts written in.
 

@@ -1,1 +1,1 @@
-"""The MLP, its blend with a closed-form head, evaluation on a shard, prediction with a saved model."""
+"""The MLP, its blend with a closed-form head, evaluation, prediction."""

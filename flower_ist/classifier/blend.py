@@ -1,8 +1,8 @@
 """Predict with a net and a ridge head together.
 
 Ridge regression on one-hot labels estimates the probabilities of the classes, in closed form and
-whatever the split (:mod:`flower_ist.statistics.sums`). It errs otherwise than a net does, so that the
-weighted mean of both is better than either: (softmax(net(x)) + w ridge(x)) / (1 + w).
+whatever the split (:mod:`flower_ist.statistics.sums`). It errs otherwise than a net does, so that
+the weighted mean of both is better than either: (softmax(net(x)) + w ridge(x)) / (1 + w).
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def mlp_dims(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
 
 
 def initial_weights(dims: Sequence[int], seed: int) -> dict[str, NDArray[np.float32]]:
-    """Draw PyTorch's default initialisation, uniform in +-1/sqrt(fan-in), from a seed."""
+    """Draw PyTorch's default initialization, uniform in +-1/sqrt(fan-in), from a seed."""
     weights: dict[str, NDArray[np.float32]] = {}
     generator = np.random.default_rng([seed, 1])
     for name, shape in mlp_shapes(dims).items():

@@ -5,7 +5,8 @@
 
 The file holds a net, ``fc1.weight`` to ``fcL.bias``, for tokens as an encoder gives them, and maybe
 a ridge head, ``ridge.weight`` and ``ridge.bias``, that predicts beside it with the weight that the
-header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy, torch and safetensors.
+header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy, torch and
+safetensors.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Comparison:
     front: tuple[FrontSpan, ...]
 
 
-def analyse(
+def analyze(
     logs: Mapping[str, Sequence[Lines]],
     settings: Mapping[str, str] | None = None,
     target_accuracy: float | None = None,
@@ -155,7 +155,7 @@ def front(results: Iterable[Result]) -> tuple[FrontSpan, ...]:
 
     A point is a strategy stopped after a round: the median over the seeds of its bytes, and of its
     best accuracy so far by validation. It is on the front if no point has at least its accuracy
-    for as many bytes or fewer. Neighbours of one strategy are put together.
+    for as many bytes or fewer. Neighbors of one strategy are put together.
     """
     candidates = sorted(
         (point.wire_bytes, -point.chosen, result.strategy)

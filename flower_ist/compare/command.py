@@ -32,7 +32,7 @@ from flower_ist.compare.tables import front_sentences, percent, to_tables
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "local-steps": 80,
     "validation-share": 0.2,
-    "standardise": False,
+    "standardize": False,
     "replay": False,
     "ridge-blend": 0.0,
     "wire-dtype-down": "float32",

@@ -14,7 +14,7 @@ from flower_ist.compare.command import read_config
 from flower_ist.compare.plan import Plan, Run
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import RunLogError, read_run
-from flower_ist.runs.report import compare, plot, summarise, to_table
+from flower_ist.runs.report import compare, plot, summarize, to_table
 from flower_ist.tokens.demo import MAX_CLIENTS
 
 _RUN_SECONDS = 900.0
@@ -73,7 +73,7 @@ def run_demo(
 
             run_id = flower.submit(app, settings, one.clients(plan))
             flower.wait(run_id, _RUN_SECONDS, on_poll=show)
-    summaries = [summarise(run) for run in runs]
+    summaries = [summarize(run) for run in runs]
     console.print(to_table(summaries))
     for summary in summaries[:-1]:
         console.print(compare(summary, summaries[-1]))
@@ -112,7 +112,7 @@ def find_app() -> Path:
     Raises:
         LaunchError: this package was installed without its checkout.
     """
-    root = Path(__file__).absolute().parent.parent
+    root = Path(__file__).absolute().parents[2]
     if not (root / "server_app" / "app.py").exists():
         raise LaunchError(
             "The demo runs the apps of a checkout: clone the repository and use 'make demo'."

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from flower_ist.compare.analyse import Comparison
+from flower_ist.compare.analyze import Comparison
 from flower_ist.compare.plan import PlanError
 
 if TYPE_CHECKING:
@@ -39,20 +39,18 @@ def draw_all(comparison: Comparison) -> dict[str, bytes]:
 
 def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
     """Draw accuracy against cumulative wire bytes: median over the seeds, and the range."""
-    for result, colour in zip(comparison.results, colours(comparison), strict=True):
+    for result, color in zip(comparison.results, colors(comparison), strict=True):
         accuracy = [100 * (point.accuracy.median or 0.0) for point in result.curve]
         if not result.federated:
             best = 100 * (result.best_accuracy.median or 0.0)
             label = f"{result.strategy} (not federated)"
-            axes.axhline(best, color=colour, linestyle="--", linewidth=1, label=label)
+            axes.axhline(best, color=color, linestyle="--", linewidth=1, label=label)
             continue
         megabytes = [point.wire_bytes / _MB for point in result.curve]
         low = [100 * (point.accuracy.low or 0.0) for point in result.curve]
         high = [100 * (point.accuracy.high or 0.0) for point in result.curve]
-        axes.plot(
-            megabytes, accuracy, color=colour, marker="o", markersize=3, label=result.strategy
-        )
-        axes.fill_between(megabytes, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(megabytes, accuracy, color=color, marker="o", markersize=3, label=result.strategy)
+        axes.fill_between(megabytes, low, high, color=color, alpha=0.2, linewidth=0)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
@@ -87,18 +85,18 @@ def bytes_per_client(axes: Axes, comparison: Comparison) -> None:
 
 def coverage_by_round(axes: Axes, comparison: Comparison) -> None:
     """Draw the share of the model's weights that some client trained in a round."""
-    for result, colour in zip(comparison.results, colours(comparison), strict=True):
+    for result, color in zip(comparison.results, colors(comparison), strict=True):
         rounds = [point.server_round for point in result.curve]
         covered = [100 * point.coverage for point in result.curve]
-        axes.plot(rounds, covered, color=colour, marker="o", markersize=3, label=result.strategy)
+        axes.plot(rounds, covered, color=color, marker="o", markersize=3, label=result.strategy)
     axes.set_ylim(0, 105)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("round")
     axes.set_ylabel("weights that some client trained (%)")
 
 
-def colours(comparison: Comparison) -> list[str]:
-    """Return a colour for each strategy, the same in all pictures."""
+def colors(comparison: Comparison) -> list[str]:
+    """Return a color for each strategy, the same in all pictures."""
     return [_COLOURS[number % len(_COLOURS)] for number in range(len(comparison.results))]
 
 

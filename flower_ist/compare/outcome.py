@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flower_ist.compare.analyse import Comparison, analyse
+from flower_ist.compare.analyze import Comparison, analyze
 from flower_ist.compare.curves import best_validation, points
 from flower_ist.compare.figures import draw_all
 from flower_ist.compare.folder import ComparisonFolder, write_whole
@@ -104,7 +104,7 @@ def write_outcome(
     if not logs:
         raise PlanError(f"No run was finished: see {folder.path / 'runs'}.")
     settings = {name: slug(choice.settings) for name, choice in choices.items()}
-    comparison = analyse(logs, settings, plan.target_accuracy)
+    comparison = analyze(logs, settings, plan.target_accuracy)
     facts = json.loads(plan.to_json())
     pictures = draw_all(comparison)
     for name, png in pictures.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from flower_ist.compare.analyse import BUDGET_SHARES, Comparison, Result
+from flower_ist.compare.analyze import BUDGET_SHARES, Comparison, Result
 from flower_ist.compare.figures import PICTURES
 from flower_ist.compare.tables import (
     NOT_FEDERATED,
@@ -59,7 +59,7 @@ def to_html(
             f"{plan['clients']} clients, {plan['rounds']} rounds, {plan['seeds']} seeds, "
             f"{plan['data'] or 'the embedded demo tokens'}. Accuracies are in percent on the "
             "server's test examples: the median over the seeds. MB are 10^6 bytes on the wire in "
-            "both directions, measured on serialised messages."
+            "both directions, measured on serialized messages."
         ),
         *_failures(failed),
         "<h2>Figures</h2>",

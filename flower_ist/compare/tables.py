@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from flower_ist.compare.analyse import BUDGET_SHARES, Comparison, Result, Spread
+from flower_ist.compare.analyze import BUDGET_SHARES, Comparison, Result, Spread
 
 NOT_FEDERATED = "not federated"
 Row = dict[str, str | int | float | bool | None]

@@ -43,7 +43,7 @@ _TRAINING = {
     "privacy-noise",
     "replay",
     "ridge-blend",
-    "standardise",
+    "standardize",
     "wire-dtype-down",
     "wire-dtype-up",
 }

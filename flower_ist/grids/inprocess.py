@@ -1,6 +1,6 @@
 """Run a Flower app in this process: no Ray, no network, the same bytes.
 
-Every message is serialised and read back as Flower does it, so that what works here works over a
+Every message is serialized and read back as Flower does it, so that what works here works over a
 network. For tests, sweeps and debugging: clients run one after the other, in a fixed order, and the
 same seed gives the same run bit for bit.
 """

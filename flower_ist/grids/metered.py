@@ -5,7 +5,7 @@ Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
     grid = MeteredGrid(grid)
     strategy.start(grid=grid, ...)
 
-What is counted is measured on each message's serialised objects (see :func:`wire.wire_bytes`), not
+What is counted is measured on each message's serialized objects (see :func:`wire.wire_bytes`), not
 computed from shapes.
 
 A client uploads its reply even when its round has closed. Flower never fetches such a reply; the
@@ -179,7 +179,7 @@ class MeteredGrid(GridWrapper):
             del self._unanswered[message_id]
 
     def _count_down(self, messages: list[Message]) -> None:
-        # FedAvg sends one content to all clients: its objects are serialised once for the count.
+        # FedAvg sends one content to all clients: its objects are serialized once for the count.
         shared: dict[int, tuple[int, int]] = {}
         for message in messages:
             self._round = round_of(message, self._round)

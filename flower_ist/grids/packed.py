@@ -3,8 +3,8 @@
     strategy -> CompressedGrid -> MeteredGrid -> the grid that Flower gives
 
 Down, the model's tensors go out as one packed array in the ``down`` wire dtype. The client's
-:func:`flower_ist.wire.mod.packed_mod` reads them back, the ClientApp trains in the tensors' own dtype,
-and the mod answers with the change, trained - received, in the ``up`` wire dtype.
+:func:`flower_ist.wire.mod.packed_mod` reads them back, the ClientApp trains in the tensors' own
+dtype, and the mod answers with the change, trained - received, in the ``up`` wire dtype.
 
 Back here the change is added to what the strategy sent, in full precision: rounding on the way
 down never enters the model, so it cannot add up over rounds, and needs no correction there.
@@ -91,8 +91,8 @@ class CompressedGrid(GridWrapper):
     """Send models in fewer bits, and give strategies ordinary replies.
 
     A reply that is not as it must be reaches the strategy as an error with the reason, and with a
-    code that tells :func:`flower_ist.strategies.judge.judge_reply` a refused reply from a client that failed.
-    Decoding allocates what the message that was sent decides, not the reply.
+    code that tells :func:`flower_ist.strategies.judge.judge_reply` a refused reply from a client
+    that failed. Decoding allocates what the message that was sent decides, not the reply.
 
     Args:
         grid: the grid to wrap; one that is, or wraps, a :class:`MeteredGrid` counts what is sent.
@@ -105,7 +105,7 @@ class CompressedGrid(GridWrapper):
         roster: names of the clients; node ids, which are random, if None.
 
     Raises:
-        QuantiseError: there is no such wire dtype.
+        QuantizeError: there is no such wire dtype.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class CompressedGrid(GridWrapper):
         return restored
 
     def _compress(self, messages: Iterable[Message]) -> list[Message]:
-        # FedAvg sends one content to all clients: it is quantised once.
+        # FedAvg sends one content to all clients: it is quantized once.
         models: dict[int, _Model | None] = {}
         messages = list(messages)  # keeps the contents alive, and so their ids distinct
         outgoing = []

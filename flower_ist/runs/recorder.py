@@ -170,6 +170,6 @@ class RoundRecorder:
 
 
 def full_model_bytes(arrays: ArrayRecord) -> int:
-    """Return the wire bytes of one message that carries the whole model, by serialising one."""
+    """Return the wire bytes of one message that carries the whole model, by serializing one."""
     content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
     return wire_bytes(Message(content, dst_node_id=2, message_type=MessageType.TRAIN))

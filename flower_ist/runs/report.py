@@ -22,7 +22,7 @@ _MB = 1e6
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in a row. Bytes are measured on serialised messages of all kinds.
+    """One run in a row. Bytes are measured on serialized messages of all kinds.
 
     Attributes:
         name: the run's folder.
@@ -57,7 +57,7 @@ class RunSummary:
     failed: int
 
 
-def summarise(run: Path) -> RunSummary:
+def summarize(run: Path) -> RunSummary:
     """Read the log of a run's folder, or the log itself, and sum it up.
 
     Raises:
@@ -65,12 +65,12 @@ def summarise(run: Path) -> RunSummary:
     """
     rounds = read_run(run)
     try:
-        return _summarise(_name(run), rounds)
+        return _summarize(_name(run), rounds)
     except (KeyError, TypeError) as err:
         raise RunLogError(f"{run} is not a run log of this release: {err} is missing.") from err
 
 
-def _summarise(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
+def _summarize(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
     evaluated = [
         (line["accuracy"], total)
         for line, total in zip(rounds, cumulative_bytes(rounds), strict=True)

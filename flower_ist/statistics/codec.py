@@ -55,7 +55,7 @@ def encode_gram(
     spreads = np.sqrt(np.where(varies, diagonal, 0.0)).astype(np.float32)
     sent = spreads.astype(np.float64)
     inverse = np.divide(1.0, sent, out=np.zeros(len(gram)), where=sent > 0)
-    # A Cholesky factorisation that takes a singular R: of fewer tokens than coordinates, say.
+    # A Cholesky factorization that takes a singular R: of fewer tokens than coordinates, say.
     eigenvalues, q = np.linalg.eigh(scatter * inverse[:, None] * inverse)
     root = np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * q.T  # root^T root = R
     lower = np.asarray(np.linalg.qr(root, mode="r")).T

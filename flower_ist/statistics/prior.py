@@ -5,7 +5,7 @@ the average of such nets: that is what a skewed split costs. The statistics that
 needs (:mod:`flower_ist.statistics.sums`) tell the mean of each class and the covariance that the
 classes share. Sent to the clients once, they serve twice:
 
-* tokens are standardised by the mean and spread of all clients' tokens, not of one client's;
+* tokens are standardized by the mean and spread of all clients' tokens, not of one client's;
 * a client whose classes are not those of the whole draws virtual tokens of what it lacks.
 
 Virtual features from class Gaussians: Luo et al., "No Fear of Heterogeneity: Classifier Calibration
@@ -14,8 +14,8 @@ They train the classifier again on the server after the last round; here each cl
 tokens into its own batches, in every round, as far as its class shares differ from the whole.
 
 Nothing but chance follows from a prior's Gaussians, so they travel roughly: the class means in
-float16, as tokens are stored, and the covariance as in :mod:`flower_ist.statistics.compact_factor`. Pure
-numpy. With D = 384 and 10 classes a prior takes 85 kB, of which 75 kB are the covariance.
+float16, as tokens are stored, and the covariance as in :mod:`flower_ist.statistics.compact_factor`.
+Pure numpy. With D = 384 and 10 classes a prior takes 85 kB, of which 75 kB are the covariance.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SHARES_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class ClassGaussians:
-    """A Gaussian for each class of the standardised tokens, with one covariance.
+    """A Gaussian for each class of the standardized tokens, with one covariance.
 
     Attributes:
         shares: (C,) share of the examples that each class has; they sum to 1.
@@ -74,13 +74,13 @@ class ClassGaussians:
         """
         whole = self.shares.astype(np.float64)
         own = label_counts / max(1, label_counts.sum())
-        share = 0.5 * float(np.abs(whole - own).sum())
+        share = min(1.0, 0.5 * float(np.abs(whole - own).sum()))
         lacking = np.maximum(0.0, whole - (1 - share) * own)
         lacking = lacking if lacking.sum() > 0 else whole
-        return min(share, 1.0), lacking / lacking.sum()
+        return share, lacking / lacking.sum()
 
     def draw(self, classes: NDArray[np.integer], generator: np.random.Generator) -> Floats:
-        """Draw one virtual standardised token for each class given.
+        """Draw one virtual standardized token for each class given.
 
         Args:
             classes: (n,).
@@ -96,7 +96,7 @@ class ClassGaussians:
 
 @dataclass(frozen=True)
 class TokenScale:
-    """What tokens are standardised by: ``(x - mean) / spread``.
+    """What tokens are standardized by: ``(x - mean) / spread``.
 
     Attributes:
         mean: (D,).
@@ -131,8 +131,8 @@ class TokenPrior:
     """Mean and spread of all tokens, and the Gaussians of their classes.
 
     Attributes:
-        mean: (D,) of all tokens; 0 if they are not standardised.
-        spread: (D,) standard deviation of all tokens, above 0; 1 if they are not standardised.
+        mean: (D,) of all tokens; 0 if they are not standardized.
+        spread: (D,) standard deviation of all tokens, above 0; 1 if they are not standardized.
         gaussians: of the classes; None if nothing is to be drawn from them.
     """
 
@@ -145,7 +145,7 @@ class TokenPrior:
         cls,
         statistics: Statistics,
         *,
-        standardise: bool = True,
+        standardize: bool = True,
         replay: bool = True,
         scale: TokenScale | None = None,
     ) -> TokenPrior:
@@ -153,9 +153,9 @@ class TokenPrior:
 
         Args:
             statistics: with a Gram matrix, of at least one token.
-            standardise: by mean and spread; otherwise tokens stay as they are.
+            standardize: by mean and spread; otherwise tokens stay as they are.
             replay: with the classes' Gaussians.
-            scale: what to standardise by; by default the mean and spread of these statistics. A net
+            scale: what to standardize by; by default the mean and spread of these statistics. A net
                 that is half trained goes on with those that it began with.
 
         Raises:
@@ -165,7 +165,7 @@ class TokenPrior:
         total = counts.sum()
         if total == 0:
             raise ValueError("The clients have no tokens: nothing can be learnt from them.")
-        if not standardise:
+        if not standardize:
             scale = TokenScale.none(len(gram))
         elif scale is None:
             scale = TokenScale.of(statistics)
@@ -186,13 +186,13 @@ class TokenPrior:
             )
         return cls(mean.astype(np.float32), spread.astype(np.float32), gaussians)
 
-    def standardise(self, tokens: Floats) -> Floats:
+    def standardize(self, tokens: Floats) -> Floats:
         """Return tokens (n, D) minus the mean, divided by the spread."""
         standard: Floats = (tokens - self.mean) / self.spread
         return standard
 
     def fold(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return a net for tokens as they are, from one for standardised tokens.
+        """Return a net for tokens as they are, from one for standardized tokens.
 
         ``W ((x - mean) / spread) + b = (W / spread) x + (b - (W / spread) mean)``
 

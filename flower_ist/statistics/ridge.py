@@ -1,7 +1,7 @@
 """Ridge regression for many penalties from one eigendecomposition, and which of them to take.
 
-The equation is that of :func:`flower_ist.statistics.sums.ridge_system`: A (D+1, D+1), B (D+1, C) for
-tokens of D numbers and C classes. Pure numpy, float64.
+The equation is that of :func:`flower_ist.statistics.sums.ridge_system`: A (D+1, D+1), B (D+1, C)
+for tokens of D numbers and C classes. Pure numpy, float64.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RidgePath:
     def cross_validation_error(self, penalty: float, num_examples: float) -> float:
         """Return what a penalty's head errs on examples left out, estimated from the sums alone.
 
-        Generalised cross-validation (Golub, Heath & Wahba, Technometrics 1979,
+        Generalized cross-validation (Golub, Heath & Wahba, Technometrics 1979,
         https://doi.org/10.1080/00401706.1979.10489751):
 
             |Y - X W|^2 / N / (1 - df / N)^2,    df = sum e / (e + penalty)
@@ -81,7 +81,7 @@ class RidgePath:
         return float(residual / num_examples / left**2)
 
     def best_penalty(self, penalties: Sequence[float], num_examples: float) -> int:
-        """Return the index of the penalty with the least error by generalised cross-validation.
+        """Return the index of the penalty with the least error by generalized cross-validation.
 
         Of equal errors the largest penalty is taken. So it is where no error can be told, as with
         fewer tokens than dimensions: the larger the penalty, the less a head learns from the

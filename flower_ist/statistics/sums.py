@@ -11,8 +11,8 @@ Sums of sums are the sums over all data, so what the server computes from them i
 compute from the data themselves, however they are split. Pure numpy, float64.
 
 On the wire they take float64 (exact), float32, or about half of that, ``int16``: counts as they
-are, sums in float32, and the Gram matrix as in :mod:`flower_ist.statistics.codec`. With D = 384 and 10
-classes that is 622, 311 and 165 kB.
+are, sums in float32, and the Gram matrix as in :mod:`flower_ist.statistics.codec`. With D = 384 and
+10 classes that is 622, 311 and 165 kB.
 """
 
 from __future__ import annotations

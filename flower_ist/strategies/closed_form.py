@@ -62,14 +62,14 @@ class ClosedFormStrategy(FedAvg):
             :mod:`flower_ist.statistics.sums` and :mod:`flower_ist.statistics.class_means`.
         penalties: the ridge penalties to try.
         score: gives a head's score on the server's validation data, higher is better; the best
-            penalty is taken, the first of equals. None: the one with the least error by generalised
+            penalty is taken, the first of equals. None: the one with the least error by generalized
             cross-validation, which needs the sums alone, or the largest penalty where they are too
             few to tell.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
             data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
-            quarter and off by about a thousandth (:mod:`flower_ist.statistics.codec`), for the others
-            the same as ``float32``: they send no Gram matrix.
+            quarter and off by about a thousandth (:mod:`flower_ist.statistics.codec`), for the
+            others the same as ``float32``: they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
         max_examples: statistics that count more examples are refused, and so are those that count
             more than their client said at first.

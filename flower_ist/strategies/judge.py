@@ -45,8 +45,8 @@ class Expected:
         arrayrecord_key: the ArrayRecord's name; if there is only one, any name will do.
         weighted_by_key: the metric that holds the number of examples.
         max_weight: largest magnitude of a weight on the model's own scale.
-        factors: name -> what a slice's tensor was multiplied by (:func:`flower_ist.submodels.slicing.scale`);
-            1 for a tensor that is not named.
+        factors: name -> what a slice's tensor was multiplied by
+            (:func:`flower_ist.submodels.slicing.scale`); 1 for a tensor that is not named.
         sent: tensors of whole numbers as they were sent.
         max_examples: largest number of examples, e.g. what the client said it has.
     """
@@ -71,7 +71,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
     if reply.has_error():
         reason = last_line(reply.error.reason)
         if reply.error.code == REFUSED_CODE:
-            raise BadReply(_uncapitalised(reason))
+            raise BadReply(_uncapitalized(reason))
         raise ClientFailed(f"the client failed: {reason}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
@@ -117,10 +117,10 @@ def _tensors(record: ArrayRecord, layout: Layout) -> dict[str, NDArray[Any]]:
             raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
         return {name: decode(arrays[name], *expected) for name, expected in layout.items()}
     except WireError as err:
-        raise BadReply(_uncapitalised(str(err).rstrip("."))) from err
+        raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
 
 
-def _uncapitalised(sentence: str) -> str:
+def _uncapitalized(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 

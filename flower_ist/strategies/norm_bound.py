@@ -1,8 +1,8 @@
 """Refuse updates that are far larger than the round's others.
 
-A reply may pass every check of :mod:`flower_ist.strategies.judge` and still be a thousand times as large as an
-honest one. The size of an update is its root mean square over the slice's weights, on the model's
-own scale, so that slices of different sizes compare.
+A reply may pass every check of :mod:`flower_ist.strategies.judge` and still be a thousand times as
+large as an honest one. The size of an update is its root mean square over the slice's weights, on
+the model's own scale, so that slices of different sizes compare.
 
 A larger update is refused whole, not clipped to the bound: clipped, a poisoned slice would still
 enter the model each round, as large as it may be and in the direction that its sender chose, and a

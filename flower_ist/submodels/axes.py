@@ -55,7 +55,7 @@ class Axes:
         linear layer behind a flattened convolution does: with ``conv.weight (16, 3, 5, 5): ("c",
         None, None, None)`` and ``fc.weight (120, 400): ("h", "c")``, channel ``i`` owns columns
         ``25 i`` to ``25 i + 24``. Attention heads are such neurons: with 4 heads of 16, projections
-        of 64 rows labelled "heads", and ``widths={"heads": 4}``.
+        of 64 rows labeled "heads", and ``widths={"heads": 4}``.
 
         What is added up must share one width: the layers of a residual stream cut alike. Axes
         that hold several parts one after the other (``in_proj_weight`` of
@@ -69,7 +69,7 @@ class Axes:
             widths: number of neurons of those widths that have fewer than their shortest axis.
             summed: for tensors that are not laid out (out, in, ...): the cut axes over which the
                 layer sums, along which slices are scaled (docs/method.md). Otherwise every
-                labelled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
+                labeled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
                 rows are looked up, or ``{"deconv.weight": (0,)}`` for an (in, out, ...) layout.
 
         Raises:
@@ -123,7 +123,7 @@ class Axes:
         return cls(shapes=dict(shapes), labels=complete, widths=neurons, summed=sums)
 
     def block(self, name: str, axis: int) -> int:
-        """Return how many consecutive entries of a labelled axis one neuron owns."""
+        """Return how many consecutive entries of a labeled axis one neuron owns."""
         label = self.labels[name][axis]
         return 1 if label is None else self.shapes[name][axis] // self.widths[label]
 

@@ -1,4 +1,6 @@
-"""Merge trained slices back into the model. Pure numpy; :mod:`flower_ist.submodels.slicing` takes them.
+"""Merge trained slices back into the model. Pure numpy.
+
+:mod:`flower_ist.submodels.slicing` takes them.
 
 Slices may be disjoint (Independent Subnetwork Training), the same for several clients, or overlap
 in any way (Federated Dropout, HeteroFL, FedRolex). A weight that several clients hold becomes the
@@ -44,8 +46,8 @@ def merge(
         returned: the replies; their slices may be disjoint, identical, or overlap in any way.
         scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
         cut: a robust rule for weights that several replies hold, from
-            :func:`flower_ist.submodels.robust.cut_of`, in place of the mean; the replies' weights do not
-            count then. It takes memory for about four float64 copies of a group of slices.
+            :func:`flower_ist.submodels.robust.cut_of`, in place of the mean; the replies' weights
+            do not count then. It takes memory for about four float64 copies of a group of slices.
 
     Returns:
         Coverage: the share of the model's weights that some client trained, 0 to 1.
@@ -65,7 +67,7 @@ def merge(
                 trained += _put_one(whole, axes, name, group, scaled, cut)
         elif not any(axes.labels[name]):
             if returned:
-                whole[...] = keep_bits(whole, _centre(name, returned, whole.dtype, cut), 1.0)
+                whole[...] = keep_bits(whole, _center(name, returned, whole.dtype, cut), 1.0)
                 trained += whole.size
         elif cut is None:
             trained += _average_holders(whole, axes, name, returned, scaled)
@@ -83,7 +85,7 @@ def _put_one(
     cut: Cut | None,
 ) -> int:
     indices = group[0].indices
-    new = _centre(name, group, whole.dtype, cut)
+    new = _center(name, group, whole.dtype, cut)
     factor = factor_of(axes, name, indices, scaled)
     where = entries(axes, name, indices)
     whole[where] = keep_bits(whole[where], new, factor)
@@ -146,7 +148,7 @@ def _are_disjoint(parts: Sequence[NDArray[np.intp]]) -> bool:
     return len(np.unique(neurons)) == len(neurons)
 
 
-def _centre(
+def _center(
     name: str, replies: Sequence[Returned], dtype: np.dtype[Any], cut: Cut | None
 ) -> NDArray[Any]:
     """Return what becomes of a tensor that all these replies hold whole."""

@@ -5,10 +5,10 @@ width``: pure numpy, no state, the same answer anywhere. All else (cutting, send
 merging) is the same for all of them, so a new member is a function of this kind and a
 :class:`Member` around it. Rounds count from 1, as Flower's do.
 
-Scale. ``scaled`` members send summed weights times H / n (:mod:`flower_ist.submodels.slicing`). In a ReLU
-net this is dropout's division of kept activations by the keep rate, moved into the weights behind
-them, and so it is HeteroFL's "static scaler" too. As steps follow the scale (``lr-scales``), Adam
-then changes the model's own weights as it would with the division inside the net.
+Scale. ``scaled`` members send summed weights times H / n (:mod:`flower_ist.submodels.slicing`). In
+a ReLU net this is dropout's division of kept activations by the keep rate, moved into the weights
+behind them, and so it is HeteroFL's "static scaler" too. As steps follow the scale (``lr-scales``),
+Adam then changes the model's own weights as it would with the division inside the net.
 """
 
 from __future__ import annotations

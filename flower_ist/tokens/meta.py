@@ -1,7 +1,7 @@
 """A token shard's meta data: what the arrays are, how they were made, and what is refused.
 
-They are the content of a shard's ``meta.json``; :mod:`flower_ist.tokens.shard` reads the arrays. This
-module needs numpy only.
+They are the content of a shard's ``meta.json``; :mod:`flower_ist.tokens.shard` reads the arrays.
+This module needs numpy only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _PLAIN_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "str": (str, "text"),
 }
+# The format keeps the spelling that it was first written with.
+_STORED_NORMALIZATION = "normalisation"
 T = TypeVar("T")
 
 
@@ -43,7 +45,7 @@ class Encoder:
     image_size: int
     patch_size: int
     pool: str = "cls"
-    normalisation: str = "imagenet"
+    normalization: str = "imagenet"
     layer: int = 0
     dtype: str = "float32"
     device: str = "cpu"
@@ -53,7 +55,7 @@ def encoder_space(encoder: Encoder) -> dict[str, int | str]:
     """Return what must be equal for the tokens of two shards to live in one space, by field.
 
     These are the weights and what changes the function that is computed with them: sizes (positions
-    and patches are resampled to them), normalisation, how many blocks are run, and what is taken of
+    and patches are resampled to them), normalization, how many blocks are run, and what is taken of
     the last one. The name is a label, and the dtype and the device of the computation change the
     rounding alone. A mask changes how much of an image a token is of, not what a token means.
     """
@@ -62,7 +64,7 @@ def encoder_space(encoder: Encoder) -> dict[str, int | str]:
         "image_size": encoder.image_size,
         "patch_size": encoder.patch_size,
         "pool": encoder.pool,
-        "normalisation": encoder.normalisation,
+        "normalization": encoder.normalization,
         "layer": encoder.layer,
     }
 
@@ -73,7 +75,7 @@ def encoder_settings(encoder: Encoder) -> str:
     Messages and files carry it beside the weights' hash, so that whoever finds two texts unequal
     can say what differs.
     """
-    space = encoder_space(encoder)
+    space = _renamed(encoder_space(encoder), "normalization", _STORED_NORMALIZATION)
     del space["weights_sha256"]
     # Six numbers may be written with blanks, which part the settings here.
     return " ".join(f"{name}={''.join(str(value).split())}" for name, value in space.items())
@@ -149,7 +151,10 @@ class ShardMeta:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``meta.json``."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return content | {
+            "encoder": _renamed(content["encoder"], "normalization", _STORED_NORMALIZATION)
+        }
 
     @classmethod
     def from_json(cls, content: object, where: str) -> ShardMeta:
@@ -171,7 +176,8 @@ class ShardMeta:
         try:
             for name, kind in (("encoder", Encoder), ("mask", Mask)):
                 if name in entries:
-                    entries[name] = _build(kind, entries[name], name)
+                    entry = _renamed(entries[name], _STORED_NORMALIZATION, "normalization")
+                    entries[name] = _build(kind, entry, name)
             if isinstance(entries.get("class_names"), list):
                 entries["class_names"] = tuple(entries["class_names"])
             meta = _build(cls, entries, "the meta data")
@@ -216,6 +222,13 @@ class ShardMeta:
             raise ValueError(f"mask.kept is {mask.kept} of only {mask.patches} patches")
         if self.token_dtype not in TOKEN_DTYPES:
             raise ValueError(f"token_dtype must be one of {TOKEN_DTYPES}, not {self.token_dtype!r}")
+
+
+def _renamed(entries: Any, old: str, new: str) -> Any:
+    """Return a JSON object with one key renamed in its place; anything else as it is."""
+    if not isinstance(entries, dict):
+        return entries
+    return {new if key == old else key: value for key, value in entries.items()}
 
 
 def _build(kind: type[T], content: object, name: str) -> T:

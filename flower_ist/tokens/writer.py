@@ -24,7 +24,7 @@ from flower_ist.tokens.meta import ShardError, ShardMeta
 from flower_ist.tokens.shard import META_FILE, TokenShard, array_sha256
 
 
-def quantise_rows(
+def quantize_rows(
     tokens: NDArray[np.floating[Any]],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round tokens (N, D) to int8 (N, D) with one float32 scale a row (N,).
@@ -54,8 +54,8 @@ def stored_rows(
     if not np.isfinite(tokens).all():
         raise ShardError(f"A token in {where} is not a finite number.")
     if token_dtype == "int8":
-        quantised, scales = quantise_rows(tokens)
-        return {"tokens": quantised, "scales": scales}
+        quantized, scales = quantize_rows(tokens)
+        return {"tokens": quantized, "scales": scales}
     with np.errstate(over="ignore"):
         stored = tokens.astype(token_dtype)
     if not np.isfinite(stored).all():

@@ -1,1 +1,1 @@
-"""Everything that crosses the network: the protocol, layouts, codecs, the client mod, measured size."""
+"""Everything that crosses the network: protocol, layouts, codecs, the client mod, sizes."""

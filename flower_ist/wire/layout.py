@@ -5,8 +5,8 @@ travels as ONE flat array: its tensors' bytes one after the other. Where each te
 from a short layout in the message's ConfigRecord. No neuron index is ever sent: a client sees a
 small dense net.
 
-With a :class:`Codec` beside the layout the tensors are quantised (:mod:`flower_ist.wire.quantize`), and
-the client answers with the change of its tensors instead of the tensors.
+With a :class:`Codec` beside the layout the tensors are quantized (:mod:`flower_ist.wire.quantize`),
+and the client answers with the change of its tensors instead of the tensors.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from flwr.app import Array
 from numpy.typing import NDArray
 
 from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
-from flower_ist.wire.quantize import QuantiseError, check_wire_dtype, encoded_bytes
-from flower_ist.wire.quantize import decode as dequantise
-from flower_ist.wire.quantize import encode as quantise
+from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
+from flower_ist.wire.quantize import decode as dequantize
+from flower_ist.wire.quantize import encode as quantize
 
 _MOST_AXES = 32  # of numpy 1
 _MOST_ENTRIES = 2**56
@@ -41,7 +41,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Codec:
-    """How one message's tensors are quantised, and how its answer's must be.
+    """How one message's tensors are quantized, and how its answer's must be.
 
     Attributes:
         down: wire dtype of the tensors in the message.
@@ -144,14 +144,14 @@ def pack(
         noise: random bits for stochastic rounding; None rounds to the nearest.
 
     Raises:
-        WireError: the tensors are not the layout's, or cannot be quantised.
+        WireError: the tensors are not the layout's, or cannot be quantized.
     """
     check_layout(tensors, layout)
     parts = []
     for name in layout:
         try:
-            parts.append(quantise(tensors[name], wire_dtype, noise))
-        except QuantiseError as err:
+            parts.append(quantize(tensors[name], wire_dtype, noise))
+        except QuantizeError as err:
             raise WireError(
                 f"{name!r} {err}, so it cannot be sent as {wire_dtype}: use a smaller learning "
                 "rate, or the wire dtype float32."
@@ -181,7 +181,7 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     data, offset = memoryview(array.data), 0
     for name, (dtype, shape) in layout.items():
         end = offset + encoded_bytes(dtype, shape, wire_dtype)
-        tensors[name] = dequantise(data[offset:end], dtype, shape, wire_dtype)
+        tensors[name] = dequantize(data[offset:end], dtype, shape, wire_dtype)
         offset = end
     return tensors
 

@@ -37,7 +37,7 @@ def packed_mod(
 
     Raises:
         WireError: the message or the reply's arrays are not of the layout, or the reply's cannot
-            be quantised. Flower makes an error reply of it.
+            be quantized. Flower makes an error reply of it.
     """
     if not message.has_content():
         return call_next(message, context)

@@ -4,22 +4,21 @@ A message is a Flower ``RecordDict``. Train and evaluate messages go down with a
 (``arrays``, whatever name the strategy gives it) and a ConfigRecord (``config``); replies come up
 with an ArrayRecord of the same name and a MetricRecord.
 
-| record or key          | in          | way  | meaning                                               |
-|------------------------|-------------|------|-------------------------------------------------------|
-| ``server-round``       | config      | down | number of the round; all of Flower's strategies do    |
-| ``lr-scales``          | config      | down | JSON: tensor -> factor of its learning rate           |
-| ``packed-layout``      | config      | down | JSON: name, dtype and shape of each packed tensor     |
-| ``packed-codec``       | config      | down | wire dtypes down and up, seed of the rounding up      |
-| ``packed``             | arrays      | both | one flat array in the place of the tensors            |
-| ``statistics``         | config      | down | which sums over its tokens a client is asked for      |
-| ``statistics-dtype``   | config      | down | their dtype on the wire                               |
-| ``token-prior``        | own record  | down | ``token-prior``: digest of the prior that is counted  |
-|                        |             |      | on; ``replay``: whether it has Gaussians              |
-| ``token-prior-arrays`` | own record  | down | ``prior``: the prior itself, to those who lack it     |
-| ``facts``              | own record  | up   | answer to a query: ``client-name`` and the facts of   |
-|                        |             |      | :func:`flower_ist.tokens.meta.token_facts`            |
-| ``num-examples``       | metrics     | up   | examples of the client; weight of its reply           |
-| ``local-steps`` ...    | metrics     | up   | what was read and done: :data:`INPUT_METRICS`         |
+| record or key          | in         | way  | meaning                                      |
+|------------------------|------------|------|----------------------------------------------|
+| ``server-round``       | config     | down | number of the round, as Flower names it      |
+| ``lr-scales``          | config     | down | JSON: tensor -> factor of its learning rate  |
+| ``packed-layout``      | config     | down | JSON: name, dtype, shape of each tensor      |
+| ``packed-codec``       | config     | down | wire dtypes, seed of the rounding up         |
+| ``packed``             | arrays     | both | one flat array in the place of the tensors   |
+| ``statistics``         | config     | down | the sums that a client is asked for          |
+| ``statistics-dtype``   | config     | down | their dtype on the wire                      |
+| ``token-prior``        | own record | down | digest of the prior that is counted on, and  |
+|                        |            |      | whether it has Gaussians (``replay``)        |
+| ``token-prior-arrays`` | own record | down | the prior itself, to those who lack it       |
+| ``facts``              | own record | up   | answer to a query: name and token facts      |
+| ``num-examples``       | metrics    | up   | examples of the client; weight of its reply  |
+| ``local-steps`` ...    | metrics    | up   | what was read: :data:`INPUT_METRICS`         |
 
 A value that comes up is a client's claim: it is bounded where it is used, never believed.
 """

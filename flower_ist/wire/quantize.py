@@ -40,18 +40,18 @@ Shape = tuple[int, ...]
 Bytes = bytes | memoryview
 
 
-class QuantiseError(ValueError):
-    """Numbers that cannot be quantised, or bytes that are none."""
+class QuantizeError(ValueError):
+    """Numbers that cannot be quantized, or bytes that are none."""
 
 
 def check_wire_dtype(wire_dtype: str) -> None:
     """Refuse a wire dtype that does not exist.
 
     Raises:
-        QuantiseError: with one sentence that names the choices.
+        QuantizeError: with one sentence that names the choices.
     """
     if wire_dtype not in WIRE_DTYPES:
-        raise QuantiseError(
+        raise QuantizeError(
             f"There is no wire dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
         )
 
@@ -65,12 +65,12 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
     """Return a tensor's bytes on the wire, little-endian: its scales, then its numbers.
 
     Args:
-        tensor: of any shape; see the module's text for what is quantised.
+        tensor: of any shape; see the module's text for what is quantized.
         wire_dtype: one of :data:`WIRE_DTYPES`; ``float32`` leaves the tensor as it is.
         noise: random bits for stochastic rounding; None rounds to the nearest.
 
     Raises:
-        QuantiseError: it holds values that are not finite, or too large for the wire dtype.
+        QuantizeError: it holds values that are not finite, or too large for the wire dtype.
     """
     form = _form(tensor.dtype, tensor.shape, wire_dtype)
     if form == "raw":
@@ -79,12 +79,12 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
         with np.errstate(over="ignore"):
             half = np.ascontiguousarray(tensor, "<f2")
         if not np.isfinite(half).all():
-            raise QuantiseError("holds values beyond float16's 65504, or none that are numbers")
+            raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
         return half.tobytes()
     groups = _grouped(tensor, form)
     largest = np.abs(groups).max(axis=-1, initial=0.0)
     if not np.isfinite(largest).all():
-        raise QuantiseError("holds values that are not finite numbers")
+        raise QuantizeError("holds values that are not finite numbers")
     stored = _scales_to_bits(largest / np.float32(_LEVELS[form]))
     scales = _bits_to_scales(stored)[..., None]
     exact = np.divide(groups, scales, out=np.zeros_like(groups), where=scales > 0)
@@ -101,11 +101,11 @@ def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> 
     The result of ``raw`` bytes is a read-only view. What is allocated depends on the shape alone.
 
     Raises:
-        QuantiseError: there are more or fewer bytes than such a tensor takes.
+        QuantizeError: there are more or fewer bytes than such a tensor takes.
     """
     expected = encoded_bytes(dtype, shape, wire_dtype)
     if len(data) != expected:
-        raise QuantiseError(f"has {len(data)} bytes instead of {expected}")
+        raise QuantizeError(f"has {len(data)} bytes instead of {expected}")
     form = _form(dtype, shape, wire_dtype)
     if form == "raw":
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)

@@ -25,7 +25,7 @@ _MESSAGE_ID_LENGTH = 64
 
 
 def wire_bytes(message: Message) -> int:
-    """Return the bytes that a message takes on the wire: every nested object, serialised.
+    """Return the bytes that a message takes on the wire: every nested object, serialized.
 
     Run, node and task ids are random and take 1 to 10 bytes each in Flower's encoding; they are
     counted at their widest, and message ids at a deployment's 64 characters, so that the same run
@@ -48,7 +48,7 @@ def payload_bytes(message: Message) -> int:
 
 
 def round_trip(message: Message) -> Message:
-    """Serialise a message as Flower does and read it back, as crossing a network would."""
+    """Serialize a message as Flower does and read it back, as crossing a network would."""
     with no_object_id_recompute():
         objects = {key: o.deflate() for key, o in get_all_nested_objects(message).items()}
         copy = inflate_object_from_contents(message.object_id, objects)

@@ -1,4 +1,4 @@
-"""A round's batches with a prior: standardised, and filled up with what the client lacks."""
+"""A round's batches with a prior: standardized, and filled up with what the client lacks."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_virtual_tokens_are_new_in_each_batch_round_and_client():
 
 @pytest.mark.parametrize("replay", [True, False])
 def test_without_skew_the_batches_are_the_client_s_own(replay):
-    """Standardised, and otherwise those of a run without a prior."""
+    """Standardized, and otherwise those of a run without a prior."""
     shard = shard_of([0, 1, 1, 0])
     prior = prior_of([0.5, 0.5])
     prior = prior if replay else TokenPrior(MEAN, SPREAD)

@@ -149,7 +149,7 @@ def test_without_replay_it_holds_no_gaussians():
     assert found.gaussians is None
 
 
-def test_a_private_client_standardises_but_draws_nothing():
+def test_a_private_client_standardizes_but_draws_nothing():
     """The number of its real examples in a batch would tell how its labels are spread."""
     context, array = client(**{"privacy-clip": 1.0, "privacy-noise": 1.0}), packed(prior())
     for brings in (True, False):

@@ -20,7 +20,7 @@ from client_app.privacy import (
     PrivacyError,
     clip,
     gaussian_noise,
-    privatise,
+    privatize,
 )
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.inprocess import InProcessGrid
@@ -39,28 +39,28 @@ def trained(*changes: float) -> dict[str, np.ndarray]:
 
 def test_clipping_by_hand():
     """A change of (2, 3, 6) has norm 7: clipped to 3.5 it is (1, 1.5, 3)."""
-    found = privatise(SENT, trained(2, 3, 6), {}, Privacy(clip=3.5, noise=0))
+    found = privatize(SENT, trained(2, 3, 6), {}, Privacy(clip=3.5, noise=0))
     assert found["w"].tolist() == [[2.0, 3.5]]
     assert found["b"].tolist() == [8.0]
 
 
 def test_a_change_within_the_bound_is_sent_as_it_is():
     """The norm is exactly 7."""
-    found = privatise(SENT, trained(2, 3, 6), {}, Privacy(clip=7, noise=0))
+    found = privatize(SENT, trained(2, 3, 6), {}, Privacy(clip=7, noise=0))
     for name, tensor in trained(2, 3, 6).items():
         assert found[name].tobytes() == tensor.tobytes()
 
 
 def test_the_norm_is_that_of_the_models_own_change():
     """w travels 4 times as large: its change of (8, 12) is one of (2, 3), the norm 7 as before."""
-    found = privatise(SENT, trained(8, 12, 6), {"w": 4.0}, Privacy(clip=3.5, noise=0))
+    found = privatize(SENT, trained(8, 12, 6), {"w": 4.0}, Privacy(clip=3.5, noise=0))
     assert found["w"].tolist() == [[1.0 + 4 * 1.0, 2.0 + 4 * 1.5]]
     assert found["b"].tolist() == [8.0]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_becomes_none(value):
-    found = privatise(SENT, trained(value, 3, 6), {}, Privacy(clip=1, noise=0))
+    found = privatize(SENT, trained(value, 3, 6), {}, Privacy(clip=1, noise=0))
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
         name: tensor.tolist() for name, tensor in SENT.items()
     }
@@ -96,7 +96,7 @@ def test_every_owned_weight_gets_noise_of_z_times_c_on_the_models_scale():
     """C = 0.5 and z = 3: 1.5 on each weight, 6 on a tensor that travels 4 times as large."""
     shape = (200, 500)
     sent = {"w": np.ones(shape, np.float32), "v": np.zeros(shape, np.float32)}
-    found = privatise(sent, sent, {"v": 4.0}, Privacy(clip=0.5, noise=3.0))
+    found = privatize(sent, sent, {"v": 4.0}, Privacy(clip=0.5, noise=3.0))
     assert (found["w"] - 1).std() == pytest.approx(1.5, rel=0.012)
     assert found["v"].std() == pytest.approx(6.0, rel=0.012)
     assert found["w"].dtype == np.float32
@@ -115,7 +115,7 @@ def test_the_extreme_bytes_give_finite_noise():
 def test_whole_numbers_take_no_noise():
     counts = {"n": np.array([1, 2])}
     with pytest.raises(PrivacyError, match="'n' holds int64 numbers, which take no noise"):
-        privatise(counts, counts, {}, Privacy(1, 1))
+        privatize(counts, counts, {}, Privacy(1, 1))
 
 
 def test_the_device_decides_before_the_run():

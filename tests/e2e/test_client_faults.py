@@ -46,7 +46,7 @@ class Federation:
                 "min-train-nodes": 2,
                 "node-timeout": 120.0,
                 "round-timeout": PATIENCE,
-                "standardise": False,
+                "standardize": False,
                 "replay": False,
                 "ridge-blend": 0.0,
             },

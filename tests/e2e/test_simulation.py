@@ -17,7 +17,7 @@ from flower_ist.compare.demo import find_app
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import read_run
-from flower_ist.runs.report import summarise
+from flower_ist.runs.report import summarize
 from flower_ist.tokens.demo import train_shard
 from server_app.app import app as server_app
 
@@ -35,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ist_comes_within_a_point_of_fedavg_at_a_fifth_of_its_bytes(demo: Path) -> None:
-    ist, fedavg = summarise(demo / "ist"), summarise(demo / "fedavg")
+    ist, fedavg = summarize(demo / "ist"), summarize(demo / "fedavg")
     assert ist.best_accuracy >= fedavg.best_accuracy - 0.01
     ist_bytes = ist.wire_bytes_down + ist.wire_bytes_up
     assert ist_bytes <= (fedavg.wire_bytes_down + fedavg.wire_bytes_up) / 5

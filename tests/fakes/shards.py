@@ -71,12 +71,12 @@ def write_blobs(
     ``shares`` of the classes, equal if None, are what labels are drawn with.
     """
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(len(BLOB_CLASSES), BLOB_DIM))
+    centers = np.random.default_rng(99).normal(size=(len(BLOB_CLASSES), BLOB_DIM))
     if shares is None:
         labels = generator.integers(0, len(BLOB_CLASSES), count)
     else:
         labels = generator.choice(len(BLOB_CLASSES), count, p=shares)
-    tokens = centres[labels] + generator.normal(size=(count, BLOB_DIM))
+    tokens = centers[labels] + generator.normal(size=(count, BLOB_DIM))
     meta = ShardMeta(
         num_examples=count,
         dim=BLOB_DIM,

@@ -22,8 +22,8 @@ def loaded(code: str) -> set[str]:
 
 def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
     names = (
-        *("partition", "submodels", "slicing", "axes", "closed_form"),
-        *("tokens", "token_meta", "token_writer", "runlog"),
+        *("submodels.partition", "submodels.schemes", "submodels.slicing", "submodels.axes"),
+        *("statistics.sums", "tokens.shard", "tokens.meta", "tokens.writer", "runs.log"),
     )
     modules = loaded("\n".join(f"import flower_ist.{name}" for name in names))
     assert {"flower_ist", "numpy"} <= modules

@@ -1,4 +1,4 @@
-"""What a run begins with: whole runs with standardisation, replay and the ridge blend on."""
+"""What a run begins with: whole runs with standardization, replay and the ridge blend on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def small(blob_config: MakeConfig, skewed: Path) -> MakeConfig:
         "hidden_width": 16,
         "local_steps": 4,
         "batch_size": 8,
-        "standardise": True,
+        "standardize": True,
         "replay": True,
         "ridge_blend": 2.0,
     }
@@ -147,7 +147,7 @@ def test_a_client_that_lost_its_state_misses_a_round_and_gets_the_prior_again(
         (2, {"strategy": "fedadam"}),
         (2, {"wire_dtype_up": "int8", "wire_dtype_down": "float16"}),
         (1, {"ridge_penalties": "0.1,10,1000", "validation_share": 0.3}),
-        (2, {"replay": False, "standardise": False}),
+        (2, {"replay": False, "standardize": False}),
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stopped: int, options):
@@ -214,7 +214,7 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
     [
         {},
         {"ridge_blend": 0.0},
-        {"standardise": False},
+        {"standardize": False},
         {"replay": False},
         {"wire_dtype_down": "int8", "wire_dtype_up": "int8"},
         *({"strategy": name} for name in ("fedavg", "fedprox", "ist-fixed", "ridge")),
@@ -249,7 +249,7 @@ def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewe
 def test_replay_helps_where_every_client_has_one_class_mostly(small: MakeConfig, strategy: str):
     """Without it each client's net forgets the other classes, and so does their mean."""
     options = {"strategy": strategy, "num_rounds": 2, "local_steps": 20, "batch_size": 16}
-    options |= {"hidden_width": 24, "standardise": False, "ridge_blend": 0.0}
+    options |= {"hidden_width": 24, "standardize": False, "ridge_blend": 0.0}
     off, on = (run(small(**options, replay=replay)) for replay in (False, True))
     assert logged(on, "accuracy")[-1] > logged(off, "accuracy")[-1] + 0.1
 
@@ -276,7 +276,7 @@ def test_fewer_tokens_than_dimensions_and_one_that_never_varies(
         tokens[:, 4] = 3
         replace_array(path, "tokens", tokens)
     write_blobs(tmp_path / "few", "test", 60, seed=9)
-    options = {"standardise": True, "replay": True, "ridge_blend": 1.0}
+    options = {"standardize": True, "replay": True, "ridge_blend": 1.0}
     folder = run(blob_config(**options, data_dir=str(tmp_path / "few")), 2)
     assert max(logged(folder, "loss")) < 2
     assert logged(folder, "clients_failed") == [0] * 4
@@ -289,7 +289,7 @@ def test_a_class_that_nobody_has_is_no_trouble(
     for client, shares in enumerate([(1.0, 0.0, 0.0), (0.2, 0.8, 0.0)]):
         write_blobs(tmp_path / "two", f"client-{client}", 40, seed=client, shares=shares)
     write_blobs(tmp_path / "two", "test", 60, seed=9, shares=(0.5, 0.5, 0.0))
-    options = {"standardise": True, "replay": True, "ridge_blend": 1.0, "batch_size": batch_size}
+    options = {"standardize": True, "replay": True, "ridge_blend": 1.0, "batch_size": batch_size}
     folder = run(blob_config(**options, data_dir=str(tmp_path / "two")), 2)
     assert all(np.isfinite(logged(folder, "loss")))
     # One example a step leaves no room for a virtual one.
@@ -347,7 +347,7 @@ def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
     assert [line["clients_failed"] for line in lines] == [1, 0, 0, 0]
     failure = lines[0]["failures"]["client-3"]
     assert "PrivacyError: This client's data are private" in failure
-    assert failure.endswith("set 'standardise' and 'replay' to false and 'ridge-blend' to 0")
+    assert failure.endswith("set 'standardize' and 'replay' to false and 'ridge-blend' to 0")
     total = load_file(Path(config["output-dir"]) / STATISTICS_FILE)["counts"].sum()
     assert total == 3 * 80
 
@@ -364,7 +364,7 @@ def test_too_few_answers_end_the_run_before_it_has_begun(small: MakeConfig, skew
 
 
 @pytest.mark.parametrize(
-    "part", [{"standardise": True}, {"replay": True}, {"ridge_blend": 0.5}, {"privacy_clip": 0.0}]
+    "part", [{"standardize": True}, {"replay": True}, {"ridge_blend": 0.5}, {"privacy_clip": 0.0}]
 )
 def test_the_run_s_own_privacy_and_a_head_start_exclude_each_other(blob_config: MakeConfig, part):
     config = blob_config(**{"privacy_clip": 1.0, "privacy_noise": 1.0, "strategy": "ist", **part})
@@ -394,7 +394,7 @@ def test_who_wants_a_head_start(blob_config: MakeConfig, strategy: str):
     """Closed-form strategies ask for their own statistics."""
     asks = strategy not in ("ridge", "fedncm", "fedcof")
     assert not wants_head_start(settings(blob_config(strategy=strategy)))
-    for part in ({"standardise": True}, {"replay": True}, {"ridge_blend": 0.1}):
+    for part in ({"standardize": True}, {"replay": True}, {"ridge_blend": 0.1}):
         assert wants_head_start(settings(blob_config(strategy=strategy, **part))) == asks
 
 

@@ -95,7 +95,7 @@ def small(blob_config: MakeConfig, folder: Path) -> MakeConfig:
         "local_steps": 4,
         "batch_size": 8,
         "num_rounds": 5,
-        "standardise": True,
+        "standardize": True,
         "replay": True,
         "ridge_blend": 2.0,
     }
@@ -170,11 +170,11 @@ def test_a_class_that_came_late_is_not_learnt_without(small: MakeConfig, folder:
     ("options", "priors"),
     [
         # The newcomer gets the first one, and then everybody the renewed one.
-        ({"standardise": False}, 4),
+        ({"standardize": False}, 4),
         ({"ridge_blend": 0.0}, 4),
         # FedAvg asks for the node ids twice a round, so that the answer is there when it sends.
         ({"strategy": "fedavg", "wire_dtype_down": "int8", "wire_dtype_up": "int8"}, 3),
-        ({"standardise": False, "replay": False}, 0),
+        ({"standardize": False, "replay": False}, 0),
     ],
 )
 def test_each_part_of_the_head_start_can_be_renewed(
@@ -201,7 +201,7 @@ def test_answers_wait_until_they_are_worth_a_prior(blob_config: MakeConfig, tmp_
     for k, count in enumerate([60, 60, 8, 8]):
         write_blobs(tmp_path / "data", f"client-{k}", count, seed=k)
     write_blobs(tmp_path / "data", "test", 30, seed=9)
-    options = {"data_dir": str(tmp_path / "data"), "standardise": True, "replay": True}
+    options = {"data_dir": str(tmp_path / "data"), "standardize": True, "replay": True}
     arrives = {2: 2, 3: 3}
 
     def run(rounds: int) -> Path:
@@ -291,7 +291,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stop_
 
 
 def test_without_a_head_start_nobody_is_asked(small: MakeConfig):
-    run = serve(small(standardise=False, replay=False, ridge_blend=0.0), arrives={2: 2})
+    run = serve(small(standardize=False, replay=False, ridge_blend=0.0), arrives={2: 2})
     assert asked(run) == {}
     assert not (run / STATISTICS_FILE).exists()
 

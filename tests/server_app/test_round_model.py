@@ -27,7 +27,7 @@ def config(blob_config: MakeConfig) -> dict[str, Any]:
         local_steps=2,
         hidden_width=8,
         validation_share=0.3,
-        standardise=True,
+        standardize=True,
         ridge_blend=2.0,
     )
 
@@ -52,7 +52,7 @@ def test_the_net_is_made_once_a_round(config: dict[str, Any], monkeypatch: pytes
 
 
 def test_the_checkpoint_holds_what_is_trained(config: dict[str, Any]):
-    """Not the net for tokens that are not standardised, which differs in the first layer."""
+    """Not the net for tokens that are not standardized, which differs in the first layer."""
     run_in_process(server_app, client_app, 4, config)
     folder = Path(config["output-dir"])
     kept = load_file(folder / "checkpoints" / "round-000002.safetensors")
@@ -61,13 +61,13 @@ def test_the_checkpoint_holds_what_is_trained(config: dict[str, Any]):
     assert not np.allclose(written["fc1.weight"], kept["weights/fc1.weight"])
 
 
-@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("standardize", [False, True])
 def test_the_ensemble_is_evaluated_once_its_nets_are_trained(
-    blob_config: MakeConfig, standardise: bool
+    blob_config: MakeConfig, standardize: bool
 ):
     """Clients that sent statistics before round 1 trained no net."""
     config = blob_config(
-        strategy="ist-fixed", num_rounds=1, local_steps=1, hidden_width=8, standardise=standardise
+        strategy="ist-fixed", num_rounds=1, local_steps=1, hidden_width=8, standardize=standardize
     )
     run_in_process(server_app, client_app, 4, config)
     lines = read_run(Path(config["output-dir"]))

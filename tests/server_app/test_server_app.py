@@ -268,7 +268,7 @@ def test_what_a_run_leaves_behind(blobs: Path, blob_config: MakeConfig):
 def test_wire_dtypes_do_not_concern_who_sends_no_model(
     blob_config: MakeConfig, strategy: str, caplog: pytest.LogCaptureFixture
 ):
-    """The defaults quantise models: a closed form takes them and sends what it always sends."""
+    """The defaults quantize models: a closed form takes them and sends what it always sends."""
     rounds = []
     for dtype in ("float32", "int8"):
         config = blob_config(

@@ -1,6 +1,6 @@
 """Tokens of 4,000 training and 2,000 test images of Fashion-MNIST, so that the demo runs at once.
 
-Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, Zalando SE) is under the MIT licence; no image is in
+Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, Zalando SE) is under the MIT license; no image is in
 this folder. ``python -m data_prep demo-tokens`` made the files and makes them again.
 """
 

@@ -46,7 +46,7 @@ def test_a_gateway_makes_the_tokens_that_the_device_would(
         assert direct.meta.mask == gateway.meta.mask
         assert direct.meta.image_bytes == gateway.meta.image_bytes
         if not compress:
-            # 4 patches of 4 x 4 grey pixels are 64 B an image, stored at the encoder's size.
+            # 4 patches of 4 x 4 gray pixels are 64 B an image, stored at the encoder's size.
             assert gateway.meta.masked_image_bytes == 64 * len(gateway)
 
 
@@ -59,7 +59,7 @@ def test_without_a_test_share_one_set_is_written(fashion_folder, tmp_path):
 
 
 def fill(folder, counts):
-    """Write grey images of 8 x 8 pixels into class folders; no two are the same."""
+    """Write gray images of 8 x 8 pixels into class folders; no two are the same."""
     for label, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
         for k in range(count):

@@ -96,7 +96,7 @@ def digest(array):
 
 @pytest.fixture
 def class_folders(tmp_path):
-    """10 grey and 5 coloured PNG files of other sizes."""
+    """10 gray and 5 colored PNG files of other sizes."""
     root = tmp_path / "pets"
     rng = np.random.default_rng(0)
     for name, count, shape in (("cat", 10, (6, 5)), ("dog", 5, (4, 7, 3))):
@@ -192,7 +192,7 @@ def test_ctrl_c_says_how_to_go_on(fashion_folder, tmp_path, encoder, monkeypatch
         (["--on-error", "ignore"], "The choice on error 'ignore' is unknown: use stop or skip."),
         (["--seed", "-1"], "The seed must be 0 to 2**64 - 1, not -1."),
         (["--weights", "none.safetensors"], "There is no .safetensors checkpoint at none"),
-        (["--normalisation", "other"], "The normalisation 'other' is unknown"),
+        (["--normalization", "other"], "The normalization 'other' is unknown"),
         (["--interpolation", "nearest"], "The interpolation 'nearest' is unknown"),
         (["--device", "abacus"], "The device 'abacus' cannot be used"),
         (["--split", "fair"], "The split 'fair' is unknown"),

@@ -5,7 +5,7 @@ import torch
 
 from data_prep import PrepError
 from data_prep.encoders.cnn import PooledEncoder, blacken, build_cnn
-from data_prep.encoders.normalization import NORMALISATIONS
+from data_prep.encoders.normalization import NORMALIZATIONS
 from data_prep.masks.draw import kept_patches
 
 ALL = np.tile(np.arange(16), (3, 1))
@@ -16,8 +16,8 @@ def pixels(batch=3, size=64):
     return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def normalised(images):
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALISATIONS["imagenet"])
+def normalized(images):
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALIZATIONS["imagenet"])
     return (images / 255 - mean) / std
 
 
@@ -25,7 +25,7 @@ def cnn(name="test_resnet"):
     """A small CNN whose BatchNorm has seen data, so that its two modes differ."""
     model = build_cnn(name).train()
     with torch.no_grad():
-        model(normalised(pixels(8)))
+        model(normalized(pixels(8)))
     return model.eval()
 
 
@@ -33,8 +33,8 @@ def cnn(name="test_resnet"):
 def test_without_a_mask_it_is_timms_own_features(name):
     model = cnn(name)
     with torch.inference_mode():
-        expected = model(normalised(pixels())).numpy()
-    encoder = PooledEncoder(model, 64, normalisation="imagenet")
+        expected = model(normalized(pixels())).numpy()
+    encoder = PooledEncoder(model, 64, normalization="imagenet")
     tokens = encoder.encode(pixels(), ALL)
     assert tokens.shape == (3, encoder.dim)
     assert tokens.dtype == np.float32
@@ -51,8 +51,8 @@ def test_with_a_mask_it_is_the_mean_of_the_last_map_of_a_blackened_image(ratio):
             row, column = 16 * (dropped // 4), 16 * (dropped % 4)
             image[:, row : row + 16, column : column + 16] = 0
     with torch.inference_mode():
-        expected = model.forward_features(normalised(images)).mean(dim=(2, 3)).numpy()
-    tokens = PooledEncoder(model, 64, normalisation="imagenet").encode(pixels(), kept)
+        expected = model.forward_features(normalized(images)).mean(dim=(2, 3)).numpy()
+    tokens = PooledEncoder(model, 64, normalization="imagenet").encode(pixels(), kept)
     assert np.abs(tokens - expected).max() <= 1e-5
 
 
@@ -104,7 +104,7 @@ def test_the_record_says_mean_and_names_the_grids_patches():
     record = encoder.record
     assert (record.name, record.weights_sha256, record.pool) == ("own", "ab", "mean")
     assert (record.image_size, record.patch_size, record.layer) == (64, 8, 0)
-    assert (record.normalisation, record.dtype, record.device) == ("half", "float32", "cpu")
+    assert (record.normalization, record.dtype, record.device) == ("half", "float32", "cpu")
 
 
 @pytest.mark.parametrize(("size", "patch"), [(64, 24), (8, 16), (64, 0), (0, 16)])
@@ -128,4 +128,4 @@ def test_an_image_too_small_for_the_network_is_refused():
             raise RuntimeError("Kernel size can't be greater than actual input size\nsecond line")
 
     with pytest.raises(PrepError, match=r"cannot read images of 16 pixels: Kernel size .* size\.$"):
-        PooledEncoder(TooSmall(), 16, normalisation="half")
+        PooledEncoder(TooSmall(), 16, normalization="half")

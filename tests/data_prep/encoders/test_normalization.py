@@ -1,12 +1,12 @@
 import pytest
 
 from data_prep import PrepError
-from data_prep.encoders.normalization import NORMALISATIONS, resolve, values
+from data_prep.encoders.normalization import NORMALIZATIONS, resolve, values
 
 
-@pytest.mark.parametrize("name", sorted(NORMALISATIONS))
+@pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
 def test_a_models_known_numbers_get_their_name(name):
-    mean, std = NORMALISATIONS[name]
+    mean, std = NORMALIZATIONS[name]
     assert resolve("model", {"mean": mean, "std": list(std)}) == name
     assert values(name) == (mean, std)
 
@@ -19,13 +19,13 @@ def test_a_models_other_numbers_are_recorded_and_read_again():
 
 
 def test_a_choice_wins_over_the_models_own():
-    mean, std = NORMALISATIONS["imagenet"]
+    mean, std = NORMALIZATIONS["imagenet"]
     assert resolve("half", {"mean": mean, "std": std}) == "half"
 
 
 @pytest.mark.parametrize("config", [None, {}, {"mean": (0.5,), "std": (0.5,)}])
 def test_a_model_without_numbers_for_rgb_needs_a_choice(config):
-    with pytest.raises(PrepError, match="names no normalisation: choose imagenet or half"):
+    with pytest.raises(PrepError, match="names no normalization: choose imagenet or half"):
         resolve("model", config)
 
 

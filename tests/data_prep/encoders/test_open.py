@@ -50,7 +50,7 @@ def test_a_file_that_describes_itself_needs_no_other_word(own_file):
     assert record.name == "our own"
     assert record.weights_sha256 == hashlib.sha256(own_file.read_bytes()).hexdigest()
     assert (record.image_size, record.patch_size) == (28, 4)
-    assert record.normalisation == "0.25,0.5,0.5/1.0,1.0,1.0"  # one spelling for equal numbers
+    assert record.normalization == "0.25,0.5,0.5/1.0,1.0,1.0"  # one spelling for equal numbers
 
 
 def test_options_win_over_the_description(own_file):
@@ -59,14 +59,14 @@ def test_options_win_over_the_description(own_file):
         image_size=32,
         pool="mean",
         layer=1,
-        normalisation="half",
+        normalization="half",
         dtype="bfloat16",
         label="mine",
     )
     record = encoder.record
     assert encoder.grid == (8, 8)
     assert (record.name, record.image_size, record.pool, record.layer) == ("mine", 32, "mean", 1)
-    assert (record.normalisation, record.dtype) == ("half", "bfloat16")
+    assert (record.normalization, record.dtype) == ("half", "bfloat16")
     assert encoder.encode(pixels(32), np.arange(9)[None]).dtype == np.float32
 
 

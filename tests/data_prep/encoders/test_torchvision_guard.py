@@ -3,6 +3,7 @@ import sys
 
 from data_prep.encoders import torchvision_guard
 from data_prep.encoders.torchvision_guard import extension_loads, guard_torchvision
+from tests.fakes import ROOT
 
 
 def test_an_extension_that_cannot_load_is_replaced_by_its_schemas(tmp_path):
@@ -25,7 +26,7 @@ except RuntimeError as err:
     assert "operator torchvision::nms does not exist" in str(err), err
 else:
     raise AssertionError("the stand-in must fail as torchvision does")
-from data_prep.torchvision_guard import guard_torchvision
+from data_prep.encoders.torchvision_guard import guard_torchvision
 assert guard_torchvision() is True
 assert guard_torchvision() is False
 import torchvision

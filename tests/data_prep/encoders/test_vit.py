@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from data_prep import PrepError
-from data_prep.encoders.normalization import NORMALISATIONS
+from data_prep.encoders.normalization import NORMALIZATIONS
 from data_prep.encoders.timm import Eva
 from data_prep.encoders.vit import KeptProjection, TokenEncoder, build_vit
 from data_prep.encoders.weights import state_sha256
@@ -17,8 +17,8 @@ def pixels(batch=3, size=32):
     return torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def normalised(images):
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALISATIONS["imagenet"])
+def normalized(images):
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMALIZATIONS["imagenet"])
     return (images / 255 - mean) / std
 
 
@@ -67,7 +67,7 @@ ARCHITECTURES = [{}, {"reg_tokens": 2}, {"reg_tokens": 2, "no_embed_class": True
 def test_without_a_mask_it_is_timms_own_class_token(tiny_vit, options):
     model = tiny_vit(**options)
     with torch.inference_mode():
-        expected = model.forward_features(normalised(pixels()))[:, 0].numpy()
+        expected = model.forward_features(normalized(pixels()))[:, 0].numpy()
     encoder = TokenEncoder(model, "imagenet")
     assert np.abs(encoder.encode(pixels(), ALL) - expected).max() <= 1e-5
 
@@ -77,7 +77,7 @@ def test_without_a_mask_it_is_timms_own_class_token(tiny_vit, options):
 def test_with_a_mask_it_equals_the_forward_pass_written_by_hand(tiny_vit, options, ratio):
     model = tiny_vit(**options)
     kept = kept_patches("random", (4, 4), ratio, seed=0, image_ids=np.arange(3))
-    expected = tokens_by_hand(model, normalised(pixels()), kept)[:, 0]
+    expected = tokens_by_hand(model, normalized(pixels()), kept)[:, 0]
     tokens = TokenEncoder(model, "imagenet").encode(pixels(), kept)
     assert tokens.shape == (3, 24)
     assert tokens.dtype == np.float32
@@ -95,7 +95,7 @@ def test_with_a_mask_it_equals_the_forward_pass_written_by_hand(tiny_vit, option
 def test_the_mean_of_all_patches_is_what_timms_own_head_gets(tiny_vit, options):
     model = tiny_vit(**options)
     with torch.inference_mode():
-        expected = model.forward_head(model.forward_features(normalised(pixels()))).numpy()
+        expected = model.forward_head(model.forward_features(normalized(pixels()))).numpy()
     tokens = TokenEncoder(model, "imagenet", pool="mean").encode(pixels(), ALL)
     assert np.abs(tokens - expected).max() <= 1e-5
 
@@ -103,7 +103,7 @@ def test_the_mean_of_all_patches_is_what_timms_own_head_gets(tiny_vit, options):
 def test_the_mean_is_taken_over_kept_patches_without_prefix(tiny_vit):
     model = tiny_vit(reg_tokens=2)
     kept = np.array([[0, 3, 9], [1, 2, 4], [5, 14, 15]])
-    expected = tokens_by_hand(model, normalised(pixels()), kept)[:, 3:].mean(axis=1)
+    expected = tokens_by_hand(model, normalized(pixels()), kept)[:, 3:].mean(axis=1)
     encoder = TokenEncoder(model, "imagenet", pool="mean")
     assert np.abs(encoder.encode(pixels(), kept) - expected).max() <= 1e-5
     assert encoder.record.pool == "mean"
@@ -116,7 +116,7 @@ def test_a_layer_is_the_final_norm_after_that_many_blocks(tiny_vit, layer):
     for number, block in enumerate(model.blocks, start=1):
         block.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
     kept = np.array([[0, 3, 9], [1, 2, 4], [5, 14, 15]])
-    expected = tokens_by_hand(model, normalised(pixels()), kept, depth=layer)[:, 0]
+    expected = tokens_by_hand(model, normalized(pixels()), kept, depth=layer)[:, 0]
     encoder = TokenEncoder(model, "imagenet", layer=layer)
     assert np.abs(encoder.encode(pixels(), kept) - expected).max() <= 1e-5
     assert ran == list(range(1, layer + 1))
@@ -152,8 +152,8 @@ def test_eva_equals_a_whole_pass_in_which_dropped_patches_are_never_attended(opt
     seen[..., :prefix] = True
     seen[:, 0, 0].scatter_(1, torch.from_numpy(kept) + prefix, True)
     with torch.inference_mode():
-        whole = model.forward_features(normalised(pixels()))[:, 0].numpy()
-        masked = model.forward_features(normalised(pixels()), attn_mask=seen)[:, 0].numpy()
+        whole = model.forward_features(normalized(pixels()))[:, 0].numpy()
+        masked = model.forward_features(normalized(pixels()), attn_mask=seen)[:, 0].numpy()
     encoder = TokenEncoder(model, "imagenet")
     assert np.abs(encoder.encode(pixels(), ALL) - whole).max() <= 1e-5
     assert np.abs(encoder.encode(pixels(), kept) - masked).max() <= 1e-5
@@ -163,7 +163,7 @@ def test_eva_equals_a_whole_pass_in_which_dropped_patches_are_never_attended(opt
 def test_a_distilled_deit_has_two_tokens_before_its_patches():
     model = build_vit("deit_tiny_distilled_patch16_224", 64, embed_dim=24, depth=2, num_heads=3)
     with torch.inference_mode():
-        whole = model.eval().forward_features(normalised(pixels(size=64))).numpy()
+        whole = model.eval().forward_features(normalized(pixels(size=64))).numpy()
     for pool, expected in (("cls", whole[:, 0]), ("mean", whole[:, 2:].mean(axis=1))):
         tokens = TokenEncoder(model, "imagenet", pool=pool).encode(pixels(size=64), ALL)
         assert np.abs(tokens - expected).max() <= 1e-5
@@ -208,7 +208,7 @@ def test_the_record_repeats_every_choice(tiny_vit):
     ).record
     assert (record.name, record.weights_sha256) == ("own", "ab")
     assert (record.image_size, record.patch_size) == (32, 8)
-    assert (record.pool, record.layer, record.normalisation) == ("mean", 1, "half")
+    assert (record.pool, record.layer, record.normalization) == ("mean", 1, "half")
     assert (record.dtype, record.device) == ("bfloat16", "cpu")
 
 
@@ -236,7 +236,7 @@ def test_models_in_which_patches_cannot_be_dropped_are_refused(name):
 
 
 def test_a_stem_that_mixes_patches_is_refused(tiny_vit):
-    """A dropped patch's pixels would reach its neighbours before it is dropped."""
+    """A dropped patch's pixels would reach its neighbors before it is dropped."""
     model = tiny_vit()
 
     class Convolutions(type(model.patch_embed)):
@@ -272,7 +272,7 @@ def test_timms_own_options_shape_the_model():
         ("test_vit", 40, {}, "40 pixels is no multiple of test_vit's patches of 16"),
         ("test_vit", 8, {}, "8 pixels is no multiple"),
         ("test_vit", 32, {"patch_size": 0}, "timm cannot build test_vit"),
-        ("test_vit", 32, {"colour": 1}, "timm cannot build test_vit .*'colour'"),
+        ("test_vit", 32, {"color": 1}, "timm cannot build test_vit .*'color'"),
     ],
 )
 def test_encoders_that_cannot_be_built_are_refused(name, size, options, message):

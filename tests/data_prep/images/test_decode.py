@@ -38,7 +38,7 @@ def palette(path, **options):
     return path
 
 
-def test_grey_keeps_one_channel_and_its_values(tmp_path):
+def test_gray_keeps_one_channel_and_its_values(tmp_path):
     file = read_image(save(tmp_path / "a.png", [[0, 7, 255], [1, 2, 3]], "L"))
     assert file.pixels.tolist() == [[[0], [7], [255]], [[1], [2], [3]]]
     assert file.pixels.dtype == np.uint8
@@ -51,19 +51,19 @@ def test_rgb_keeps_three_channels(tmp_path):
     assert file.native_bytes == 2 * 1 * 3
 
 
-def test_black_and_white_is_grey(tmp_path):
+def test_black_and_white_is_gray(tmp_path):
     file = read_image(save(tmp_path / "a.png", [[0, 255]], "1"))
     assert file.pixels.tolist() == [[[0], [255]]]
     assert file.native_bytes == 2
 
 
-def test_a_palette_becomes_its_colours_and_counts_one_channel(tmp_path):
+def test_a_palette_becomes_its_colors_and_counts_one_channel(tmp_path):
     file = read_image(palette(tmp_path / "a.png"))
     assert file.pixels.tolist() == [[[200, 100, 50], [1, 2, 3]]]
     assert file.native_bytes == 2
 
 
-def test_a_palettes_transparent_colour_becomes_white(tmp_path):
+def test_a_palettes_transparent_color_becomes_white(tmp_path):
     for name in ("a.png", "a.gif"):
         file = read_image(palette(tmp_path / name, transparency=0))
         assert file.pixels.tolist() == [[[255, 255, 255], [1, 2, 3]]]
@@ -75,12 +75,12 @@ def test_alpha_is_shown_over_white(tmp_path):
     file = read_image(save(tmp_path / "a.png", values, "RGBA"))
     assert file.pixels.tolist() == [[[255] * 3, [204] * 3, [9, 8, 7]]]
     assert file.native_bytes == 3 * 4
-    grey = read_image(save(tmp_path / "b.png", [[(0, 51), (9, 255)]], "LA"))
-    assert grey.pixels.tolist() == [[[204] * 3, [9] * 3]]
-    assert grey.native_bytes == 2 * 2
+    gray = read_image(save(tmp_path / "b.png", [[(0, 51), (9, 255)]], "LA"))
+    assert gray.pixels.tolist() == [[[204] * 3, [9] * 3]]
+    assert gray.native_bytes == 2 * 2
 
 
-def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path):
+def test_16_bit_gray_keeps_its_upper_8_bits(tmp_path):
     """0x1234 becomes 0x12; cutting off at 255, as PIL's own conversion does, would give white."""
     Image.fromarray(np.array([[0x1234, 0xFFFF, 0x00FF]], np.uint16)).save(tmp_path / "a.png")
     file = read_image(tmp_path / "a.png")

@@ -53,7 +53,7 @@ def test_sets_that_make_no_sense_are_refused(changes, message):
         make_set(**changes)
 
 
-def test_grey_becomes_three_equal_channels_and_keeps_its_values():
+def test_gray_becomes_three_equal_channels_and_keeps_its_values():
     pixels = network_input(np.array([0, 255, 51, 102], np.uint8).reshape(1, 2, 2, 1), 2)
     assert (pixels.shape, pixels.dtype) == ((1, 3, 2, 2), torch.uint8)
     assert pixels[0].tolist() == [[[0, 255], [51, 102]]] * 3
@@ -98,8 +98,8 @@ def test_pixels_under_dropped_patches_become_zero():
     assert shown.tolist() == [[9, 9, 0, 0], [9, 9, 0, 0], [0, 0, 9, 9], [0, 0, 9, 9]]
 
 
-def test_a_pixel_belongs_to_the_patch_under_its_centre():
-    """5 pixels under 2 patches: centres .5 1.5 2.5 3.5 4.5, the border is 2.5."""
+def test_a_pixel_belongs_to_the_patch_under_its_center():
+    """5 pixels under 2 patches: centers .5 1.5 2.5 3.5 4.5, the border is 2.5."""
     images = np.ones((1, 1, 5, 1), np.uint8)
     assert masked_pixels(images, (1, 2), np.array([[0]])).ravel().tolist() == [1, 1, 0, 0, 0]
 

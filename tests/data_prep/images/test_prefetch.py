@@ -14,7 +14,7 @@ def test_results_come_in_order_for_any_number_of_workers(workers):
     turns = [threading.Event() for _ in range(8)]
 
     def make(item):
-        # Of two neighbours the second is finished first, where two are made at once.
+        # Of two neighbors the second is finished first, where two are made at once.
         if workers == 4 and item % 2 == 0:
             turns[item].wait(timeout=10)
         elif workers == 4:

@@ -145,7 +145,7 @@ def test_center_by_hand():
 
 
 @given(case=grids_and_counts())
-def test_center_holds_the_centre_and_leaves_nothing_nearer_out(case):
+def test_center_holds_the_center_and_leaves_nothing_nearer_out(case):
     grid, kept = case
     chosen = draw("center", grid, kept)[0]
     assert (grid[0] - 1) // 2 * grid[1] + (grid[1] - 1) // 2 in chosen

@@ -42,7 +42,7 @@ def images(count=5, shape=(20, 12, 3), seed=0, **changes):
 
 
 def folder_of_both_kinds(root):
-    """Two grey and one coloured picture of different sizes."""
+    """Two gray and one colored picture of different sizes."""
     rng = np.random.default_rng(1)
     (root / "a").mkdir(parents=True)
     for k, shape in enumerate(((9, 7), (20, 20, 3), (16, 16))):
@@ -152,7 +152,7 @@ def test_compressed_patches_count_their_offset(tmp_path):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_grey_and_coloured_images_keep_their_channels_side_by_side(tmp_path, compress):
+def test_gray_and_colored_images_keep_their_channels_side_by_side(tmp_path, compress):
     """Plain: 8 patches of 16 pixels are 128 or 384 bytes, 8 for the offset, 1 for the channels."""
     data = folder_of_both_kinds(tmp_path / "set")
     meta = write_masked(data, tmp_path / "m", replace(SETTINGS, compress=compress))

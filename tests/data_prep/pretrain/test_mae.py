@@ -4,7 +4,7 @@ import torch
 
 from data_prep.encoders.open import build_vit
 from data_prep.masks.draw import kept_patches
-from data_prep.pretrain.mae import MaskedAutoencoder, normalise_patches, patchify, unpatchify
+from data_prep.pretrain.mae import MaskedAutoencoder, normalize_patches, patchify, unpatchify
 
 
 def tiny(seed=0):
@@ -29,18 +29,18 @@ def test_patches_are_cut_in_row_order_and_put_together_again():
     assert torch.equal(unpatchify(patches, (2, 2), 2), pixels)
 
 
-def test_a_patch_is_normalised_by_its_own_mean_and_deviation():
+def test_a_patch_is_normalized_by_its_own_mean_and_deviation():
     """Mean 3; squared deviations 4, 0, 4 divided by 3 - 1 give variance 4: -1, 0, 1."""
     patches = torch.tensor([[[1.0, 3.0, 5.0], [7.0, 7.0, 7.0]]])
     wanted = torch.tensor([[[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
-    torch.testing.assert_close(normalise_patches(patches), wanted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(normalize_patches(patches), wanted, atol=1e-6, rtol=1e-6)
 
 
 def test_the_loss_counts_dropped_patches_only():
     model, pixels, kept = tiny(), torch.rand(3, 3, 8, 8), kept_of(3)
     with torch.inference_mode():
         drawn = model.reconstruct(pixels, kept)
-        target = normalise_patches(patchify(pixels, 2))
+        target = normalize_patches(patchify(pixels, 2))
         errors = [
             (drawn[image, patch] - target[image, patch]).square().mean()
             for image in range(3)

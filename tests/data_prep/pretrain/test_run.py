@@ -61,7 +61,7 @@ def test_the_encoder_file_describes_itself_and_holds_half_precision(whole_run):
     encoder = open_encoder(str(whole_run / "encoder.safetensors"))
     assert (encoder.grid, encoder.dim) == ((4, 4), 16)
     assert encoder.record.name == "tiny"
-    assert encoder.record.normalisation == "half"
+    assert encoder.record.normalization == "half"
     weights = load_file(whole_run / "encoder.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
 
@@ -170,11 +170,11 @@ def test_the_rate_rises_and_falls_as_half_a_cosine():
 def test_a_pictured_image_is_whole_seen_in_part_and_completed():
     training = Pretraining(TINY)
     whole, seen, drawn = training.reconstruct(images(4))
-    grey = (seen[:, 0] - 0.5).abs() < 1e-6
-    assert 4 * 64 * 0.7 < int(grey.sum()) <= 4 * 64 * 0.8
-    assert torch.equal(whole[:, 0][~grey], seen[:, 0][~grey])
-    assert torch.equal(whole[:, 0][~grey], drawn[:, 0][~grey])
-    assert not torch.allclose(whole[:, 0][grey], drawn[:, 0][grey])
+    gray = (seen[:, 0] - 0.5).abs() < 1e-6
+    assert 4 * 64 * 0.7 < int(gray.sum()) <= 4 * 64 * 0.8
+    assert torch.equal(whole[:, 0][~gray], seen[:, 0][~gray])
+    assert torch.equal(whole[:, 0][~gray], drawn[:, 0][~gray])
+    assert not torch.allclose(whole[:, 0][gray], drawn[:, 0][gray])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_pictured_image_is_whole_seen_in_part_and_completed():
         ({"least_crop": 0.0}, "least-crop"),
         ({"learning_rate": float("nan")}, "learning-rate"),
         ({"weight_decay": -1.0}, "weight-decay"),
-        ({"normalisation": "mine"}, "unknown"),
+        ({"normalization": "mine"}, "unknown"),
         ({"image_size": 9}, "9"),
         ({"vit": "resnet18"}, "resnet18"),
         ({"vit": "vit_huge_nonsense"}, "vit_huge_nonsense"),

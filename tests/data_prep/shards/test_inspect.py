@@ -97,11 +97,11 @@ def test_a_folder_of_damaged_shards_only(folder):
 
 
 def test_another_encoder_is_told(folder):
-    edit_meta(folder / "test", lambda m: m["encoder"].update(normalisation="half"))
+    edit_meta(folder / "test", lambda m: m["encoder"].update(normalization="half"))
     report = inspect_shards(folder)
     assert not report.sound
     assert report.disagreements == (
-        "test has encoder.normalisation 'half', but client-0 has 'imagenet': encode both with the "
+        "test has encoder.normalization 'half', but client-0 has 'imagenet': encode both with the "
         "same encoder and settings.",
     )
 

@@ -32,7 +32,7 @@ from tests.fakes.tiny_encoder import tiny_encoder
 
 @pytest.fixture
 def settings(tmp_path):
-    """200 grey images of 8 x 8 in 5 classes; 160 of them train, 4 clients of 40, 10 a chunk."""
+    """200 gray images of 8 x 8 in 5 classes; 160 of them train, 4 clients of 40, 10 a chunk."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (200, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "set.npz", x=images, y=np.arange(200) % 5)
@@ -475,7 +475,7 @@ def test_memory_holds_no_more_than_a_chunk_of_tokens(settings, monkeypatch):
 def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes(
     settings, whole, tmp_path
 ):
-    """A quarter of 16 x 16 grey pixels is 64 bytes an image, at whatever size it had."""
+    """A quarter of 16 x 16 gray pixels is 64 bytes an image, at whatever size it had."""
     sets = read_train_and_test(settings.source, None, 0.2, 7)
     stored = MaskSettings(image_size=16, patch_size=4, kind="block", ratio=0.75, seed=7)
     write_masked_splits(*sets, tmp_path / "masked", stored)

@@ -19,10 +19,10 @@ DROPPED = [183, 202, 226]
 
 @pytest.fixture
 def data():
-    """Image k has id 10 + k and class k % 2; its pixels are (20 * k, 0, 99), no text's colour."""
-    colours = np.array([[20 * k, 0, 99] for k in range(6)], dtype=np.uint8)
+    """Image k has id 10 + k and class k % 2; its pixels are (20 * k, 0, 99), no text's color."""
+    colors = np.array([[20 * k, 0, 99] for k in range(6)], dtype=np.uint8)
     return ImageSet(
-        images=np.tile(colours[:, None, None, :], (1, 4, 4, 1)),
+        images=np.tile(colors[:, None, None, :], (1, 4, 4, 1)),
         labels=np.arange(6) % 2,
         image_ids=10 + np.arange(6),
         class_names=("cat", "$dog{"),
@@ -40,13 +40,13 @@ def shard_of(folder, data, rows, **mask):
     return open_shard(folder / "shard")
 
 
-def colours(file):
+def colors(file):
     with Image.open(file) as picture:
         assert picture.format == "PNG"
-        return {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+        return {color for _, color in picture.convert("RGB").getcolors(1 << 20)}
 
 
-def test_dropped_patches_are_coloured():
+def test_dropped_patches_are_colored():
     """Of 2 x 2 patches, 0 and 3 are kept: the upper left and the lower right."""
     pixels = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
     shown = shown_pixels(pixels, (2, 2), np.array([0, 3]))
@@ -75,21 +75,21 @@ def test_another_source_is_refused(tmp_path, data, changes):
 
 
 def test_a_sheet_shows_images_and_masks(tmp_path, data):
-    """Kept pixels of all six images and the colour of dropped patches."""
+    """Kept pixels of all six images and the color of dropped patches."""
     file = draw_sheet(shard_of(tmp_path, data, np.arange(6)), data, tmp_path / "sheet.png")
-    assert {(20 * k, 0, 99) for k in range(6)} | {tuple(DROPPED)} <= colours(file)
+    assert {(20 * k, 0, 99) for k in range(6)} | {tuple(DROPPED)} <= colors(file)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shard", "sheet.png"]
 
 
 def test_nothing_is_dropped_at_ratio_0(tmp_path, data):
     shard = shard_of(tmp_path, data, np.arange(6), ratio=0.0, kept=4)
-    assert tuple(DROPPED) not in colours(draw_sheet(shard, data, tmp_path / "sheet.png"))
+    assert tuple(DROPPED) not in colors(draw_sheet(shard, data, tmp_path / "sheet.png"))
 
 
 def test_a_small_sheet_takes_images_at_even_distances(tmp_path, data):
     """Of six images two are the first and the last."""
     shard = shard_of(tmp_path, data, np.arange(6), ratio=0.0, kept=4)
-    drawn = colours(draw_sheet(shard, data, tmp_path / "sheet.png", count=2))
+    drawn = colors(draw_sheet(shard, data, tmp_path / "sheet.png", count=2))
     assert drawn & {(20 * k, 0, 99) for k in range(6)} == {(0, 0, 99), (100, 0, 99)}
 
 

@@ -150,8 +150,8 @@ def test_the_picture_of_a_cell(tmp_path, report):
     """An absent class is white, the largest share is the darkest blue."""
     drawn = plot_split(report, tmp_path / "split.png")
     with Image.open(drawn) as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
-    assert (8, 48, 107) in colours
+        colors = {color for _, color in picture.convert("RGB").getcolors(1 << 20)}
+    assert (8, 48, 107) in colors
 
 
 def test_a_picture_that_cannot_be_written(tmp_path, report):

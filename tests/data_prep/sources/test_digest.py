@@ -18,7 +18,7 @@ from tests.fakes.fake_encoder import image_set
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of three grey images in BMP files, all of one size."""
+    """Two classes of three gray images in BMP files, all of one size."""
     for label, name in enumerate(("a", "b")):
         (tmp_path / "set" / name).mkdir(parents=True)
         for k in range(3):

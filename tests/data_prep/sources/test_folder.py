@@ -12,7 +12,7 @@ from data_prep.sources.open import read_source, read_train_and_test
 
 
 def fill(root, counts, size=(6, 4), extension="png"):
-    """Write ``counts`` grey images a class; every pixel of image k of class c is 50 c + k."""
+    """Write ``counts`` gray images a class; every pixel of image k of class c is 50 c + k."""
     for label, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for k in range(count):
@@ -34,7 +34,7 @@ def test_classes_are_sorted_names_and_ids_positions_in_the_sorted_paths(tmp_path
     assert data.labels.tolist() == [0, 2, 1, 1]
     assert data.image_ids.tolist() == [0, 1, 2, 3]
     assert (data.source, data.split, data.skipped) == ("pets", "train", ())
-    # 6 x 4 grey pixels a file.
+    # 6 x 4 gray pixels a file.
     assert data.native_bytes == 4 * 24
     assert data.file_bytes.tolist() == [path.stat().st_size for path in data.images.paths]
 

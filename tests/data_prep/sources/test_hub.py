@@ -18,7 +18,7 @@ def picture(value, mode="L"):
 
 
 def build(values, labels, kind, **columns):
-    """A data set of 3 x 2 grey pictures, one value each; ``kind`` is the feature of its labels."""
+    """A data set of 3 x 2 gray pictures, one value each; ``kind`` is the feature of its labels."""
     content = {"image": [{"bytes": picture(v), "path": None} for v in values], "label": labels}
     features = {"image": datasets.Image(), "label": kind}
     features |= {name: datasets.Value("string") for name in columns}
@@ -115,14 +115,14 @@ def test_options_name_columns_and_splits(saved):
         ("label=none", "has no column 'none': it has image, label, writer, fine"),
         ("image=writer&label=fine", "column 'writer' of hf:.* holds no images"),
         ("train=middle", "has no split 'middle': it has left, right"),
-        ("colour=red", "knows no option 'colour': use image, label, client, train, test"),
+        ("color=red", "knows no option 'color': use image, label, client, train, test"),
         ("label", r"options in '.*' cannot be read"),
     ):
         with pytest.raises(PrepError, match=message):
             read_source(f"{source}?{option}")
 
 
-def test_damaged_and_unlabelled_images_are_named_or_skipped(saved):
+def test_damaged_and_unlabeled_images_are_named_or_skipped(saved):
     content = build([1, 2, 3], [0, 1, 0], CATS).cast_column("image", datasets.Image(decode=False))
     rows = content.to_list()
     rows[1]["image"]["bytes"] = b"damaged"

@@ -59,7 +59,7 @@ def save(path, **arrays):
     return path
 
 
-def test_a_grey_npz_gets_ids_and_class_names(tmp_path):
+def test_a_gray_npz_gets_ids_and_class_names(tmp_path):
     data = read_source(save(tmp_path / "set.npz"))
     assert data.images.shape == (4, 5, 6, 1)
     assert data.image_ids.tolist() == [0, 1, 2, 3]

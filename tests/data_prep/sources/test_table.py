@@ -18,7 +18,7 @@ ROWS = [
 
 
 def write(path, rows, columns=("path", "label", "split", "client")):
-    """Write a table, and at each path a picture of 3 x 2 grey pixels of the value of its row."""
+    """Write a table, and at each path a picture of 3 x 2 gray pixels of the value of its row."""
     for value, row in enumerate(rows):
         if row["path"]:
             (path.parent / row["path"]).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Splits of a few labelled images; the sizes and classes expected are worked out by hand."""
+"""Splits of a few labeled images; the sizes and classes expected are worked out by hand."""
 
 import sys
 import warnings

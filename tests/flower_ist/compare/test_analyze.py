@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from flower_ist.compare.analyse import FrontSpan, Spread, analyse, spread
+from flower_ist.compare.analyze import FrontSpan, Spread, analyze, spread
 from flower_ist.compare.curves import best_validation, bytes_by_client, bytes_to, points, selected
 from flower_ist.compare.tables import front_sentences, size, to_csv, to_json, to_tables
 from tests.fakes.comparisons import FEDAVG, LOGS, line, log
@@ -89,7 +89,7 @@ def test_an_ensembles_round_is_chosen_by_its_own_validation():
         with_ensemble(merged, (0.61, 0.80), (0.65, 0.60), (0.70, 0.70)),
         with_ensemble(merged, (0.61, 0.60), (0.65, 0.60), (0.70, 0.70)),
     ]
-    comparison = analyse({"ist-fixed": runs, "fedavg": FEDAVG})
+    comparison = analyze({"ist-fixed": runs, "fedavg": FEDAVG})
     fixed, fedavg = comparison.results
     assert fixed.best_accuracy == Spread(0.7, 0.7, 0.7)
     assert fixed.ensemble_accuracy == Spread(pytest.approx(0.655), 0.61, 0.70)
@@ -98,7 +98,7 @@ def test_an_ensembles_round_is_chosen_by_its_own_validation():
     assert (row["ensemble_accuracy_low"], row["ensemble_accuracy_high"]) == ("0.61", "0.7")
     assert other["ensemble_accuracy"] == ""
     assert [column.header for column in to_tables(comparison)[0].columns][5] == "ensemble\nacc. %"
-    assert len(to_tables(analyse(LOGS))[0].columns) == 7
+    assert len(to_tables(analyze(LOGS))[0].columns) == 7
 
 
 def test_the_figures_of_four_strategies():
@@ -106,7 +106,7 @@ def test_the_figures_of_four_strategies():
 
     The budgets are shares of its 2,730 bytes: 27.3, 81.9, 273, 819 and 2,730.
     """
-    comparison = analyse(LOGS)
+    comparison = analyze(LOGS)
     ist, ridge, fedavg, central = comparison.results
     assert comparison.reference == "fedavg"
     assert fedavg.best_accuracy == Spread(0.72, 0.70, 0.74)
@@ -133,7 +133,7 @@ def test_the_front_has_who_is_best_for_the_bytes():
 
     The first round of FedAvg (930 bytes, 50 %) and central's 90 % are not on it.
     """
-    comparison = analyse(LOGS)
+    comparison = analyze(LOGS)
     assert comparison.front == (
         FrontSpan("ist", 120, 120, 0.30, 0.30),
         FrontSpan("ridge", 210, 210, 0.65, 0.65),
@@ -142,25 +142,25 @@ def test_the_front_has_who_is_best_for_the_bytes():
     assert front_sentences(comparison)[0] == "ist with 0.12 kB: 30.00 %"
 
 
-def test_neighbours_on_the_front_are_one_span():
-    comparison = analyse({"fedavg": FEDAVG})
+def test_neighbors_on_the_front_are_one_span():
+    comparison = analyze({"fedavg": FEDAVG})
     assert comparison.front == (FrontSpan("fedavg", 930, 2730, 0.50, 0.72),)
     assert front_sentences(comparison) == ["fedavg from 0.93 kB to 2.73 kB: 50.00 to 72.00 %"]
 
 
 def test_without_fedavg_the_best_federated_strategy_is_the_reference():
-    comparison = analyse({name: LOGS[name] for name in ("ist", "ridge", "central")})
+    comparison = analyze({name: LOGS[name] for name in ("ist", "ridge", "central")})
     assert comparison.reference == "ist"
     assert comparison.target_accuracy == pytest.approx(0.715)
 
 
 def test_a_target_of_ones_own():
-    ridge = analyse(LOGS, target_accuracy=0.65).results[1]
+    ridge = analyze(LOGS, target_accuracy=0.65).results[1]
     assert ridge.bytes_to_target == Spread(210, 210, 210)
 
 
 def test_csv_and_json_have_the_same_figures():
-    comparison = analyse(LOGS, {"ist": "local-steps=20"})
+    comparison = analyze(LOGS, {"ist": "local-steps=20"})
     rows = {row["strategy"]: row for row in csv.DictReader(io.StringIO(to_csv(comparison)))}
     assert rows["ist"]["settings"] == "local-steps=20"
     assert rows["ist"]["bytes_to_target"] == "300"
@@ -175,7 +175,7 @@ def test_csv_and_json_have_the_same_figures():
 
 
 def test_tables_have_a_row_for_each_strategy():
-    figures, at_budgets = to_tables(analyse(LOGS))
+    figures, at_budgets = to_tables(analyze(LOGS))
     assert (figures.row_count, at_budgets.row_count) == (4, 3)
 
 

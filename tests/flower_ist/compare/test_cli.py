@@ -43,7 +43,7 @@ def test_what_it_does_without_options(calls):
     assert plan.settings == {
         "local-steps": 80,
         "validation-share": 0.2,
-        "standardise": False,
+        "standardize": False,
         "replay": False,
         "ridge-blend": 0.0,
         "wire-dtype-down": "float32",

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from client_app import app as client_module
 from client_app.batches import Batches
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.compare.analyse import analyse
+from flower_ist.compare.analyze import analyze
 from flower_ist.compare.command import read_config
 from flower_ist.compare.figures import PICTURES
 from flower_ist.compare.folder import ComparisonFolder
@@ -130,7 +130,7 @@ def test_text_of_others_is_escaped():
         "settings": {"a": hostile},
         "sweep": {"b": [hostile]},
     }
-    comparison = analyse(LOGS, {"ist": hostile + '"'})
+    comparison = analyze(LOGS, {"ist": hostile + '"'})
     text = to_html(comparison, plan, hostile, {}, {hostile: hostile})
     assert hostile not in text
     assert text.count(escape(hostile)) >= 6

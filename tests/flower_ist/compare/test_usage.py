@@ -93,7 +93,7 @@ def test_flowers_strategies_use_what_they_are_built_with(strategy: str):
     ("key", "users"),
     [
         ("batch-size", TRAINED),
-        ("standardise", TRAINED),
+        ("standardize", TRAINED),
         ("replay", TRAINED),
         ("ridge-blend", TRAINED),
         ("fraction-train", TRAINED),

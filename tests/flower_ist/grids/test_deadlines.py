@@ -195,7 +195,7 @@ def usual(blob_config: MakeConfig) -> dict[str, Any]:
         num_slices=2,
         num_rounds=2,
         min_available_nodes=4,
-        standardise=True,
+        standardize=True,
         replay=True,
         ridge_blend=2.0,
         wire_dtype_down="int8",

@@ -1,4 +1,4 @@
-"""The in-process grid: what crosses it is serialised, clients keep state, order is fixed."""
+"""The in-process grid: what crosses it is serialized, clients keep state, order is fixed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_client_and_server_never_share_an_object():
     assert reply.content == answer_content
 
 
-def test_what_cannot_be_serialised_fails_as_it_would_on_a_network():
+def test_what_cannot_be_serialized_fails_as_it_would_on_a_network():
     """Flower carries whole numbers of 64 bits; in one process nobody would notice more."""
     grid = InProcessGrid(tiny_app(), 1)
     content = RecordDict({"config": ConfigRecord({"seed": 2**70})})

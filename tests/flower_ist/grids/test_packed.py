@@ -43,7 +43,7 @@ from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.layout import WireError, layout_of, pack
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, REFUSED_CODE
-from flower_ist.wire.quantize import QuantiseError
+from flower_ist.wire.quantize import QuantizeError
 from flower_ist.wire.size import round_trip
 from server_app.app import app as real_server
 from tests.fakes import tiny
@@ -167,7 +167,7 @@ def test_float32_both_ways_is_the_grid_itself():
 
 def test_unknown_dtypes_are_refused():
     for dtypes in (("int2", "int8"), ("int8", "int2")):
-        with pytest.raises(QuantiseError, match="no wire dtype 'int2'"):
+        with pytest.raises(QuantizeError, match="no wire dtype 'int2'"):
             compressed(InProcessGrid(shifting_app(), 1), *dtypes)
 
 

@@ -164,7 +164,7 @@ def test_a_named_action_is_a_train_message_too():
 
 
 def test_what_the_strategy_sent_is_not_changed_and_stays_shared():
-    """The meter serialises a content once however many clients get it."""
+    """The meter serializes a content once however many clients get it."""
     seen = Seen(tiny_app(), 4)
     grid = PriorGrid(seen, PRIOR)
     grid.send_and_receive(messages_to(seen, [0]))

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from tests.fakes.runs import EMPTY, PNG, ROUNDS, SUMMARY, write_run
 
-from flower_ist.runs.report import RunSummary, compare, cumulative_bytes, plot, summarise, to_csv, to_json, to_table
+from flower_ist.runs.report import RunSummary, compare, cumulative_bytes, plot, summarize, to_csv, to_json, to_table
 from flower_ist.runs.log import RunLogError, read_run
 
 
@@ -23,17 +23,17 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_summary_by_hand(run):
-    assert summarise(run) == SUMMARY
+    assert summarize(run) == SUMMARY
 
 
 def test_a_run_that_was_cut_off_is_summed_up_as_far_as_it_went(run):
     with (run / "run.jsonl").open("a") as file:
         file.write('{"round": 3, "accuracy": 0.9')
-    assert summarise(run) == SUMMARY
+    assert summarize(run) == SUMMARY
 
 
 def test_a_run_without_training_and_accuracy(tmp_path):
-    summary = summarise(write_run(tmp_path / "run", [{"round": 0, "accuracy": None, **EMPTY}]))
+    summary = summarize(write_run(tmp_path / "run", [{"round": 0, "accuracy": None, **EMPTY}]))
     assert (summary.rounds, summary.bytes_per_client_round) == (0, 0.0)
     assert (summary.input_saved, summary.token_share) == (None, None)
     assert (summary.best_accuracy, summary.final_accuracy) == (None, None)
@@ -41,12 +41,12 @@ def test_a_run_without_training_and_accuracy(tmp_path):
 
 def test_of_equal_accuracies_the_cheaper_is_the_best(tmp_path):
     rounds = [ROUNDS[0], ROUNDS[1], {**ROUNDS[2], "accuracy": 0.875}]
-    assert summarise(write_run(tmp_path / "run", rounds)).best_after_bytes == 7_003_000
+    assert summarize(write_run(tmp_path / "run", rounds)).best_after_bytes == 7_003_000
 
 
 def test_no_log_is_a_sentence(tmp_path):
     with pytest.raises(RunLogError, match="There is no readable run log"):
-        summarise(tmp_path)
+        summarize(tmp_path)
 
 
 def test_bytes_add_up_over_the_rounds(run):

@@ -40,9 +40,9 @@ def covariance(prior: TokenPrior) -> np.ndarray:
 
 def test_prior_by_hand():
     """The first coordinate is 0, 2, 4, 6: mean 3, variance (9 + 1 + 1 + 9) / 4 = 5. The second is
-    0, 2, 0, 2: mean 1, variance 1. The class means are (1, 1) and (5, 1), which standardised are
+    0, 2, 0, 2: mean 1, variance 1. The class means are (1, 1) and (5, 1), which standardized are
     (-2, 0) / sqrt(5) and (2, 0) / sqrt(5). Around them the tokens lie at (-1, -1) and (1, 1), so
-    the covariance within a class is [[1, 1], [1, 1]]; standardised, [[1/5, 1/sqrt(5)],
+    the covariance within a class is [[1, 1], [1, 1]]; standardized, [[1/5, 1/sqrt(5)],
     [1/sqrt(5), 1]], whose mean variance is 0.6: a thousandth of that is added to the diagonal.
     """
     prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS))
@@ -58,11 +58,11 @@ def test_prior_by_hand():
     assert gaussians.factor[0, 1] == 0
 
 
-def test_without_standardising_tokens_stay_as_they_are():
+def test_without_standardizing_tokens_stay_as_they_are():
     """The means are then those of the tokens, and the covariance is [[1, 1], [1, 1]]."""
-    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), standardise=False)
+    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), standardize=False)
     assert prior.gaussians is not None
-    np.testing.assert_array_equal(prior.standardise(TOKENS), TOKENS)
+    np.testing.assert_array_equal(prior.standardize(TOKENS), TOKENS)
     np.testing.assert_allclose(prior.gaussians.means, [[1, 1], [5, 1], [0, 0]], atol=1e-6)
     np.testing.assert_allclose(covariance(prior), [[1.001, 1], [1, 1.001]], atol=1e-6)
 
@@ -70,7 +70,7 @@ def test_without_standardising_tokens_stay_as_they_are():
 def test_without_replay_there_are_no_gaussians():
     prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), replay=False)
     assert prior.gaussians is None
-    np.testing.assert_allclose(prior.standardise(TOKENS)[:, 1], [-1, 1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(prior.standardize(TOKENS)[:, 1], [-1, 1, -1, 1], rtol=1e-6)
 
 
 @given(
@@ -154,7 +154,7 @@ def test_virtual_tokens_have_the_class_mean_and_the_covariance():
     assert gaussians is not None
     drawn = gaussians.draw(np.ones(20_000, np.int64), np.random.default_rng(1))
     assert drawn.dtype == np.float32
-    own = prior.standardise(tokens.astype(np.float32))[labels == 1]
+    own = prior.standardize(tokens.astype(np.float32))[labels == 1]
     np.testing.assert_allclose(drawn.mean(axis=0), own.mean(axis=0), atol=0.03)
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(own.T), atol=0.05)
     again = gaussians.draw(np.ones(20_000, np.int64), np.random.default_rng(1))
@@ -162,7 +162,7 @@ def test_virtual_tokens_have_the_class_mean_and_the_covariance():
 
 
 @pytest.mark.parametrize("dims", [(3, 2), (3, 8, 2), (3, 6, 6, 2)])
-def test_folding_is_standardising_first(dims):
+def test_folding_is_standardizing_first(dims):
     generator = np.random.default_rng(2)
     tokens = generator.normal([5, -2, 0.1], [1, 3, 0.02], (50, 3)).astype(np.float32)
     prior = TokenPrior.from_statistics(statistics(tokens, np.zeros(50, np.int64)))
@@ -172,7 +172,7 @@ def test_folding_is_standardising_first(dims):
     assert all(weight.dtype == np.float32 for weight in folded.values())
     with torch.inference_mode():
         inside = MLP.from_arrays(folded)(torch.from_numpy(tokens))
-        outside = MLP.from_arrays(weights)(torch.from_numpy(prior.standardise(tokens)))
+        outside = MLP.from_arrays(weights)(torch.from_numpy(prior.standardize(tokens)))
     np.testing.assert_allclose(inside, outside, atol=1e-4)
     for name, weight in before.items():
         np.testing.assert_array_equal(weights[name], weight)
@@ -235,7 +235,7 @@ def test_a_coordinate_that_never_varies_is_not_blown_up(constant, dtype):
     prior = TokenPrior.from_statistics(found)
     assert prior.spread[1] == 1
     assert prior.gaussians is not None
-    np.testing.assert_allclose(prior.standardise(tokens)[:, 1], 0, atol=1e-3)
+    np.testing.assert_allclose(prior.standardize(tokens)[:, 1], 0, atol=1e-3)
     assert np.isfinite(prior.gaussians.factor).all()
 
 
@@ -273,7 +273,7 @@ def test_a_factor_beyond_float16_is_refused():
 def test_class_means_beyond_float16_are_refused():
     found = statistics(TOKENS * np.float32(1e5), LABELS)
     with pytest.raises(ValueError, match="vary too widely for virtual tokens"):
-        TokenPrior.from_statistics(found, standardise=False)
+        TokenPrior.from_statistics(found, standardize=False)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +305,6 @@ def test_sums_that_contradict_each_other_do_not_stop_the_server():
     sums = np.zeros((2, 6))
     sums[:, 0] = 500 * 1e4, -500 * 1e4
     lie = Statistics(np.array([500, 500]), sums, np.zeros(21))
-    prior = TokenPrior.from_statistics(lie, standardise=False)
+    prior = TokenPrior.from_statistics(lie, standardize=False)
     assert prior.gaussians is not None
     assert np.isfinite(prior.gaussians.factor).all()

@@ -119,7 +119,7 @@ def _no_log_of_ten_thousand_refusals():
 def test_ten_at_a_time_crash_nothing_and_spoil_nothing(data):
     """1,000 rounds of ten bad replies and a good one that brings its slice back unchanged.
 
-    They take the whole way: Flower's serialisation, the meter, the strategy and the recorder.
+    They take the whole way: Flower's serialization, the meter, the strategy and the recorder.
     """
     packed = data.draw(st.booleans())
     strategy, weights, messages = configured(num_nodes=11, num_slices=6, packed=packed)

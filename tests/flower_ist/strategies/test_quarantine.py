@@ -195,7 +195,7 @@ def test_a_wire_dtype_hides_no_fault(blob_config, dtype, spoil, reason, selected
     """Whole runs of the apps in the usual settings, of five rounds and four clients."""
     config: dict[str, Any] = blob_config(
         num_rounds=5,
-        standardise=True,
+        standardize=True,
         replay=True,
         ridge_blend=2.0,
         wire_dtype_down=dtype,

@@ -1,4 +1,4 @@
-"""Writing token shards: round trips, quantisation, and data that do not fit."""
+"""Writing token shards: round trips, quantization, and data that do not fit."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flower_ist.tokens.shard import ShardError, open_shard
-from flower_ist.tokens.writer import ShardWriter, quantise_rows, stored_rows, write_text
+from flower_ist.tokens.writer import ShardWriter, quantize_rows, stored_rows, write_text
 from tests.fakes.shards import IDS, LABELS, TOKENS, make_meta, write_small
 
 
@@ -37,10 +37,10 @@ def test_a_view_is_not_written_under_the_meta_data_of_the_whole(shard_folder, tm
         write_text(open_shard(shard_folder).select(slice(2)), tmp_path / "view.json")
 
 
-def test_quantisation_by_hand():
+def test_quantization_by_hand():
     """Row maxima 127 and 1 give scales 1 and 1/127; 0.25 * 127 = 31.75 rounds to 32."""
-    quantised, scales = quantise_rows(TOKENS)
-    assert quantised.tolist() == [[127, -64, 0], [64, 32, -127], [0, 0, 0]]
+    quantized, scales = quantize_rows(TOKENS)
+    assert quantized.tolist() == [[127, -64, 0], [64, 32, -127], [0, 0, 0]]
     np.testing.assert_allclose(scales, [1, 1 / 127, 0], rtol=1e-7)
 
 
@@ -52,13 +52,13 @@ finite_rows = hnp.arrays(
 
 
 @given(finite_rows)
-def test_quantisation_error_is_at_most_half_a_scale(tokens):
-    quantised, scales = quantise_rows(tokens)
-    assert quantised.min() >= -127
+def test_quantization_error_is_at_most_half_a_scale(tokens):
+    quantized, scales = quantize_rows(tokens)
+    assert quantized.min() >= -127
     assert (scales >= 0).all()
     # A row too small for a float32 scale becomes zeros: 127 smallest normal numbers at most.
     bound = np.where(scales > 0, scales.astype(np.float64) / 2, 127 * np.finfo(np.float32).tiny)
-    error = np.abs(quantised * scales.astype(np.float64)[:, None] - tokens)
+    error = np.abs(quantized * scales.astype(np.float64)[:, None] - tokens)
     assert (error <= bound[:, None] * (1 + 1e-5)).all()
 
 

@@ -106,7 +106,7 @@ def test_replies_that_cannot_be_packed(tensors, problem):
 
 
 def npy(array: np.ndarray, shape: tuple[int, ...] | None = None) -> bytes:
-    """Serialise an array, with another shape in the header if one is given."""
+    """Serialize an array, with another shape in the header if one is given."""
     stream = BytesIO()
     header = {
         "descr": np.lib.format.dtype_to_descr(array.dtype),
@@ -254,7 +254,7 @@ def coded_message(tensors: dict[str, np.ndarray], codec: str) -> Message:
     )
 
 
-def test_quantised_bytes_by_hand():
+def test_quantized_bytes_by_hand():
     """Scales 1 and 2 in bfloat16, then rounded numbers; a bias is float16."""
     tensors = {
         "w": np.array([[127, 3.4], [-254, 8]], np.float32),
