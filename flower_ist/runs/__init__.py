@@ -1,0 +1,1 @@
+"""A run: start it, log a line a round, keep checkpoints, report and watch it."""
