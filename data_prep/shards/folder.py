@@ -36,18 +36,6 @@ def find_shards(path: Path) -> list[Path]:
     return sorted(folders, key=_by_number)
 
 
-def client_shards(path: Path) -> list[Path]:
-    """Return the shards ``client-*`` in a folder, by number.
-
-    Raises:
-        PrepError: there is none.
-    """
-    clients = [shard for shard in find_shards(path) if _CLIENT.fullmatch(shard.name)]
-    if not clients:
-        raise PrepError(f"{path} holds no shard of a client: give a folder with client-0 in it.")
-    return clients
-
-
 def _is_shard(folder: Path) -> bool:
     if folder.name.startswith("."):
         return False

@@ -20,11 +20,11 @@ from data_prep.patches.read import check_mask_fits
 from data_prep.shards.chunks import Chunk, PlannedShard, cut_chunks
 from data_prep.shards.encode import Encoding, check_views
 from data_prep.shards.settings import PrepSettings
-from data_prep.shards.split_report import SplitReport
 from data_prep.shards.work_folder import Plan
 from data_prep.sources.digest import images_sha256
 from data_prep.sources.open import left_out_tests, read_source, read_train_and_test
 from data_prep.splits.clients import ClientSplit, split_clients
+from data_prep.splits.report import SplitReport
 
 
 @dataclass(frozen=True)

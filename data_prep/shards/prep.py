@@ -27,9 +27,9 @@ from data_prep.shards.chunks import Chunk, encode_chunks
 from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import image_progress, print_skipped, shard_table
 from data_prep.shards.settings import PrepSettings
-from data_prep.shards.split_report import to_json, to_table
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
 from data_prep.splits.plot import plot_split
+from data_prep.splits.report import to_json, to_table
 from flower_ist.tokens.meta import ShardError
 
 __all__ = ["PrepSettings", "prep"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.images.figure import new_figure, save_png
-from data_prep.shards.split_report import SplitReport
+from data_prep.splits.report import SplitReport
 
 _LONGEST_NAME = 22
 _MOST_NUMBERS = 20

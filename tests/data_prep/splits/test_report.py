@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep import PrepError
-from data_prep.shards.split_report import SplitReport, class_counts, to_json, to_table
 from data_prep.splits.plot import plot_split
-from flower_ist.tokens.writer import ShardWriter
-from tests.fakes.shards import make_meta, write_small
+from data_prep.splits.report import SplitReport, class_counts, to_json, to_table
 
 LABELS = np.array([0, 1, 0, 1, 1, 0, 1, 1])
 PARTS = [np.array([0, 2, 3, 5]), np.array([1, 4, 6, 7])]
@@ -31,13 +28,6 @@ def lines(table, width=80):
     return text.getvalue().splitlines()
 
 
-def write_shard(folder, name, labels, views=1, class_names=("a", "b", "c")):
-    meta = make_meta(num_examples=len(labels), class_names=class_names, client=name)
-    meta = replace(meta, mask=replace(meta.mask, views=views))
-    with ShardWriter(folder / name, meta) as writer:
-        writer.append(np.ones((len(labels), 3)), np.array(labels), np.arange(len(labels)))
-
-
 def test_counts_by_hand(report):
     assert class_counts(LABELS, PARTS, 3).tolist() == [[3, 1, 0], [0, 4, 0]]
     assert report.clients == ("client-0", "client-1")
@@ -52,33 +42,6 @@ def test_skew_by_hand(report):
     """
     np.testing.assert_allclose(report.distance, [3 / 8, 3 / 8])
     np.testing.assert_allclose(report.effective_classes, [4 / 3**0.75, 1])
-
-
-def test_counts_of_shards_on_disk_see_each_image_once(tmp_path):
-    """Client 10 comes after client 2; of two views of an image one is counted."""
-    write_shard(tmp_path, "client-10", [2, 2, 0, 0], views=2)
-    write_shard(tmp_path, "client-2", [0, 1, 1])
-    write_shard(tmp_path, "test", [0, 1, 2])
-    report = SplitReport.of_shards(tmp_path)
-    assert report.clients == ("client-2", "client-10")
-    assert report.counts.tolist() == [[1, 2, 0], [1, 0, 1]]
-
-
-def test_shards_of_other_classes_make_no_table(tmp_path):
-    write_shard(tmp_path, "client-0", [0, 1])
-    write_shard(tmp_path, "client-1", [0, 1], class_names=("b", "a"))
-    with pytest.raises(PrepError, match=r"client-1 has other classes than .*client-0"):
-        SplitReport.of_shards(tmp_path)
-
-
-def test_a_folder_without_clients(tmp_path):
-    with pytest.raises(PrepError, match="holds no token shard: give"):
-        SplitReport.of_shards(tmp_path)
-    write_small(tmp_path)
-    with pytest.raises(PrepError, match="holds no shard of a client: give"):
-        SplitReport.of_shards(tmp_path)
-    with pytest.raises(PrepError, match="cannot be listed: No such file"):
-        SplitReport.of_shards(tmp_path / "missing")
 
 
 def test_few_classes_have_a_column_each(report):

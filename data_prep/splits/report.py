@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,10 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from data_prep import PrepError
-from data_prep.shards.folder import client_shards
 from data_prep.splits.rows import Rows
-from flower_ist.tokens.shard import open_shard
 
 Counts = NDArray[np.int64]
 MOST_COLUMNS = 12
@@ -59,30 +55,6 @@ class SplitReport:
         clients = tuple(f"client-{k}" for k in range(len(parts)))
         counts = class_counts(labels, parts, len(class_names))
         return cls(clients, tuple(class_names), counts, tuple(owners))
-
-    @classmethod
-    def of_shards(cls, folder: Path) -> Self:
-        """Count the shards ``client-*`` in a folder. An image with several views counts once.
-
-        Raises:
-            PrepError: there is none, or their classes differ.
-            ShardError: one cannot be opened.
-        """
-        paths = client_shards(folder)
-        shards = [open_shard(path) for path in paths]
-        names = shards[0].meta.class_names
-        for path, shard in zip(paths, shards, strict=True):
-            if shard.meta.class_names != names:
-                raise PrepError(
-                    f"{path} has other classes than {paths[0]}: their images cannot be counted in "
-                    "one table."
-                )
-        rows = [np.arange(0, len(shard), shard.meta.mask.views) for shard in shards]
-        counts = [
-            class_counts(shard.labels, [images], len(names))
-            for shard, images in zip(shards, rows, strict=True)
-        ]
-        return cls(tuple(path.name for path in paths), names, np.concatenate(counts))
 
     @property
     def images(self) -> Counts:
