@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord
 
+from flower_ist.errors import ArgumentError
 from flower_ist.wire.protocol import LR_SCALES_KEY
 
 # The key with which Flower's FedProx sends the weight of its proximal term.
@@ -33,7 +34,7 @@ class LocalSettings:
         """Read the settings from a message's ConfigRecord.
 
         Raises:
-            ValueError: a key is missing or its value is of no use.
+            ArgumentError: a key is missing or its value is of no use.
         """
         return cls(
             server_round=_whole(config, "server-round"),
@@ -49,7 +50,7 @@ class LocalSettings:
 def _whole(config: ConfigRecord, key: str, least: int = 0) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
+        raise ArgumentError(
             f"The server sent {key!r} as {value!r}: a whole number of at least {least} is needed."
         )
     return value
@@ -58,7 +59,7 @@ def _whole(config: ConfigRecord, key: str, least: int = 0) -> int:
 def _rate(value: Any, key: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value < math.inf:
-        raise ValueError(
+        raise ArgumentError(
             f"The server sent {key!r} as {value!r}: a finite number of at least 0 is needed."
         )
     return float(value)
@@ -70,7 +71,7 @@ def _scales(text: str) -> dict[str, float]:
     except (ValueError, RecursionError):
         scales = None
     if not isinstance(scales, dict):
-        raise ValueError(
+        raise ArgumentError(
             f"The server sent {LR_SCALES_KEY!r} as {text[:80]!r}: a JSON object is needed."
         )
     return {name: _rate(scale, f"{LR_SCALES_KEY} of {name}") for name, scale in scales.items()}

@@ -7,13 +7,14 @@ from dataclasses import replace
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.privacy import Privacy
+from flower_ist.errors import FlowerIstError
 from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.wire.layout import digest_of, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
 
 
-class PriorError(ValueError):
+class PriorError(FlowerIstError):
     """A message counts on a token prior that is not here, or that cannot be read."""
 
 
@@ -32,7 +33,7 @@ def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPri
     Raises:
         PriorError: the prior is not here, or another one is, or the message does not say which.
         WireError: the prior that came is not of the shard's dimensions.
-        ValueError: the prior that came holds no sensible numbers.
+        ArgumentError: the prior that came holds no sensible numbers.
     """
     config = message.content.config_records.get(PRIOR_KEY)
     if config is None:

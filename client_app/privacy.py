@@ -26,6 +26,8 @@ import numpy as np
 from flwr.app import Context
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
+
 CLIP_KEY = "privacy-clip"
 NOISE_KEY = "privacy-noise"
 
@@ -39,7 +41,7 @@ RandomBytes = Callable[[int], bytes]
 _SUMMANDS = 4
 
 
-class PrivacyError(ValueError):
+class PrivacyError(FlowerIstError):
     """The privacy settings are of no use, or the client is asked for what it must not tell."""
 
 

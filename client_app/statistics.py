@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flwr.app import ArrayRecord, ConfigRecord
 
+from flower_ist.errors import ArgumentError
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import layout_of, pack
@@ -31,11 +32,11 @@ def statistics_record(shard: TokenShard, config: ConfigRecord) -> ArrayRecord:
     """Return the statistics that a message's config asks for, as one packed array.
 
     Raises:
-        ValueError: the config asks for something else.
+        ArgumentError: the config asks for something else.
     """
     kind, dtype = config[STATISTICS_KEY], config.get(STATISTICS_DTYPE_KEY)
     if kind not in (CLASS_SUMS, CLASS_SUMS_AND_GRAM) or dtype not in WIRE_DTYPES:
-        raise ValueError(
+        raise ArgumentError(
             f"The server asks for statistics {kind!r} in {dtype!r}: "
             f"{CLASS_SUMS} or {CLASS_SUMS_AND_GRAM} in {' or '.join(WIRE_DTYPES)} are known."
         )

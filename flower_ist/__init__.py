@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flower_ist.errors import FlowerIstError
     from flower_ist.grids.inprocess import InProcessGrid
     from flower_ist.grids.metered import MeteredGrid
     from flower_ist.runs.app import run_in_process
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Axes": "submodels.axes",
     "mlp_axes": "submodels.axes",
+    "FlowerIstError": "errors",
     "ClosedFormStrategy": "strategies.closed_form",
     "InProcessGrid": "grids.inprocess",
     "run_in_process": "runs.app",
@@ -43,6 +45,7 @@ _HOMES = {
 __all__ = [
     "Axes",
     "ClosedFormStrategy",
+    "FlowerIstError",
     "ISTStrategy",
     "InProcessGrid",
     "MeteredGrid",

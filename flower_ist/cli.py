@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from click import Context
 from rich.console import Console
 from typer.core import TyperCommand
 
+from flower_ist.command_group import CommandGroup, fail
 from flower_ist.compare.demo import run_demo
 from flower_ist.compare.options import one_value_each
+from flower_ist.compare.plan import PlanError
 from flower_ist.runs import report as reports
-from flower_ist.runs.launch import LaunchError
-from flower_ist.runs.log import RunLogError
 from flower_ist.runs.privacy_budget import budget
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     help="Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted.",
@@ -56,10 +57,7 @@ def demo(
     Runs IST and then FedAvg with the same clients, and ends with a table and a plot of accuracy
     against bytes. It starts a SuperLink of its own and ends it; nothing is downloaded.
     """
-    try:
-        run_demo(out, strategies.split(","), clients, rounds, Console())
-    except (LaunchError, RunLogError, ValueError) as err:
-        _fail(err)
+    run_demo(out, strategies.split(","), clients, rounds, Console())
 
 
 @app.command()
@@ -74,12 +72,9 @@ def report(
 
     RUNS are folders that a run wrote, or the run.jsonl files in them.
     """
-    try:
-        summaries = [reports.summarize(run) for run in runs]
-        if plot is not None:
-            reports.plot(runs, plot)
-    except (RunLogError, ValueError) as err:
-        _fail(err)
+    summaries = [reports.summarize(run) for run in runs]
+    if plot is not None:
+        reports.plot(runs, plot)
     if output is Format.TABLE:
         Console().print(reports.to_table(summaries))
     else:
@@ -101,8 +96,6 @@ def watch(
 
     try:
         good = watch_runs(runs, Console(), once=once, every=every)
-    except RunLogError as err:
-        _fail(err)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if not good:
@@ -129,8 +122,6 @@ def track(
 
     try:
         send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)
-    except (OSError, ValueError) as err:
-        _fail(err)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -151,12 +142,9 @@ def predict(
     from flower_ist.classifier.predictor import load_classifier
     from flower_ist.tokens.shard import open_shard
 
-    try:
-        predictions = classify(load_classifier(model), open_shard(shard, verify=True))
-        if out is not None:
-            write_csv(predictions, out)
-    except ValueError as err:
-        _fail(err)
+    predictions = classify(load_classifier(model), open_shard(shard, verify=True))
+    if out is not None:
+        write_csv(predictions, out)
     typer.echo(predictions.summary())
 
 
@@ -232,14 +220,10 @@ def compare_strategies(
     given: dict[str, Any] = {
         name: value for name, value in options.items() if value not in (None, [])
     }
-    try:
-        if source is not None and given:
-            raise ValueError("--from takes all from the comparison there: give only --out beside.")
-        plan = make_plan(**given) if source is None else repeated_plan(source)
-        finished = compare(plan, out, Console(), jobs)
-    except (RunLogError, ValueError) as err:
-        _fail(err)
-    if not finished:
+    if source is not None and given:
+        raise PlanError("--from takes all from the comparison there: give only --out beside.")
+    plan = make_plan(**given) if source is None else repeated_plan(source)
+    if not compare(plan, out, Console(), jobs):
         raise typer.Exit(1)
 
 
@@ -257,7 +241,9 @@ def _forward(name: str, summary: str) -> None:
             # The wheel has no data_prep: it brings libraries along that no training needs.
             from data_prep.commands.app import app as data_prep
         except ModuleNotFoundError as err:
-            _fail(f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'.")
+            raise fail(
+                f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'."
+            ) from err
         data_prep([name, *context.args], prog_name="flower-ist")
 
 
@@ -278,8 +264,3 @@ app.command("epsilon")(budget)
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
     _forward(_name, _summary)
-
-
-def _fail(err: Exception | str) -> NoReturn:
-    typer.secho(f"Error: {err}", fg=typer.colors.RED, err=True)
-    raise typer.Exit(1) from (err if isinstance(err, Exception) else None)

@@ -7,10 +7,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from flower_ist.errors import FlowerIstError
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class NotWrittenError(OSError):
+class NotWrittenError(FlowerIstError):
     """A file could not be written, in one sentence; what was there before is unchanged."""
 
 

@@ -187,7 +187,7 @@ def build_strategy(
         score: gives a head's score on validation data, if there are any.
 
     Raises:
-        ValueError: the settings cannot be used with this network.
+        FlowerIstError: the settings cannot be used with this network.
     """
     # Flower's own strategies draw their clients from Python's global generator. Node ids are random
     # outside this process, so who is drawn differs from run to run where not all are.

@@ -51,7 +51,7 @@ class HeadStart:
         """Return what follows from the clients' sums.
 
         Raises:
-            ValueError: nothing does.
+            ArgumentError: nothing does.
         """
         return cls(sums.prior(), sums.blend(), sums)
 
@@ -61,7 +61,7 @@ class HeadStart:
         Tokens are standardized as before, so that the net that is being trained still fits.
 
         Raises:
-            ValueError: nothing follows from the statistics; all is as it was.
+            ArgumentError: nothing follows from the statistics; all is as it was.
         """
         assert self.sums is not None
         renewed = HeadStart.of(self.sums.with_more(statistics, clients))
@@ -161,7 +161,7 @@ def head_start(
     Raises:
         TrainingFailedError: too few clients answered.
         SettingsError: the run goes on, but the file of its statistics cannot be read.
-        ValueError: nothing follows from the clients' statistics.
+        ArgumentError: nothing follows from the clients' statistics.
     """
     if not wants_head_start(settings):
         return HeadStart()

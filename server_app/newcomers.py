@@ -21,6 +21,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from flower_ist.errors import ArgumentError
 from flower_ist.grids.chain import GridWrapper
 from flower_ist.grids.clients import Roster
 from flower_ist.grids.prior import PriorGrid
@@ -144,7 +145,7 @@ class NewcomerGrid(GridWrapper):
                 continue
             try:
                 self._start.count_in(Statistics.total([self._waiting[n] for n in part]), part)
-            except ValueError as err:
+            except (ArgumentError, np.linalg.LinAlgError) as err:
                 if len(part) == 1:
                     _log.warning("The statistics of %s are not counted in: %s", part[0], err)
             else:

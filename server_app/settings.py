@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from flower_ist.errors import FlowerIstError
 from server_app.settings_check import faults
 
 # Keys of earlier run configs, and what takes their place.
@@ -21,7 +22,7 @@ REMOVED_KEYS = {
 }
 
 
-class SettingsError(ValueError):
+class SettingsError(FlowerIstError):
     """A setting is missing or of no use; the text names its key."""
 
 

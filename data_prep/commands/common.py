@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from data_prep import PrepError
 from data_prep.errors import first_line
-from flower_ist.tokens.shard import ShardError, open_shard
+from flower_ist.errors import FlowerIstError
+from flower_ist.tokens.shard import open_shard
 
 console = Console()
 
@@ -26,7 +26,7 @@ def errors_as_sentences() -> Iterator[None]:
     """End the command with one sentence and code 1 at an error of the package or of the system."""
     try:
         yield
-    except (PrepError, ShardError) as err:
+    except FlowerIstError as err:
         typer.echo(f"Error: {err}", err=True)
         raise typer.Exit(code=1) from err
     except ModuleNotFoundError as err:

@@ -142,7 +142,7 @@ def read_meta(folder: Path) -> MaskedMeta:
         entries["class_names"] = tuple(entries["class_names"])
         meta = MaskedMeta(**entries)
         meta.check()
-    except (ArithmeticError, KeyError, TypeError, ValueError) as err:
+    except (PrepError, ArithmeticError, KeyError, TypeError, ValueError) as err:
         raise PrepError(f"{path} is incomplete or edited: {first_line(err)}.") from err
     return meta
 

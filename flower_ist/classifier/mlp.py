@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from flower_ist.errors import ArgumentError
+
 
 class MLP(nn.Module):
     """Linear layers ``fc1`` to ``fcL`` with ReLU between them, e.g. 768-1024-1024-10.
@@ -43,7 +45,7 @@ class MLP(nn.Module):
         """Build the net that some arrays belong to, whole or slice, and load them.
 
         Raises:
-            ValueError: the arrays are not ``fc1.weight, fc1.bias, fc2.weight, ...`` of an MLP.
+            ArgumentError: the arrays are not ``fc1.weight, fc1.bias, fc2.weight, ...`` of an MLP.
         """
         # Weights are neither drawn nor copied twice: the arrays' copies become the parameters.
         model = cls(mlp_dims({n: array.shape for n, array in arrays.items()}), device="meta")
@@ -68,13 +70,13 @@ def mlp_dims(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """Return (D, H1, ..., C) of an MLP's tensors.
 
     Raises:
-        ValueError: the names or shapes are not those of :class:`MLP`.
+        ArgumentError: the names or shapes are not those of :class:`MLP`.
     """
     weights = [shapes.get(f"fc{layer}.weight") for layer in range(1, len(shapes) // 2 + 1)]
     dims = [shape[1] for shape in weights[:1] if shape is not None and len(shape) == 2]
     dims += [shape[0] for shape in weights if shape]
     if len(dims) < 2 or mlp_shapes(dims) != dict(shapes):
-        raise ValueError(
+        raise ArgumentError(
             "The arrays "
             + ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             + " are not the layers fc1, fc2, ... of a multilayer perceptron."

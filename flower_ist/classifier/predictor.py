@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from flower_ist.classifier.blend import Model, RidgeBlend, blended
 from flower_ist.classifier.mlp import MLP, mlp_dims
+from flower_ist.errors import FlowerIstError
 
 MODEL_FILE = "model.safetensors"
 _FORMAT = "flower-ist-mlp"
@@ -33,7 +34,7 @@ _RIDGE = ("ridge.weight", "ridge.bias")
 Tensors = dict[str, NDArray[np.float32]]
 
 
-class ClassifierError(ValueError):
+class ClassifierError(FlowerIstError):
     """A model file, or what it is to classify, is of no use; the text says why."""
 
 

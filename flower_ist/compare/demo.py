@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flower_ist.compare.command import read_config
-from flower_ist.compare.plan import Plan, Run
+from flower_ist.compare.plan import Plan, PlanError, Run
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.runs.report import compare, plot, summarize, to_table
@@ -38,7 +38,7 @@ def run_demo(
 
     Raises:
         LaunchError: a run failed.
-        ValueError: an argument is of no use.
+        PlanError: an argument is of no use.
     """
     app = find_app()
     plan = _plan(app, strategies, num_clients, num_rounds)
@@ -87,12 +87,12 @@ def _plan(app: Path, strategies: Sequence[str], num_clients: int, num_rounds: in
     """Return what is run, and refuse at once what would fail after half a minute.
 
     Raises:
-        ValueError: with one sentence.
+        PlanError: with one sentence.
     """
     if find_spec("matplotlib") is None:
-        raise ValueError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
+        raise PlanError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
     if num_clients > MAX_CLIENTS:
-        raise ValueError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
+        raise PlanError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
     plan = Plan(
         app=str(app),
         data="",

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, STRATEGIES, Value, uses
+from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.schemes import FAMILY
 
 ENGINES = ("inprocess", "flwr")
@@ -47,7 +48,7 @@ KEY = re.compile(r"[a-z][a-z0-9-]*")
 _FORMAT = "flower-ist-comparison"
 
 
-class PlanError(ValueError):
+class PlanError(FlowerIstError):
     """A comparison cannot be planned, or its folder belongs to another one."""
 
 

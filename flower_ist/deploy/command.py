@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from flower_ist.command_group import CommandGroup
 from flower_ist.deploy.demo_shards import write_demo_shards
 from flower_ist.deploy.plan import (
     DEVICE_SHARD,
@@ -17,9 +18,9 @@ from flower_ist.deploy.plan import (
     shard_paths,
 )
 from flower_ist.deploy.writer import renew_server_certificate, write_deployment
-from flower_ist.tokens.shard import ShardError
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     help="Set up a federation with TLS and authenticated nodes; docs/deploying.md has the steps.",
@@ -60,22 +61,19 @@ def init(
 
     Nothing is overwritten: the folder must be new.
     """
-    try:
-        if data is not None and shards is not None:
-            raise DeployError("Give either --data or --shards: both say where the shards are.")
-        plan = DeploymentPlan(
-            hosts=tuple(host),
-            node_data=pattern_paths(data or DEVICE_SHARD, nodes)
-            if shards is None
-            else shard_paths(shards, nodes),
-            port=port,
-            control_port=port + 1 if control_port is None else control_port,
-            name=name,
-            flower_version=flower_version or version("flwr"),
-        )
-        write_deployment(plan, folder)
-    except DeployError as err:
-        _fail(err)
+    if data is not None and shards is not None:
+        raise DeployError("Give either --data or --shards: both say where the shards are.")
+    plan = DeploymentPlan(
+        hosts=tuple(host),
+        node_data=pattern_paths(data or DEVICE_SHARD, nodes)
+        if shards is None
+        else shard_paths(shards, nodes),
+        port=port,
+        control_port=port + 1 if control_port is None else control_port,
+        name=name,
+        flower_version=flower_version or version("flwr"),
+    )
+    write_deployment(plan, folder)
     typer.echo(
         f"Wrote {folder}: its README.md says what goes where. Devices connect to {plan.address}."
     )
@@ -86,10 +84,7 @@ def renew(
     folder: Annotated[Path, typer.Argument(help="Folder that 'deploy init' wrote.")],
 ) -> None:
     """Make a new key and certificate for the server; the devices stay as they are."""
-    try:
-        last_day = renew_server_certificate(folder)
-    except DeployError as err:
-        _fail(err)
+    last_day = renew_server_certificate(folder)
     typer.echo(
         f"Wrote {folder}/superlink/server.crt and server.key, good until {last_day}: copy both to "
         "the server and start its two programs again."
@@ -102,13 +97,5 @@ def demo_shards(
     nodes: Annotated[int, typer.Option(min=1, help="Number of clients.")],
 ) -> None:
     """Write the embedded demo tokens as shards, to rehearse with."""
-    try:
-        write_demo_shards(folder, nodes)
-    except (DeployError, ShardError) as err:
-        _fail(err)
+    write_demo_shards(folder, nodes)
     typer.echo(f"Wrote client-0 to client-{nodes - 1} and test to {folder}.")
-
-
-def _fail(err: Exception) -> NoReturn:
-    typer.secho(f"Error: {err}", fg=typer.colors.RED, err=True)
-    raise typer.Exit(1) from err

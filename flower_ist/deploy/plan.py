@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.tokens.shard import ShardError, client_folder, open_shard
 
 DEVICE_SHARD = "/var/lib/flower-ist/shard"
@@ -19,7 +20,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+([.a-z0-9+-]*)")
 
 
-class DeployError(ValueError):
+class DeployError(FlowerIstError):
     """A deployment cannot be made as it was asked for."""
 
 

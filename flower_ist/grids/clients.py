@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from flwr.app import ConfigRecordValues, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.grids.chain import GridWrapper
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT
 from flower_ist.wire.reported import client_name, in_its_stead, last_line
@@ -25,7 +26,7 @@ _LONGEST_WAIT = 3600.0
 _log = logging.getLogger("flwr")
 
 
-class TooFewClientsError(RuntimeError):
+class TooFewClientsError(FlowerIstError):
     """Fewer clients are connected than the settings ask for."""
 
 

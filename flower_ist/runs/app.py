@@ -14,12 +14,13 @@ from flwr.app import Context, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.grids.inprocess import RUN_ID, SERVER_NODE_ID, InProcessGrid
 
 _Component = TypeVar("_Component", ServerApp, ClientApp)
 
 
-class AppError(ValueError):
+class AppError(FlowerIstError):
     """A folder holds no Flower app that can be loaded."""
 
 

@@ -8,8 +8,6 @@ neither flwr nor torch.
 
 from __future__ import annotations
 
-from flower_ist.strategies.state import State
-
 import hashlib
 import json
 import logging
@@ -26,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flower_ist.files import not_written, sync_folder, write_durably
+from flower_ist.strategies.state import State
 
 CHECKPOINT_FOLDER = "checkpoints"
 _FORMAT = "flower-ist-checkpoint-1"

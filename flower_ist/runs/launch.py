@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.runs.app_files import copy_app
 
 _CONNECTION = "own"
@@ -33,7 +34,7 @@ _STATUS_SECONDS = 20.0
 _ANSWER_SECONDS = 300.0
 
 
-class LaunchError(RuntimeError):
+class LaunchError(FlowerIstError):
     """A Flower program could not be started, or a run failed."""
 
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.files import not_written, sync_folder, write_through
 
 RUN_LOG = "run.jsonl"
 DROPPED_LOG = "run.dropped.jsonl"
 
 
-class RunLogError(ValueError):
+class RunLogError(FlowerIstError):
     """A run log is missing, cannot be read, or belongs to somebody else."""
 
 

@@ -24,13 +24,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.errors import FlowerIstError
+from flower_ist.runs.log import read_run
 
 # Updates are within C of zero, and so within 2 C of each other.
 _SENSITIVITY = 2.0
 
 
-class BudgetError(ValueError):
+class BudgetError(FlowerIstError):
     """The epsilon cannot be computed."""
 
 
@@ -94,10 +95,7 @@ def budget(
     delta: Annotated[float, typer.Option(help="Chance with which the bound may fail.")] = 1e-5,
 ) -> None:
     """Print the epsilon that a run has spent, round by round, or that some replies would spend."""
-    try:
-        table = _run_table(run, noise, delta) if run else _plan_table(noise or 0.0, replies, delta)
-    except (BudgetError, RunLogError) as err:
-        raise SystemExit(str(err)) from None
+    table = _run_table(run, noise, delta) if run else _plan_table(noise or 0.0, replies, delta)
     Console().print(table)
 
 

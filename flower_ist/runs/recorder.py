@@ -16,14 +16,14 @@ from typing import Any, Self, TypeVar
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from flower_ist.grids.clients import Roster
-from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.files import NotWrittenError
+from flower_ist.grids.clients import Roster
 from flower_ist.grids.metered import MeteredGrid
-from flower_ist.wire.reported import finite
 from flower_ist.runs.log import RunLog
+from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import SubmodelStrategy
+from flower_ist.wire.reported import finite
 from flower_ist.wire.size import wire_bytes
 
 _T = TypeVar("_T")

@@ -14,8 +14,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from flower_ist.wire.protocol import STATISTICS_QUERY
+from flower_ist.errors import FlowerIstError
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.wire.protocol import STATISTICS_QUERY
 
 _MB = 1e6
 
@@ -171,12 +172,12 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     """Draw accuracy against cumulative wire bytes, one line per run, into a PNG or SVG.
 
     Raises:
-        ValueError: matplotlib is not installed, or does not know the file's ending.
+        FlowerIstError: matplotlib is not installed, or does not know the file's ending.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError(
+        raise FlowerIstError(
             "Plots need matplotlib: in the checkout, pip install -e '.[plot]'."
         ) from None
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -201,7 +202,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     try:
         figure.savefig(file, dpi=150)
     except (ValueError, OSError) as err:
-        raise ValueError(f"The plot cannot be written to {file}: {err}.") from err
+        raise FlowerIstError(f"The plot cannot be written to {file}: {err}.") from err
 
 
 def _percent(share: float | None, digits: int) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
 from flower_ist.statistics.compact_factor import decode_factor, encode_factor
 from flower_ist.statistics.sums import Statistics, full_gram
 
@@ -159,12 +160,12 @@ class TokenPrior:
                 that is half trained goes on with those that it began with.
 
         Raises:
-            ValueError: there is no Gram matrix, no token, or tokens too large to draw others.
+            ArgumentError: there is no Gram matrix, no token, or tokens too large to draw others.
         """
         gram, counts = full_gram(statistics), statistics.counts
         total = counts.sum()
         if total == 0:
-            raise ValueError("The clients have no tokens: nothing can be learnt from them.")
+            raise ArgumentError("The clients have no tokens: nothing can be learnt from them.")
         if not standardize:
             scale = TokenScale.none(len(gram))
         elif scale is None:
@@ -224,18 +225,18 @@ class TokenPrior:
         """Return the prior that some tensors of :func:`prior_layout` hold.
 
         Raises:
-            ValueError: they hold no sensible numbers.
+            ArgumentError: they hold no sensible numbers.
         """
         finite = all(np.isfinite(tensor).all() for tensor in tensors.values())
         if not finite or not (tensors["spread"] > 0).all():
-            raise ValueError("The token prior holds values that are no sensible numbers.")
+            raise ArgumentError("The token prior holds values that are no sensible numbers.")
         gaussians = None
         if "factor" in tensors:
             shares = tensors["shares"].astype(np.float64)
             if (shares < 0).any() or abs(shares.sum() - 1) > _SHARES_TOLERANCE:
-                raise ValueError("The token prior's class shares are not shares of one whole.")
+                raise ArgumentError("The token prior's class shares are not shares of one whole.")
             if (tensors["scales"] < 0).any():
-                raise ValueError("The token prior's covariance has a scale below 0.")
+                raise ArgumentError("The token prior's covariance has a scale below 0.")
             means = tensors["means"].astype(np.float32)
             factor = decode_factor(tensors["scales"], tensors["factor"])
             gaussians = ClassGaussians(tensors["shares"], means, factor)
@@ -274,7 +275,7 @@ def _cholesky(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 def _check_width(means: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
     """Refuse Gaussians that do not fit into float16."""
     if max(np.abs(means).max(), np.abs(factor).max()) > np.finfo(np.float16).max:
-        raise ValueError(
+        raise ArgumentError(
             "The statistics of the clients' tokens vary too widely for virtual tokens: set "
             "'replay' to false, or find the client whose tokens are not like the others'."
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
+
 Floats = NDArray[np.float64]
 
 # Share of N. On 200 random tokens of 1,024 numbers with spread 10 the rounding of int16 moves the
@@ -44,10 +46,10 @@ class RidgePath:
         """Return W (D+1, C), its last row the bias: ``Q diag(1 / (e + penalty)) Q^T B``.
 
         Raises:
-            ValueError: the penalty is not above 0.
+            ArgumentError: the penalty is not above 0.
         """
         if not 0 < penalty < np.inf:
-            raise ValueError(f"A ridge penalty must be above 0, but is {penalty}.")
+            raise ArgumentError(f"A ridge penalty must be above 0, but is {penalty}.")
         solution: Floats = self.q @ (self.rotated / (self.eigenvalues + penalty)[:, None])
         return solution
 

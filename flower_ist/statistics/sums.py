@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
 from flower_ist.statistics.codec import decode_gram, encode_gram
 from flower_ist.statistics.ridge import RidgePath
 from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
@@ -103,7 +104,7 @@ class Statistics:
                 :meth:`why_implausible`.
 
         Raises:
-            ValueError: a spread is below 0.
+            ArgumentError: a spread is below 0.
         """
         counts = tensors["counts"].astype(np.int64, copy=False)
         sums = tensors["sums"].astype(np.float64, copy=False)
@@ -111,7 +112,7 @@ class Statistics:
         if "factor" in tensors:
             spreads, factor = tensors["spreads"], tensors["factor"]
             if (spreads < 0).any():
-                raise ValueError("its tokens' spread is below 0 somewhere")
+                raise ArgumentError("its tokens' spread is below 0 somewhere")
             total = float(counts.sum(dtype=np.float64))
             gram = _upper(decode_gram(spreads, factor, sums.sum(axis=0), total))
         return cls(counts, sums, None if gram is None else gram.astype(np.float64, copy=False))
@@ -161,10 +162,10 @@ def full_gram(statistics: Statistics) -> Floats:
     """Return the Gram matrix (D, D) from its packed upper triangle.
 
     Raises:
-        ValueError: the statistics have none.
+        ArgumentError: the statistics have none.
     """
     if statistics.gram is None:
-        raise ValueError(f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}.")
+        raise ArgumentError(f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}.")
     dim = statistics.sums.shape[1]
     gram = np.empty((dim, dim))
     upper = np.triu_indices(dim)
@@ -180,7 +181,7 @@ def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
     it is not sent.
 
     Raises:
-        ValueError: the statistics have no Gram matrix.
+        ArgumentError: the statistics have no Gram matrix.
     """
     dim = statistics.sums.shape[1]
     a = np.empty((dim + 1, dim + 1))
@@ -195,7 +196,7 @@ def ridge(a: Floats, b: Floats, penalty: float) -> Floats:
     """Solve ``(A + penalty I) W = B``; W is (D+1, C), its last row the bias.
 
     Raises:
-        ValueError: the penalty is not above 0.
+        ArgumentError: the penalty is not above 0.
     """
     return RidgePath.of(a, b).solve(penalty)
 

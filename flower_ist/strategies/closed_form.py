@@ -19,6 +19,7 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from flower_ist.errors import ArgumentError
 from flower_ist.grids.clients import Roster, await_nodes
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
 from flower_ist.statistics.ridge import RidgePath
@@ -82,7 +83,7 @@ class ClosedFormStrategy(FedAvg):
     this project does.
 
     Raises:
-        ValueError: the settings cannot be used.
+        ArgumentError: the settings cannot be used.
     """
 
     def __init__(
@@ -113,13 +114,15 @@ class ClosedFormStrategy(FedAvg):
             train_metrics_aggr_fn=mean_metrics,
         )
         if method not in METHODS:
-            raise ValueError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
+            raise ArgumentError(
+                f"There is no method {method!r}: choose one of {', '.join(METHODS)}."
+            )
         if wire_dtype not in WIRE_DTYPES:
-            raise ValueError(
+            raise ArgumentError(
                 f"There is no wire_dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
             )
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
-            raise ValueError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
+            raise ArgumentError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
         self.method = method
         self.penalties = penalties
         self.score = score
@@ -243,7 +246,7 @@ class ClosedFormStrategy(FedAvg):
         tensors, examples = judge_reply(reply, expected)
         try:
             statistics = Statistics.from_tensors(tensors)
-        except ValueError as err:
+        except ArgumentError as err:
             raise BadReply(str(err)) from err
         if reason := statistics.why_implausible(examples, self.max_token):
             raise BadReply(reason)
@@ -253,7 +256,7 @@ class ClosedFormStrategy(FedAvg):
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         weight = shapes.get("fc1.weight", ())
         if len(weight) != 2 or shapes != {"fc1.weight": weight, "fc1.bias": weight[:1]}:
-            raise ValueError(
+            raise ArgumentError(
                 f"A closed-form strategy starts from one linear layer, empty_head(D, C), but the "
                 f"model has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}."
             )

@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.wire.layout import Layout, WireError, decode, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.reported import client_text, last_line, metric_record
@@ -25,7 +26,7 @@ from flower_ist.wire.reported import client_text, last_line, metric_record
 _FARTHEST = 10**6
 
 
-class BadReply(ValueError):  # noqa: N818 - a reply that is refused is an expected event
+class BadReply(FlowerIstError):  # noqa: N818 - a reply that is refused is an expected event
     """A reply was refused; the text is the reason, short and printable whatever the client sent."""
 
     def __init__(self, reason: str) -> None:

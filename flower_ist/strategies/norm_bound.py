@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 from flwr.app import Message
 
+from flower_ist.errors import ArgumentError
 from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.slicing import Returned, Tensors, entries, factor_of, keep_bits
@@ -31,10 +32,10 @@ def check_norm_bound(norm_bound: float) -> float:
     """Return the bound, if it can be used.
 
     Raises:
-        ValueError: it is neither 0 (no bound) nor a number from 1.
+        ArgumentError: it is neither 0 (no bound) nor a number from 1.
     """
     if norm_bound != 0 and not 1 <= norm_bound < math.inf:
-        raise ValueError(
+        raise ArgumentError(
             f"norm_bound is {norm_bound}, but must be at least 1, or 0 for no bound: below 1 it "
             "would refuse ordinary updates."
         )

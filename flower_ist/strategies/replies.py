@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from flwr.app import Message
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.grids.clients import Roster
 from flower_ist.strategies.judge import BadReply, ClientFailed
 from flower_ist.wire.protocol import PACKED_STYPE
@@ -18,7 +19,7 @@ _Sent = TypeVar("_Sent")
 _Good = TypeVar("_Good")
 
 
-class TrainingFailedError(RuntimeError):
+class TrainingFailedError(FlowerIstError):
     """Training cannot go on: too few good replies, or a model that has overflowed."""
 
 

@@ -14,6 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flower_ist.errors import ArgumentError
+
 _T = TypeVar("_T")
 _log = logging.getLogger("flwr")
 
@@ -32,12 +34,12 @@ class ResumedStrategy(Strategy):
         rounds_done: how many rounds are over.
 
     Raises:
-        ValueError: the strategy has a ``start`` of its own, which this one would not call.
+        ArgumentError: the strategy has a ``start`` of its own, which this one would not call.
     """
 
     def __init__(self, strategy: Strategy, rounds_done: int) -> None:
         if type(strategy).start is not Strategy.start:
-            raise ValueError(
+            raise ArgumentError(
                 f"{type(strategy).__name__} has a loop of its own, so it cannot be resumed."
             )
         self.strategy = strategy

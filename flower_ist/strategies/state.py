@@ -25,6 +25,8 @@ from flwr.serverapp.strategy import (
 )
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
+
 # What a strategy's state may consist of: arrays, and whatever JSON can say.
 State: TypeAlias = (
     NDArray[Any] | bool | int | float | str | Sequence["State"] | Mapping[str, "State"] | None
@@ -64,7 +66,7 @@ def strategy_state(strategy: Strategy) -> dict[str, State]:
     """Return a strategy's state.
 
     Raises:
-        TypeError: nothing is known of this strategy's state.
+        ArgumentError: nothing is known of this strategy's state.
     """
     if isinstance(strategy, Stateful):
         return dict(strategy.state())
@@ -75,15 +77,14 @@ def load_strategy_state(strategy: Strategy, state: Mapping[str, State]) -> None:
     """Give a strategy, as it was built, the state of another one.
 
     Raises:
-        TypeError: nothing is known of this strategy's state.
-        ValueError: the state is of another kind of strategy.
+        ArgumentError: nothing is known of this strategy's state, or the state is another kind's.
     """
     if isinstance(strategy, Stateful):
         strategy.load_state(state)
         return
     names = _attributes(strategy)
     if set(names) != state.keys():
-        raise ValueError(
+        raise ArgumentError(
             f"{type(strategy).__name__} has the state {list(names)}, but the checkpoint has "
             f"{sorted(state)}: resume with the version of flwr that began the run."
         )
@@ -96,7 +97,7 @@ def _attributes(strategy: Strategy) -> tuple[str, ...]:
     try:
         return FLOWER_STATE[type(strategy)]
     except KeyError:
-        raise TypeError(
+        raise ArgumentError(
             f"It is not known what {type(strategy).__name__} remembers from round to round: give "
             "it the methods state() and load_state(), see flower_ist/strategies/state.py."
         ) from None

@@ -27,6 +27,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
 from flower_ist.grids.clients import Client, Roster, await_nodes
 from flower_ist.strategies.judge import Expected, judge_reply
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
@@ -102,7 +103,7 @@ class SubmodelStrategy(FedAvg):
 
     Raises:
         PartitionError: the member does not exist, or cannot use these sizes.
-        ValueError: the merge rule or a bound is of no use.
+        ArgumentError: the merge rule or a bound is of no use.
     """
 
     def __init__(
@@ -298,13 +299,13 @@ class SubmodelStrategy(FedAvg):
         if arrays is self._weights_record:
             return
         if arrays.keys() != self.axes.shapes.keys():
-            raise ValueError(
+            raise ArgumentError(
                 f"The model's arrays are {sorted(arrays)}, but axes are declared for "
                 f"{sorted(self.axes.shapes)}."
             )
         for name, shape in self.axes.shapes.items():
             if tuple(arrays[name].shape) != tuple(shape):
-                raise ValueError(
+                raise ArgumentError(
                     f"{name!r} of the model is {list(arrays[name].shape)}, but its axes are "
                     f"declared for {list(shape)}."
                 )

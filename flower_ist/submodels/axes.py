@@ -16,11 +16,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flower_ist.errors import FlowerIstError
+
 Shape = tuple[int, ...]
 Labels = tuple[str | None, ...]
 
 
-class AxesError(ValueError):
+class AxesError(FlowerIstError):
     """A declaration of axes does not fit the tensors."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.slicing import Tensors
 from flower_ist.tokens.shard import array_sha256
@@ -15,7 +16,7 @@ from flower_ist.tokens.shard import array_sha256
 _KINDS = "fiub"
 
 
-class ModelError(ValueError):
+class ModelError(FlowerIstError):
     """A model's tensors cannot be trained in slices."""
 
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
+
 Indices = Mapping[str, NDArray[np.intp]]
 
 
-class PartitionError(ValueError):
+class PartitionError(FlowerIstError):
     """The neurons cannot be divided as asked."""
 
 

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
+
 MERGE_RULES = ("mean", "median", "trimmed-mean")
 
 # Number of an entry's values -> how many are left out at each end.
@@ -40,10 +42,10 @@ def cut_of(rule: str, trimmed_share: float = 0.0) -> Cut | None:
         trimmed_share: of the values, at each end, for ``trimmed-mean``; 0 to below 0.5.
 
     Raises:
-        ValueError: with one sentence that names what is wrong.
+        ArgumentError: with one sentence that names what is wrong.
     """
     if rule not in MERGE_RULES:
-        raise ValueError(
+        raise ArgumentError(
             f"There is no merge rule {rule!r}: choose one of {', '.join(MERGE_RULES)}."
         )
     if rule == "mean":
@@ -51,7 +53,7 @@ def cut_of(rule: str, trimmed_share: float = 0.0) -> Cut | None:
     if rule == "median":
         return _all_but_the_middle
     if not 0 <= trimmed_share < 0.5:
-        raise ValueError(
+        raise ArgumentError(
             f"The trimmed share is {trimmed_share}, but must be at least 0 and below 0.5."
         )
     return partial(_share_of, trimmed_share)

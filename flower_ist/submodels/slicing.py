@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import ArgumentError
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.partition import Indices
 
@@ -56,7 +57,7 @@ def take(
         New contiguous arrays, one per tensor, on the slice's scale.
 
     Raises:
-        TypeError: a tensor of whole numbers would have to be scaled.
+        ArgumentError: a tensor of whole numbers would have to be scaled.
     """
     return {name: _take_one(tensors[name], axes, name, indices, scaled) for name in axes.shapes}
 
@@ -106,7 +107,7 @@ def _take_one(
     if factor == 1.0:
         return part
     if part.dtype.kind != "f":
-        raise TypeError(f"{name!r} is {part.dtype}: only floating-point tensors can be scaled.")
+        raise ArgumentError(f"{name!r} is {part.dtype}: only floating-point tensors can be scaled.")
     product: NDArray[Any] = part * part.dtype.type(factor)
     return product
 

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from flower_ist.errors import FlowerIstError
+
 FORMAT = "flower-ist-tokens"
 VERSION = 1
 TOKEN_DTYPES = ("float16", "float32", "int8")
@@ -25,7 +27,7 @@ _STORED_NORMALIZATION = "normalisation"
 T = TypeVar("T")
 
 
-class ShardError(ValueError):
+class ShardError(FlowerIstError):
     """A token shard is missing, damaged, of another version, or cannot be written."""
 
 

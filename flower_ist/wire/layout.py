@@ -23,6 +23,7 @@ import numpy as np
 from flwr.app import Array
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
 from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
 from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
 from flower_ist.wire.quantize import decode as dequantize
@@ -35,7 +36,7 @@ _MOST_ENTRIES = 2**56
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
-class WireError(ValueError):
+class WireError(FlowerIstError):
     """An array on the wire does not hold what it should."""
 
 
@@ -69,7 +70,7 @@ class Codec:
             check_wire_dtype(down)
             check_wire_dtype(up)
             return cls(down, up, int(seed) % 2**32)
-        except ValueError as err:
+        except (ValueError, QuantizeError) as err:
             raise WireError(f"The message's packed codec {text[:40]!r} cannot be read.") from err
 
 

@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import FlowerIstError
+
 WIRE_DTYPES = ("float32", "float16", "int8", "int4")
 
 _LEVELS = {"int8": 127, "int4": 7}
@@ -40,7 +42,7 @@ Shape = tuple[int, ...]
 Bytes = bytes | memoryview
 
 
-class QuantizeError(ValueError):
+class QuantizeError(FlowerIstError):
     """Numbers that cannot be quantized, or bytes that are none."""
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from flower_ist.runs.watch.follow import RunFollower
 from flower_ist.runs.trackers.scalars import run_key, scalars
 from flower_ist.runs.trackers.track import TrackerError
+from flower_ist.runs.watch.follow import RunFollower
 
 KEY_TAG = "flower_ist_run"
 _MOST_METRICS = 1000  # MLflow's limit of one batch

@@ -12,11 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from flower_ist.runs.watch.follow import RunFollower, State
+from flower_ist.errors import FlowerIstError
 from flower_ist.runs.log import RunLogError
+from flower_ist.runs.watch.follow import RunFollower, State
 
 
-class TrackerError(ValueError):
+class TrackerError(FlowerIstError):
     """A tracker cannot be used."""
 
 

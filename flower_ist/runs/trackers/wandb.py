@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from flower_ist.runs.watch.follow import RunFollower
 from flower_ist.runs.trackers.scalars import run_key, scalars
 from flower_ist.runs.trackers.track import TrackerError
+from flower_ist.runs.watch.follow import RunFollower
 
 # Which rounds went to which project: in offline mode W&B cannot say.
 SENT_FILE = ".wandb-sent.json"

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from flower_ist.runs.watch.json_lines import LineFollower
 from flower_ist.runs.log import RUN_LOG, RunLogError
+from flower_ist.runs.watch.json_lines import LineFollower
 
 _SETTINGS_FILE = "settings.json"
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from flower_ist.compare import demo
 from flower_ist.compare.demo import run_demo
+from flower_ist.compare.plan import PlanError
 from tests.fakes.runs import ROUNDS, write_run
 
 
@@ -70,6 +71,6 @@ def test_every_kind_of_strategy_gets_the_settings_it_needs(console, tmp_path):
     ],
 )
 def test_what_is_refused_at_once(console, tmp_path, strategies, clients, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(PlanError, match=sentence):
         run_demo(tmp_path, strategies, clients, 2, console)
     assert not list(tmp_path.iterdir())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.fakes import ROOT
-
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -13,6 +11,7 @@ import pytest
 from flwr.app import UserConfig
 
 from flower_ist.runs.app import App, AppError, load_app, run_in_process
+from tests.fakes import ROOT
 
 _names = count()
 

@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from flower_ist import files as durable
-from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
 from flower_ist.files import NotWrittenError, write_durably
+from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
 
 WEIGHTS = {
     "z.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

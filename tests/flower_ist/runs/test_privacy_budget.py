@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.fakes.runs import write_run
 from typer.testing import CliRunner
 
-from flower_ist.runs import privacy_budget
 from flower_ist.cli import app
+from flower_ist.runs import privacy_budget
 from flower_ist.runs.privacy_budget import BudgetError, epsilon, replies_of
+from tests.fakes.runs import write_run
 
 
 def closed_form(mu: float, delta: float) -> float:

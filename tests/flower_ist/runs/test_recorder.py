@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
-from tests.fakes.tiny import WEIGHTS, NotingGrid, model, tiny_app
 
-from flower_ist.submodels.axes import Axes
-from flower_ist.grids.clients import Roster
 from flower_ist.files import NotWrittenError
+from flower_ist.grids.clients import Roster
 from flower_ist.grids.metered import MeteredGrid
-from flower_ist.runs.recorder import RoundRecorder, full_model_bytes
 from flower_ist.runs.log import RUN_LOG, RunLog, read_run
+from flower_ist.runs.recorder import RoundRecorder, full_model_bytes
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import ISTStrategy
+from flower_ist.submodels.axes import Axes
 from flower_ist.wire.size import wire_bytes
+from tests.fakes.tiny import WEIGHTS, NotingGrid, model, tiny_app
 
 NUMBER = (int, float)
 FIELDS = {

@@ -11,10 +11,20 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.fakes.runs import EMPTY, PNG, ROUNDS, SUMMARY, write_run
 
-from flower_ist.runs.report import RunSummary, compare, cumulative_bytes, plot, summarize, to_csv, to_json, to_table
+from flower_ist.errors import FlowerIstError
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.runs.report import (
+    RunSummary,
+    compare,
+    cumulative_bytes,
+    plot,
+    summarize,
+    to_csv,
+    to_json,
+    to_table,
+)
+from tests.fakes.runs import EMPTY, PNG, ROUNDS, SUMMARY, write_run
 
 
 @pytest.fixture
@@ -100,11 +110,11 @@ def test_plot_writes_a_picture(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["plot.nonsense", "no/such/folder/plot.png"])
 def test_a_plot_that_cannot_be_written_is_a_sentence(run, tmp_path, name):
-    with pytest.raises(ValueError, match=r"^The plot cannot be written to .*plot"):
+    with pytest.raises(FlowerIstError, match=r"^The plot cannot be written to .*plot"):
         plot([run], tmp_path / name)
 
 
 def test_without_matplotlib_the_remedy_is_named(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ValueError, match=r"in the checkout, pip install -e '\.\[plot\]'"):
+    with pytest.raises(FlowerIstError, match=r"in the checkout, pip install -e '\.\[plot\]'"):
         plot([run], tmp_path / "plot.png")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.fakes.runs import ROUNDS, write_run
 from typer.testing import CliRunner
 
 from flower_ist.cli import app
@@ -19,6 +18,7 @@ from flower_ist.runs.trackers import track as tracking
 from flower_ist.runs.trackers.scalars import run_key, scalars
 from flower_ist.runs.trackers.tensorboard import EVENT_FILE
 from flower_ist.runs.trackers.track import TrackerError, track
+from tests.fakes.runs import ROUNDS, write_run
 
 # Above 2^24, where float32 has no odd numbers: TensorBoard rounds it, the others must not.
 BIG = 2**40 + 1

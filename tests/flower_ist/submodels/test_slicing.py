@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
+from flower_ist.errors import ArgumentError
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
@@ -150,7 +151,7 @@ def test_scale_of_each_tensor_with_uneven_widths():
 
 def test_whole_numbers_cannot_be_scaled():
     axes = Axes.declare({"w": (1, 4)}, {"w": (None, "h")})
-    with pytest.raises(TypeError, match="'w' is int8"):
+    with pytest.raises(ArgumentError, match="'w' is int8"):
         take({"w": np.ones((1, 4), np.int8)}, axes, {"h": np.arange(3)})
 
 

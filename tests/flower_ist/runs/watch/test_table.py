@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from flwr.clientapp import ClientApp
 from rich.console import Console
-from tests.fakes.runs import ROUNDS, write_run
 from typer.testing import CliRunner
 
 from client_app.app import app as client_app
-from flower_ist.runs.watch import table as watching
 from flower_ist.cli import app
-from flower_ist.runs.watch.follow import RunFollower, State
 from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import RUN_LOG, RunLogError
+from flower_ist.runs.watch import table as watching
+from flower_ist.runs.watch.follow import RunFollower, State
 from flower_ist.runs.watch.json_lines import LineFollower
 from flower_ist.runs.watch.progress import progress
-from flower_ist.runs.log import RUN_LOG, RunLogError
 from flower_ist.runs.watch.table import sparkline, watch
 from server_app.app import app as server_app
+from tests.fakes.runs import ROUNDS, write_run
 
 SECONDS = {"select": 1.0, "train": 7.0, "merge": 1.5, "evaluate": 0.5}
 LINES = [

@@ -1,0 +1,51 @@
+"""How a command ends: one sentence for what the user can mend, a traceback for our defects."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flower_ist.command_group import CommandGroup
+from flower_ist.errors import ArgumentError, FlowerIstError
+
+
+def ends_with(error: BaseException):
+    """Run a command that raises ``error``."""
+    app = typer.Typer(cls=CommandGroup)
+
+    @app.command()
+    def one() -> None:
+        raise error
+
+    @app.command()
+    def other() -> None: ...
+
+    return CliRunner().invoke(app, ["one"])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FlowerIstError("It is full: make room."), "It is full: make room."),
+        (ArgumentError("There is no rule 'x': choose 'mean'."), "There is no rule 'x': choose"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied."),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_1(error, sentence):
+    result = ends_with(error)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    text = typer.unstyle(result.stderr)
+    assert text.startswith(f"Error: {sentence}")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, TypeError, OSError])
+def test_a_defect_keeps_its_traceback(kind):
+    """As numpy's 'operands could not be broadcast together', which no user can mend."""
+    defect = kind("operands could not be broadcast together")
+    assert ends_with(defect).exception is defect
