@@ -9,9 +9,9 @@ import numpy as np
 
 from flower_ist.classifier.mlp import mlp_shapes
 from flower_ist.submodels.axes import mlp_axes
+from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
-from flower_ist.submodels.slicing import Returned, take
 
 DIMS = [2048, 8192, 8192, 2048]
 CLIENTS = 32
@@ -29,13 +29,13 @@ def main() -> None:
     del copy
 
     start = time.perf_counter()
-    slices = partition(0, 1, axes.widths, CLIENTS)
-    taken = [take(weights, axes, part) for part in slices]
+    cuts = [Cut(axes, part) for part in partition(0, 1, axes.widths, CLIENTS)]
+    taken = [cut.take(weights) for cut in cuts]
     taking = time.perf_counter() - start
-    replies = [Returned(part, small, 1.0) for part, small in zip(slices, taken, strict=True)]
+    replies = [Returned(cut, small, 1.0) for cut, small in zip(cuts, taken, strict=True)]
     tracemalloc.start()
     start = time.perf_counter()
-    merge(weights, axes, replies)
+    merge(weights, replies)
     merging = time.perf_counter() - start
     peak = tracemalloc.get_traced_memory()[1]
     slice_bytes = sum(t.nbytes for t in taken[0].values())

@@ -28,7 +28,7 @@ from flower_ist.statistics.sums import Head
 from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 from server_app.settings import Settings, SettingsError
 
 Score = Callable[[Head], float]
@@ -40,7 +40,7 @@ def _submodel(
 ) -> Strategy:
     return SubmodelStrategy(
         mlp_axes(mlp_shapes(dims)),
-        member=settings.strategy,
+        scheme=settings.strategy,
         num_slices=settings.num_slices or None,
         shares=settings.slice_shares(),
         capacities=settings.client_capacities(),
@@ -103,7 +103,7 @@ def _momentum(settings: Settings) -> dict[str, Any]:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    **dict.fromkeys(FAMILY, _submodel),
+    **dict.fromkeys(SCHEMES, _submodel),
     **dict.fromkeys(METHODS, _closed_form),
     "fedavg": _flowers(FedAvg),
     "fedprox": _flowers(FedProx, lambda settings: {"proximal_mu": settings.proximal_mu}),
@@ -124,12 +124,12 @@ def check_strategy(settings: Settings) -> None:
     name = settings.strategy
     if name not in BUILDERS:
         raise SettingsError(f"'strategy' is {name!r}, but must be one of: {', '.join(BUILDERS)}.")
-    member = FAMILY.get(name)
-    if member is None:
+    scheme = SCHEMES.get(name)
+    if scheme is None:
         if settings.capacities:
             raise SettingsError(
                 f"'capacities' is {settings.capacities!r}, but {name!r} gives every client the "
-                f"same: leave it empty, or choose one of: {', '.join(FAMILY)}."
+                f"same: leave it empty, or choose one of: {', '.join(SCHEMES)}."
             )
         for key, value, unused in (
             ("merge-rule", settings.merge_rule, "mean"),
@@ -146,12 +146,12 @@ def check_strategy(settings: Settings) -> None:
                 f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
                 "choose a strategy that trains the whole model, e.g. fedavg."
             )
-        if not member.disjoint and not settings.capacities:
+        if not scheme.disjoint and not settings.capacities:
             raise SettingsError(
                 f"'capacities' is empty, but {name!r} needs the share of the neurons that each "
                 "client can hold, e.g. '0.5' for half of them at each client."
             )
-    if settings.close_early and (member is None or not member.disjoint or not settings.num_slices):
+    if settings.close_early and (scheme is None or not scheme.disjoint or not settings.num_slices):
         raise SettingsError(
             "'close-early' ends a round once every slice is back: set 'num-slices' and choose a "
             "strategy with disjoint slices, e.g. ist, or set it to false."

@@ -14,9 +14,7 @@ from torch.nn import functional
 from flower_ist.classifier.blend import Model, RidgeBlend, blended
 from flower_ist.classifier.mlp import MLP
 from flower_ist.strategies.submodel import SubmodelStrategy
-from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.partition import Indices
-from flower_ist.submodels.slicing import take
+from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import TokenShard
 
 _ROWS_PER_BATCH = 4096
@@ -38,26 +36,19 @@ def evaluate_arrays(
 
 
 def ensemble_logits(
-    weights: Mapping[str, NDArray[Any]],
-    index_sets: Sequence[Indices],
-    axes: Axes,
-    tokens: NDArray[np.float32],
-    *,
-    scaled: bool = True,
+    weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut], tokens: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return the mean of the logits that some slices of a model give, each as a net of its own.
 
     Args:
         weights: the whole model.
-        index_sets: the slices, e.g. those of ``ist-fixed``, whose nets these are.
-        axes: which axis belongs to which width.
+        cuts: the slices, e.g. those of ``ist-fixed``.
         tokens: (B, D).
-        scaled: as the strategy's member is.
 
     Returns:
         Logits (B, C).
     """
-    ensemble = _ensemble(weights, index_sets, axes, scaled)
+    ensemble = _ensemble(weights, cuts)
     with torch.inference_mode():
         logits: NDArray[np.float32] = ensemble(torch.from_numpy(tokens)).numpy()
     return logits
@@ -65,31 +56,30 @@ def ensemble_logits(
 
 def evaluate_ensemble(
     weights: Mapping[str, NDArray[Any]],
-    index_sets: Sequence[Indices],
-    axes: Axes,
+    cuts: Sequence[Cut],
     shard: TokenShard,
-    *,
-    scaled: bool = True,
     blend: RidgeBlend | None = None,
 ) -> tuple[float, float]:
     """Return what :func:`evaluate_arrays` does, for the slices' averaged logits."""
-    return _evaluate(blended(_ensemble(weights, index_sets, axes, scaled), blend), shard)
+    return _evaluate(blended(_ensemble(weights, cuts), blend), shard)
 
 
-def fixed_slices(strategy: SubmodelStrategy, num_clients: int) -> Sequence[Indices]:
+def fixed_slices(strategy: SubmodelStrategy, num_clients: int) -> Sequence[Cut]:
     """Return the slices that a strategy keeps for good; none if it is no ensemble of nets.
 
     Args:
-        strategy: of any member.
+        strategy: of any scheme.
         num_clients: how many trained in the last round: without ``num_slices`` there are as many
             slices. With ``capacities`` the slices follow from who these clients are, so there are
             none that are kept for good.
     """
-    if not strategy.member.ensemble or strategy.capacities is not None or num_clients == 0:
+    if not strategy.scheme.ensemble or strategy.capacities is not None or num_clients == 0:
         return []
     widths = strategy.axes.widths
     num_slices = strategy.num_slices or min(num_clients, *widths.values())
-    return strategy.member.draw(strategy.seed, 1, widths, strategy.shares or [1.0] * num_slices)
+    shares = strategy.shares or [1.0] * num_slices
+    slots = strategy.scheme.draw(strategy.seed, 1, widths, shares)
+    return [Cut(strategy.axes, indices, strategy.scheme.scaled) for indices in slots]
 
 
 def ensemble_accuracies(
@@ -110,24 +100,16 @@ def ensemble_accuracies(
     """
     if not isinstance(strategy, SubmodelStrategy):
         return {}
-    slices = fixed_slices(strategy, num_clients)
-    scaled = strategy.member.scaled
+    cuts = fixed_slices(strategy, num_clients)
     return {
-        name: evaluate_ensemble(weights, slices, strategy.axes, shard, scaled=scaled, blend=blend)[
-            0
-        ]
+        name: evaluate_ensemble(weights, cuts, shard, blend)[0]
         for name, shard in shards.items()
-        if slices and shard is not None
+        if cuts and shard is not None
     }
 
 
-def _ensemble(
-    weights: Mapping[str, NDArray[Any]], index_sets: Sequence[Indices], axes: Axes, scaled: bool
-) -> Model:
-    nets = [
-        MLP.from_arrays(take(weights, axes, indices, scaled=scaled)).eval()
-        for indices in index_sets
-    ]
+def _ensemble(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:
+    nets = [MLP.from_arrays(cut.take(weights)).eval() for cut in cuts]
     return lambda tokens: torch.stack([net(tokens) for net in nets]).mean(dim=0)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, STRATEGIES, Value, uses
 from flower_ist.errors import FlowerIstError
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
@@ -208,9 +208,9 @@ class Run:
                 config["local-epochs"] = own["local-epochs"] / plan.clients
         capacity = plan.capacity
         if self.strategy in OVERLAPPING:
-            # Equal to IST's slices, so that the members are compared at the same bytes.
+            # Equal to IST's slices, so that the schemes are compared at the same bytes.
             capacity = capacity or (1 / clients,)
-        elif self.strategy not in FAMILY:
+        elif self.strategy not in SCHEMES:
             capacity = ()
         if capacity:
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)

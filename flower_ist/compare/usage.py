@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 
 Value = bool | int | float | str
 
 CLOSED_FORM = ("ridge", "fedncm", "fedcof")
 STRATEGIES = (
-    *FAMILY,
+    *SCHEMES,
     *CLOSED_FORM,
     "fedavg",
     "fedprox",
@@ -25,10 +25,10 @@ STRATEGIES = (
     "fedtrimmedavg",
 )
 """What the app's setting ``strategy`` may be."""
-OVERLAPPING = tuple(member.name for member in FAMILY.values() if not member.disjoint)
+OVERLAPPING = tuple(scheme.name for scheme in SCHEMES.values() if not scheme.disjoint)
 _LINEAR = "fedavg-linear"
 
-_SUBMODELS = set(FAMILY)
+_SUBMODELS = set(SCHEMES)
 _SLICES = _SUBMODELS - set(OVERLAPPING)
 _HIDDEN = {"hidden-width", "hidden-layers"}
 # A closed form asks all clients once for sums: it has no net, no steps and nothing to protect.

@@ -47,7 +47,7 @@ class Expected:
         weighted_by_key: the metric that holds the number of examples.
         max_weight: largest magnitude of a weight on the model's own scale.
         factors: name -> what a slice's tensor was multiplied by
-            (:func:`flower_ist.submodels.slicing.scale`); 1 for a tensor that is not named.
+            (:meth:`flower_ist.submodels.cut.Cut.factors`); 1 for a tensor that is not named.
         sent: tensors of whole numbers as they were sent.
         max_examples: largest number of examples, e.g. what the client said it has.
     """

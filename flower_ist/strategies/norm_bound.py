@@ -21,8 +21,7 @@ from flwr.app import Message
 
 from flower_ist.errors import ArgumentError
 from flower_ist.strategies.replies import RoundReport
-from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.slicing import Returned, Tensors, entries, factor_of, keep_bits
+from flower_ist.submodels.cut import Returned, Tensors
 
 # Of two updates neither is the outlier.
 _FEWEST_TO_COMPARE = 3
@@ -42,24 +41,19 @@ def check_norm_bound(norm_bound: float) -> float:
     return norm_bound
 
 
-def update_rms(tensors: Tensors, axes: Axes, reply: Returned, *, scaled: bool = True) -> float:
+def update_rms(tensors: Tensors, reply: Returned) -> float:
     """Return how far a client moved its weights: the root mean square of the changes.
 
     Args:
         tensors: the whole model, as it was when the slice was taken.
-        axes: which axis belongs to which width.
         reply: the trained slice.
-        scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
     """
     squares, count = 0.0, 0
     for name, tensor in reply.tensors.items():
         if tensor.dtype.kind != "f":
             continue  # a counter's steps would drown all weights
-        old = tensors[name][entries(axes, name, reply.indices)]
-        factor = factor_of(axes, name, reply.indices, scaled)
-        change = np.subtract(keep_bits(old, tensor, factor), old, dtype=np.float64)
-        squares += float(np.square(change).sum())
-        count += change.size
+        squares += float(np.square(reply.change(name, tensors[name])).sum())
+        count += tensor.size
     return math.sqrt(squares / max(count, 1))
 
 
@@ -67,10 +61,7 @@ def within_norm_bound(
     good: Sequence[tuple[Message, Returned]],
     report: RoundReport,
     tensors: Tensors,
-    axes: Axes,
     norm_bound: float,
-    *,
-    scaled: bool = True,
 ) -> list[tuple[Message, Returned]]:
     """Return the replies whose update is at most ``norm_bound`` times the round's median.
 
@@ -81,13 +72,11 @@ def within_norm_bound(
         good: replies that were judged good, each with its slice.
         report: refusals and every update's size are noted in it.
         tensors: the whole model, as it was sent.
-        axes: which axis belongs to which width.
         norm_bound: that :func:`check_norm_bound` has passed; 0 for no bound.
-        scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
     """
     if not norm_bound:
         return list(good)
-    sizes = [update_rms(tensors, axes, slice_, scaled=scaled) for _, slice_ in good]
+    sizes = [update_rms(tensors, slice_) for _, slice_ in good]
     nodes = [reply.metadata.src_node_id for reply, _ in good]
     report.update_rms = dict(zip(nodes, sizes, strict=True))
     usual = median(sizes) if len(sizes) >= _FEWEST_TO_COMPARE else 0.0

@@ -8,21 +8,17 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from flower_ist.strategies.replies import TrainingFailedError
-from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.partition import Indices
-from flower_ist.submodels.slicing import Tensors, scale, take
+from flower_ist.submodels.cut import Cut, Tensors
 from flower_ist.wire.layout import layout_of, layout_to_text, pack
 from flower_ist.wire.protocol import LAYOUT_KEY, LR_SCALES_KEY, PACKED_KEY
 
 
 def slice_message(
     weights: Tensors,
-    axes: Axes,
-    indices: Indices,
+    cut: Cut,
     node_id: int,
     config: ConfigRecord,
     *,
-    scaled: bool = True,
     packed: bool = True,
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
@@ -31,11 +27,9 @@ def slice_message(
 
     Args:
         weights: the whole model.
-        axes: which axis belongs to which width.
-        indices: the slice's neurons; they are not sent.
+        cut: where the slice lies; its neurons are not sent.
         node_id: who gets it.
         config: the round's settings; the packed layout and ``lr-scales`` are added to them.
-        scaled: summed weights travel times H / n.
         packed: one flat array; otherwise one array per tensor.
         arrayrecord_key: name of the ArrayRecord.
         configrecord_key: name of the ConfigRecord.
@@ -43,14 +37,13 @@ def slice_message(
     Raises:
         TrainingFailedError: the slice holds values that are not finite numbers.
     """
-    tensors = take(weights, axes, indices, scaled=scaled)
+    tensors = cut.take(weights)
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise TrainingFailedError(
                 f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
             )
-    factors = {name: scale(axes, name, indices) if scaled else 1.0 for name in axes.shapes}
-    config[LR_SCALES_KEY] = json.dumps({n: f for n, f in factors.items() if f != 1.0})
+    config[LR_SCALES_KEY] = json.dumps(cut.factors())
     if packed:
         layout = layout_of(tensors)
         config[LAYOUT_KEY] = layout_to_text(layout)

@@ -1,4 +1,4 @@
-"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its family.
+"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its kin.
 
 Yuan et al., "Distributed Learning of Fully Connected Neural Networks using Independent Subnet
 Training", VLDB 2022, https://arxiv.org/abs/1910.02120; on masked ViT tokens: Kariotakis et al.,
@@ -44,11 +44,16 @@ from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.state import State
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import check_model
+from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
-from flower_ist.submodels.partition import Indices, permutation, slice_sizes, slice_turns
-from flower_ist.submodels.robust import cut_of
-from flower_ist.submodels.schemes import Member, check_sizes, disjoint_shares, family_member
-from flower_ist.submodels.slicing import Returned, entries, factor_of
+from flower_ist.submodels.partition import permutation, slice_sizes, slice_turns
+from flower_ist.submodels.robust import trim_for
+from flower_ist.submodels.schemes import (
+    SubmodelScheme,
+    check_sizes,
+    disjoint_shares,
+    submodel_scheme,
+)
 from flower_ist.wire.layout import decode
 from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.reported import finite, mean_metrics
@@ -57,14 +62,14 @@ _log = logging.getLogger("flwr")
 
 
 class SubmodelStrategy(FedAvg):
-    """Train sub-models of one member of the family.
+    """Train sub-models: which neurons each client gets is up to a scheme.
 
     It takes FedAvg's arguments and these:
 
     Args:
         axes: which axis of which tensor belongs to which hidden width.
-        member: a name in :data:`flower_ist.submodels.schemes.FAMILY`, or a member of your own.
-        num_slices: K, how many slices the neurons are divided into (disjoint members only). If
+        scheme: a name in :data:`flower_ist.submodels.schemes.SCHEMES`, or a scheme of your own.
+        num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest
             width). With more clients than slices several clients train the same slice and are
             averaged; with fewer, some slices rest for a round. Where slices stay the same for good
@@ -74,7 +79,7 @@ class SubmodelStrategy(FedAvg):
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
             1, for the clients in the order in which they are met (by name); they repeat if there
-            are more clients. A must for members whose slots overlap. With a disjoint member each
+            are more clients. Required by schemes whose slices overlap. With a disjoint scheme each
             client keeps its share of the neurons, and what the clients of a round cannot hold
             together rests; capacities that sum to more than 1 are relative sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
@@ -102,15 +107,15 @@ class SubmodelStrategy(FedAvg):
     :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
 
     Raises:
-        PartitionError: the member does not exist, or cannot use these sizes.
-        ArgumentError: the merge rule or a bound is of no use.
+        PartitionError: the scheme does not exist, or cannot use these sizes.
+        ArgumentError: the merge rule or a bound is invalid.
     """
 
     def __init__(
         self,
         axes: Axes,
         *,
-        member: str | Member = "ist",
+        scheme: str | SubmodelScheme = "ist",
         num_slices: int | None = None,
         shares: Sequence[float] | None = None,
         capacities: Sequence[float] | None = None,
@@ -151,8 +156,8 @@ class SubmodelStrategy(FedAvg):
         if shares is not None and num_slices is None:
             num_slices = len(shares)
         self.axes = axes
-        self.member = family_member(member) if isinstance(member, str) else member
-        check_sizes(self.member, axes.widths, num_slices, shares, capacities)
+        self.scheme = submodel_scheme(scheme) if isinstance(scheme, str) else scheme
+        check_sizes(self.scheme, axes.widths, num_slices, shares, capacities)
         self.num_slices = num_slices
         self.shares = shares
         self.capacities = capacities
@@ -168,15 +173,15 @@ class SubmodelStrategy(FedAvg):
         self.last_round = RoundReport()
         self._weights: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
-        self._sent: dict[int, Indices] = {}
+        self._sent: dict[int, Cut] = {}
         self._seats: dict[str, int] = {}
         self._turns = TurnSampler(seed)
-        self._cut = cut_of(merge_rule, trimmed_share)
+        self._trim = trim_for(merge_rule, trimmed_share)
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
         whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
-        _log.info("\t├──> %s:", self.member.title)
+        _log.info("\t├──> %s:", self.scheme.title)
         _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
         if self.capacities is not None:
             _log.info("\t│\t├── Capacities of the clients: %s", list(self.capacities))
@@ -218,11 +223,9 @@ class SubmodelStrategy(FedAvg):
         return [
             slice_message(
                 self._weights,
-                self.axes,
                 self._sent[client.node_id],
                 client.node_id,
                 ConfigRecord({**config, "server-round": server_round}),
-                scaled=self.member.scaled,
                 packed=self.packed,
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
@@ -237,20 +240,12 @@ class SubmodelStrategy(FedAvg):
         if not self._sent:
             return None, None
         good, report = collect_replies(replies, self._sent, self._judge)
-        good = within_norm_bound(
-            good, report, self._weights, self.axes, self.norm_bound, scaled=self.member.scaled
-        )
+        good = within_norm_bound(good, report, self._weights, self.norm_bound)
         self._close_round(server_round, [reply for reply, _ in good], report)
         require_enough(
             server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
         )
-        report.coverage = merge(
-            self._weights,
-            self.axes,
-            [slice_ for _, slice_ in good],
-            scaled=self.member.scaled,
-            cut=self._cut,
-        )
+        report.coverage = merge(self._weights, [slice_ for _, slice_ in good], self._trim)
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
             len(good),
@@ -313,7 +308,7 @@ class SubmodelStrategy(FedAvg):
             name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
             for name, shape in self.axes.shapes.items()
         }
-        check_model(self._weights, self.axes, self.max_weight, scaled=self.member.scaled)
+        check_model(self._weights, self.axes, self.max_weight, scaled=self.scheme.scaled)
         self._weights_record = arrays
 
     def _sample(self, server_round: int, grid: Grid) -> list[Client]:
@@ -333,8 +328,8 @@ class SubmodelStrategy(FedAvg):
         chosen = self._turns.sample(server_round, [client.name for client in clients], count)
         return [client for client in clients if client.name in chosen]
 
-    def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Indices]:
-        """Return the neurons of each client's slice, by node id."""
+    def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Cut]:
+        """Return the slice of each client, by node id."""
         if self.capacities is None:
             num_slices = self.num_slices or min(len(clients), *self.axes.widths.values())
             shares = list(self.shares or [1.0] * num_slices)
@@ -344,41 +339,36 @@ class SubmodelStrategy(FedAvg):
             seats = [self._seats[client.name] % len(self.capacities) for client in clients]
             shares = [self.capacities[seat] for seat in seats]
             num_slices, order = len(clients), np.arange(len(clients))
-            if self.member.disjoint:
+            if self.scheme.disjoint:
                 shares = disjoint_shares(shares)
-        slots = self.member.draw(self.seed, server_round, self.axes.widths, shares)
-        if self.member.ensemble and len(clients) < num_slices:
+        slots = self.scheme.draw(self.seed, server_round, self.axes.widths, shares)
+        if self.scheme.ensemble and len(clients) < num_slices:
             turns = slice_turns(self.seed, server_round, num_slices, len(clients))
             slots = [slots[k] for k in turns]
         _log.info("configure_train: %d clients on %d slices", len(clients), num_slices)
+        cuts = [Cut(self.axes, indices, self.scheme.scaled) for indices in slots]
         return {
-            clients[position].node_id: slots[turn % len(slots)]
-            for turn, position in enumerate(order)
+            clients[position].node_id: cuts[turn % len(cuts)] for turn, position in enumerate(order)
         }
 
-    def _judge(self, reply: Message, indices: Indices) -> Returned:
+    def _judge(self, reply: Message, cut: Cut) -> Returned:
         node_id = reply.metadata.src_node_id
-        shapes = self.axes.slice_shapes({width: len(rows) for width, rows in indices.items()})
         told = finite(self.roster.facts(node_id).get(self.weighted_by_key))
         expected = Expected(
-            layout={name: (self._weights[name].dtype, shape) for name, shape in shapes.items()},
+            layout={n: (self._weights[n].dtype, shape) for n, shape in cut.shapes().items()},
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=self.weighted_by_key,
             max_weight=self.max_weight,
-            factors={n: factor_of(self.axes, n, indices, self.member.scaled) for n in shapes},
-            sent={
-                name: self._weights[name][entries(self.axes, name, indices)]
-                for name in shapes
-                if self._weights[name].dtype.kind in "iu"
-            },
+            factors=cut.factors(),
+            sent={n: cut.part(n, w) for n, w in self._weights.items() if w.dtype.kind in "iu"},
             max_examples=self.max_examples if told is None else min(told, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)
-        return Returned(indices, tensors, examples if self.member.weighted else 1.0)
+        return Returned(cut, tensors, examples if self.scheme.weighted else 1.0)
 
 
 class ISTStrategy(SubmodelStrategy):
-    """Independent Subnetwork Training: :class:`SubmodelStrategy` as it is without ``member``.
+    """Independent Subnetwork Training: :class:`SubmodelStrategy` with its default scheme.
 
     Each round the hidden neurons are divided at random into disjoint slices.
     """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.slicing import Tensors
+from flower_ist.submodels.cut import Tensors
 from flower_ist.tokens.shard import array_sha256
 
 # Real and whole numbers, and truth values.
@@ -27,7 +27,7 @@ def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool
         tensors: the whole model, with the shapes of ``axes``.
         axes: which axis belongs to which width.
         max_weight: largest magnitude of a weight that a reply may have.
-        scaled: as it will be in :func:`flower_ist.submodels.slicing.take`.
+        scaled: as the slices will be (:class:`flower_ist.submodels.cut.Cut`).
 
     Raises:
         ModelError: a tensor holds something else than numbers, a value that is not finite or above

@@ -1,6 +1,6 @@
 """Merge trained slices back into the model. Pure numpy.
 
-:mod:`flower_ist.submodels.slicing` takes them.
+:mod:`flower_ist.submodels.cut` takes them.
 
 Slices may be disjoint (Independent Subnetwork Training), the same for several clients, or overlap
 in any way (Federated Dropout, HeteroFL, FedRolex). A weight that several clients hold becomes the
@@ -16,21 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.robust import Cut, middle
-from flower_ist.submodels.slicing import Returned, entries, factor_of, keep_bits
+from flower_ist.submodels.cut import Returned, restore_unchanged
+from flower_ist.submodels.robust import Trim, middle
 
 # A robust rule sorts this many float64 values at a time (32 MiB).
 _BLOCK_VALUES = 1 << 22
 
 
 def merge(
-    tensors: dict[str, NDArray[Any]],
-    axes: Axes,
-    returned: Sequence[Returned],
-    *,
-    scaled: bool = True,
-    cut: Cut | None = None,
+    tensors: dict[str, NDArray[Any]], returned: Sequence[Returned], trim: Trim | None = None
 ) -> float:
     """Put trained slices back into the whole model, in place.
 
@@ -42,68 +36,61 @@ def merge(
 
     Args:
         tensors: the whole model; writable arrays, changed in place.
-        axes: which axis belongs to which width.
         returned: the replies; their slices may be disjoint, identical, or overlap in any way.
-        scaled: as it was in :func:`flower_ist.submodels.slicing.take`.
-        cut: a robust rule for weights that several replies hold, from
-            :func:`flower_ist.submodels.robust.cut_of`, in place of the mean; the replies' weights
+        trim: a robust rule for weights that several replies hold, from
+            :func:`flower_ist.submodels.robust.trim_for`, in place of the mean; the replies' weights
             do not count then. It takes memory for about four float64 copies of a group of slices.
 
     Returns:
         Coverage: the share of the model's weights that some client trained, 0 to 1.
     """
-    groups: dict[tuple[bytes, ...], list[Returned]] = {}
-    for reply in returned:
-        key = tuple(reply.indices[width].tobytes() for width in axes.widths)
-        groups.setdefault(key, []).append(reply)
-    slices = [group[0].indices for group in groups.values()]
+    if not returned:
+        return 0.0
+    axes = returned[0].cut.axes
+    groups = _by_slice(returned)
+    slices = [group[0].cut.indices for group in groups]
     # Slices that share no neuron of one of a tensor's widths share none of its entries.
     disjoint = {width for width in axes.widths if _are_disjoint([s[width] for s in slices])}
     trained = total = 0
     for name, whole in tensors.items():
         total += whole.size
-        if not disjoint.isdisjoint(axes.labels[name]):
-            for group in groups.values():
-                trained += _put_one(whole, axes, name, group, scaled, cut)
-        elif not any(axes.labels[name]):
-            if returned:
-                whole[...] = keep_bits(whole, _center(name, returned, whole.dtype, cut), 1.0)
-                trained += whole.size
-        elif cut is None:
-            trained += _average_holders(whole, axes, name, returned, scaled)
+        if not any(axes.labels[name]):
+            whole[...] = restore_unchanged(whole, _center(name, returned, whole.dtype, trim))
+            trained += whole.size
+        elif not disjoint.isdisjoint(axes.labels[name]):
+            trained += sum(_put_back(whole, name, group, trim) for group in groups)
+        elif trim is None:
+            trained += _average_holders(whole, name, returned)
         else:
-            trained += _middle_of_holders(whole, axes, name, returned, scaled, cut)
+            trained += _middle_of_holders(whole, name, returned, trim)
     return trained / total
 
 
-def _put_one(
-    whole: NDArray[Any],
-    axes: Axes,
-    name: str,
-    group: Sequence[Returned],
-    scaled: bool,
-    cut: Cut | None,
-) -> int:
-    indices = group[0].indices
-    new = _center(name, group, whole.dtype, cut)
-    factor = factor_of(axes, name, indices, scaled)
-    where = entries(axes, name, indices)
-    whole[where] = keep_bits(whole[where], new, factor)
+def _by_slice(returned: Sequence[Returned]) -> list[list[Returned]]:
+    """Group the replies that hold the same neurons on the same scale."""
+    groups: dict[tuple[bool, tuple[bytes, ...]], list[Returned]] = {}
+    for reply in returned:
+        cut = reply.cut
+        neurons = tuple(cut.indices[width].tobytes() for width in cut.axes.widths)
+        groups.setdefault((cut.scaled, neurons), []).append(reply)
+    return list(groups.values())
+
+
+def _put_back(whole: NDArray[Any], name: str, group: Sequence[Returned], trim: Trim | None) -> int:
+    """Write what becomes of a slice that nobody outside the group holds; return its size."""
+    cut = group[0].cut
+    new = _center(name, group, whole.dtype, trim)
+    whole[cut.entries(name)] = restore_unchanged(cut.part(name, whole), new, cut.factor(name))
     return new.size
 
 
-def _average_holders(
-    whole: NDArray[Any], axes: Axes, name: str, returned: Sequence[Returned], scaled: bool
-) -> int:
+def _average_holders(whole: NDArray[Any], name: str, returned: Sequence[Returned]) -> int:
     """Move each entry by the weighted mean of its holders' changes; return how many are held."""
     change = np.zeros(whole.shape)
     held = np.zeros(whole.shape)
     for reply in returned:
-        where = entries(axes, name, reply.indices)
-        factor = factor_of(axes, name, reply.indices, scaled)
-        old = whole[where]
-        new = keep_bits(old, reply.tensors[name], factor)
-        change[where] += np.subtract(new, old, dtype=np.float64) * reply.weight
+        where = reply.cut.entries(name)
+        change[where] += reply.change(name, whole) * reply.weight
         held[where] += reply.weight
     covered = held > 0
     np.divide(change, held, out=change, where=covered)
@@ -114,31 +101,26 @@ def _average_holders(
 
 
 def _middle_of_holders(
-    whole: NDArray[Any],
-    axes: Axes,
-    name: str,
-    returned: Sequence[Returned],
-    scaled: bool,
-    cut: Cut,
+    whole: NDArray[Any], name: str, returned: Sequence[Returned], trim: Trim
 ) -> int:
     """Set each entry to the middle of its holders' values; return how many are held.
 
     The values are stacked for a few rows of the tensor at a time.
     """
+    places = [(reply.cut.entries(name), reply.cut.factor(name)) for reply in returned]
     held = 0
     step = max(1, _BLOCK_VALUES // (len(returned) * math.prod(whole.shape[1:])))
     for start in range(0, len(whole), step):
         block = whole[start : start + step]
         stack = np.full((len(returned), *block.shape), np.nan)
-        for values, reply in zip(stack, returned, strict=True):
-            rows, *others = entries(axes, name, reply.indices)
+        for values, reply, ((rows, *others), factor) in zip(stack, returned, places, strict=True):
             inside = ((rows >= start) & (rows < start + step)).reshape(-1)
             where = (rows[inside] - start, *others)
-            factor = factor_of(axes, name, reply.indices, scaled)
-            values[where] = keep_bits(block[where], reply.tensors[name][inside], factor)
-        new, holders = middle(stack, cut)
+            new = reply.tensors[name][inside]
+            values[where] = restore_unchanged(block[where], new, factor)
+        new, holders = middle(stack, trim)
         covered = holders > 0
-        block[covered] = keep_bits(block[covered], _as_dtype(new[covered], whole.dtype), 1.0)
+        block[covered] = restore_unchanged(block[covered], _as_dtype(new[covered], whole.dtype))
         held += int(covered.sum())
     return held
 
@@ -149,13 +131,13 @@ def _are_disjoint(parts: Sequence[NDArray[np.intp]]) -> bool:
 
 
 def _center(
-    name: str, replies: Sequence[Returned], dtype: np.dtype[Any], cut: Cut | None
+    name: str, replies: Sequence[Returned], dtype: np.dtype[Any], trim: Trim | None
 ) -> NDArray[Any]:
     """Return what becomes of a tensor that all these replies hold whole."""
-    if cut is None or len(replies) == 1:
+    if trim is None or len(replies) == 1:
         return _weighted_mean(name, replies, dtype)
     stack = np.stack([reply.tensors[name] for reply in replies])
-    return _as_dtype(middle(stack, cut)[0], dtype)
+    return _as_dtype(middle(stack, trim)[0], dtype)
 
 
 def _weighted_mean(name: str, replies: Sequence[Returned], dtype: np.dtype[Any]) -> NDArray[Any]:

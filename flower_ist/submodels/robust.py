@@ -1,15 +1,15 @@
 """The middle of several holders' values, entry by entry: median and trimmed mean. Pure numpy.
 
-Both are one formula: of an entry's n values, sorted, ``cut`` are left out at each end and the rest
-is averaged.
+Both are one formula: of an entry's n values, sorted, some are left out at each end and the rest is
+averaged.
 
 * ``median``: all but the middle one or two;
 * ``trimmed-mean``: ``floor(share n)`` at each end.
 
 Yin et al., "Byzantine-Robust Distributed Learning", ICML 2018, https://arxiv.org/abs/1803.01498,
 definitions 1 and 2. There every client holds every weight. Here a weight has the holders that it
-has: with one, its value is taken as it is, and with two no rule can say which of them lies. Up to
-``cut`` liars cannot move an entry out of the range of the honest values.
+has: with one, its value is taken as it is, and with two no rule can say which of them lies. As many
+liars as are left out at each end cannot move an entry out of the range of the honest values.
 
 Every holder counts once: a number of examples is a claim, and weights by claims would give a liar
 as many votes as it asks for.
@@ -31,10 +31,10 @@ from flower_ist.errors import ArgumentError
 MERGE_RULES = ("mean", "median", "trimmed-mean")
 
 # Number of an entry's values -> how many are left out at each end.
-Cut = Callable[[int], int]
+Trim = Callable[[int], int]
 
 
-def cut_of(rule: str, trimmed_share: float = 0.0) -> Cut | None:
+def trim_for(rule: str, trimmed_share: float = 0.0) -> Trim | None:
     """Return what a merge rule leaves out; None for ``mean``, which leaves out nothing.
 
     Args:
@@ -59,7 +59,7 @@ def cut_of(rule: str, trimmed_share: float = 0.0) -> Cut | None:
     return partial(_share_of, trimmed_share)
 
 
-def middle(stack: NDArray[Any], cut: Cut) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def middle(stack: NDArray[Any], trim: Trim) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return the mean of what a rule leaves of each entry's values, and how many there were.
 
     Equal values give that value exactly. It takes memory for about four float64 copies of the
@@ -67,19 +67,19 @@ def middle(stack: NDArray[Any], cut: Cut) -> tuple[NDArray[np.float64], NDArray[
 
     Args:
         stack: values (m, ...) of m holders; NaN where one does not hold the entry.
-        cut: from :func:`cut_of`.
+        trim: from :func:`trim_for`.
 
     Returns:
         The middle (...), NaN where nobody holds the entry, and the number of holders (...).
     """
     ordered = np.sort(stack.astype(np.float64), axis=0)  # NaN comes last
     holders = (~np.isnan(ordered)).sum(axis=0)
-    cuts = np.array([cut(number) if number else 0 for number in range(len(stack) + 1)])[holders]
+    trimmed = np.array([trim(number) if number else 0 for number in range(len(stack) + 1)])[holders]
     ranks = np.arange(len(stack)).reshape(-1, *[1] * (stack.ndim - 1))
-    kept = (ranks >= cuts) & (ranks < holders - cuts)
-    lowest = np.take_along_axis(ordered, cuts[None], axis=0)[0]
+    kept = (ranks >= trimmed) & (ranks < holders - trimmed)
+    lowest = np.take_along_axis(ordered, trimmed[None], axis=0)[0]
     above = np.where(kept, ordered - lowest, 0.0).sum(axis=0)
-    return lowest + above / np.maximum(holders - 2 * cuts, 1), holders
+    return lowest + above / np.maximum(holders - 2 * trimmed, 1), holders
 
 
 def _all_but_the_middle(number: int) -> int:

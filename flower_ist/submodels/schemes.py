@@ -1,14 +1,14 @@
-"""The family of sub-model strategies: which neurons each client trains.
+"""Schemes of sub-models: which neurons each client trains.
 
-A member is one function ``(seed, server round, widths, shares) -> one index set per slot and
-width``: pure numpy, no state, the same answer anywhere. All else (cutting, sending, judging,
-merging) is the same for all of them, so a new member is a function of this kind and a
-:class:`Member` around it. Rounds count from 1, as Flower's do.
+A scheme is a function ``(seed, server round, widths, shares) -> neuron indices by width, for each
+slot``: pure numpy, no state, the same answer anywhere. Everything else (cutting, sending, judging,
+merging) is shared, so a new scheme is one such function and a :class:`SubmodelScheme` around it.
+Rounds count from 1, as Flower's do.
 
-Scale. ``scaled`` members send summed weights times H / n (:mod:`flower_ist.submodels.slicing`). In
-a ReLU net this is dropout's division of kept activations by the keep rate, moved into the weights
-behind them, and so it is HeteroFL's "static scaler" too. As steps follow the scale (``lr-scales``),
-Adam then changes the model's own weights as it would with the division inside the net.
+Scale. ``scaled`` schemes send summed weights times H / n (:mod:`flower_ist.submodels.cut`). In a
+ReLU net this is dropout's division of kept activations by the keep rate, moved into the weights of
+the next layer, and thus also HeteroFL's "static scaler". Learning rates follow the scale
+(``lr-scales``), so Adam changes the model's own weights as it would with the division in the net.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Draw = Callable[[int, int, Mapping[str, int], Sequence[float]], Slots]
 
 
 @dataclass(frozen=True)
-class Member:
-    """One strategy of the family.
+class SubmodelScheme:
+    """How the neurons are given to clients, and what follows from it for merging.
 
     Attributes:
         name: as in settings and run logs.
@@ -40,8 +40,8 @@ class Member:
             slot is a client's own, slots may overlap, and a share is a part of each width, 0 to 1.
         scaled: summed weights travel times H / n.
         weighted: a weight is the mean of its holders by examples; otherwise the plain mean.
-        ensemble: the slots divide the neurons and are the same in all rounds: they are nets of
-            their own, whose averaged logits are evaluated besides the merged model.
+        ensemble: the slots divide the neurons and are the same in all rounds, so they are separate
+            nets, whose averaged logits are evaluated in addition to the merged model.
     """
 
     name: str
@@ -136,31 +136,35 @@ def fedrolex(
     ]
 
 
-FAMILY: Mapping[str, Member] = {
-    member.name: member
-    for member in (
-        Member("ist", "Independent Subnetwork Training", ist, disjoint=True),
-        Member("ist-fixed", "Ensemble of narrow nets", ist_fixed, disjoint=True, ensemble=True),
-        Member("federated-dropout", "Federated Dropout", federated_dropout, disjoint=False),
-        Member("heterofl", "HeteroFL", heterofl, disjoint=False, weighted=False),
-        Member("fedrolex", "FedRolex", fedrolex, disjoint=False, scaled=False, weighted=False),
+SCHEMES: Mapping[str, SubmodelScheme] = {
+    scheme.name: scheme
+    for scheme in (
+        SubmodelScheme("ist", "Independent Subnetwork Training", ist, disjoint=True),
+        SubmodelScheme(
+            "ist-fixed", "Ensemble of narrow nets", ist_fixed, disjoint=True, ensemble=True
+        ),
+        SubmodelScheme("federated-dropout", "Federated Dropout", federated_dropout, disjoint=False),
+        SubmodelScheme("heterofl", "HeteroFL", heterofl, disjoint=False, weighted=False),
+        SubmodelScheme(
+            "fedrolex", "FedRolex", fedrolex, disjoint=False, scaled=False, weighted=False
+        ),
     )
 }
 
 
-def family_member(name: str) -> Member:
-    """Return the member of a name.
+def submodel_scheme(name: str) -> SubmodelScheme:
+    """Return the scheme of this name.
 
     Raises:
         PartitionError: there is none.
     """
-    if name not in FAMILY:
-        raise PartitionError(f"There is no sub-model {name!r}: choose one of {', '.join(FAMILY)}.")
-    return FAMILY[name]
+    if name not in SCHEMES:
+        raise PartitionError(f"There is no sub-model {name!r}: choose one of {', '.join(SCHEMES)}.")
+    return SCHEMES[name]
 
 
 def check_sizes(
-    member: Member,
+    scheme: SubmodelScheme,
     widths: Mapping[str, int],
     num_slices: int | None,
     shares: Sequence[float] | None,
@@ -169,9 +173,9 @@ def check_sizes(
     """Refuse sizes that no round could use.
 
     Args:
-        member: whose slots they are.
+        scheme: that draws the slots.
         widths: number of neurons of each hidden width.
-        num_slices: of a disjoint member; as many as clients if None.
+        num_slices: of a disjoint scheme; as many as clients if None.
         shares: relative sizes of the slices; equal if None.
         capacities: shares of the neurons that clients can hold.
 
@@ -182,9 +186,9 @@ def check_sizes(
         for width in widths.values():
             slice_sizes(width, num_slices, shares)
     if capacities is None:
-        if not member.disjoint:
+        if not scheme.disjoint:
             raise PartitionError(
-                f"{member.name!r} needs the share of the neurons that each client can hold: give "
+                f"{scheme.name!r} needs the share of the neurons that each client can hold: give "
                 "capacities, e.g. [0.5] for half of them at each client."
             )
         return

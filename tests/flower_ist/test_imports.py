@@ -22,7 +22,7 @@ def loaded(code: str) -> set[str]:
 
 def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
     names = (
-        *("submodels.partition", "submodels.schemes", "submodels.slicing", "submodels.axes"),
+        *("submodels.partition", "submodels.schemes", "submodels.cut", "submodels.axes"),
         *("statistics.sums", "tokens.shard", "tokens.meta", "tokens.writer", "runs.log"),
     )
     modules = loaded("\n".join(f"import flower_ist.{name}" for name in names))

@@ -22,7 +22,7 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.strategies.closed_form import METHODS
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 from flower_ist.tokens.shard import TokenShard, open_shard
 from flower_ist.tokens.shard import test_folder as folder_of_test
 from server_app.app import app as server_app
@@ -76,7 +76,7 @@ def build(default: dict[str, Any], name: str, **changes: Any) -> Any:
 
 
 def test_the_names_are_the_family_the_closed_forms_and_flowers_own():
-    assert list(BUILDERS) == [*FAMILY, *METHODS, *OWN]
+    assert list(BUILDERS) == [*SCHEMES, *METHODS, *OWN]
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -239,7 +239,7 @@ REFUSED = [
     ({"strategy": "nonsense"}, "'strategy' is 'nonsense', but must be one of: ist, ist-fixed, "),
     *[
         ({"strategy": name, "hidden-layers": 0, **NEEDS.get(name, {})}, "'hidden-layers' is 0, but")
-        for name in FAMILY
+        for name in SCHEMES
     ],
     *[
         ({"strategy": name}, f"'capacities' is empty, but '{name}' needs the share")

@@ -17,7 +17,7 @@ from flower_ist.grids.clients import Client
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
 from server_app.build import BUILDERS
@@ -88,7 +88,7 @@ def small(blob_config: MakeConfig) -> MakeConfig:
 
 
 def options_of(strategy: str) -> dict[str, Any]:
-    return {"capacities": "0.5,1.0,0.25"} if strategy in FAMILY else {}
+    return {"capacities": "0.5,1.0,0.25"} if strategy in SCHEMES else {}
 
 
 @pytest.mark.parametrize("strategy", BUILDERS)

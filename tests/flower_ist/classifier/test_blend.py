@@ -15,6 +15,7 @@ from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_ensemble
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
 from flower_ist.submodels.axes import mlp_axes
+from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import open_shard
 from tests.fakes.shards import BLOB_DIM
 
@@ -101,8 +102,8 @@ def test_an_ensemble_with_a_blend(blobs):
     dims = [BLOB_DIM, 6, 3]
     shard = open_shard(blobs / "test")
     weights, axes = initial_weights(dims, 0), mlp_axes(mlp_shapes(dims))
-    whole = [{width: np.arange(count) for width, count in axes.widths.items()}] * 2
+    whole = Cut(axes, {width: np.arange(count) for width, count in axes.widths.items()})
     blend = head(np.eye(3, BLOB_DIM).tolist(), [0.1, 0.2, 0.3], 0.5)
-    found = evaluate_ensemble(weights, whole, axes, shard, blend=blend)
+    found = evaluate_ensemble(weights, [whole] * 2, shard, blend)
     assert found == evaluate_arrays(weights, shard, blend)
     assert found != evaluate_arrays(weights, shard)

@@ -11,14 +11,14 @@ from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.compare.plan import Plan, Run
 from flower_ist.compare.usage import CLOSED_FORM, STRATEGIES, uses
 from flower_ist.grids.clients import Roster
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 from server_app.build import BUILDERS, check_strategy
 from server_app.settings import Settings, SettingsError
 from tests.fakes import ROOT
 
 APP = ROOT
 PLAN = Plan(str(APP), "", "", tuple(BUILDERS), clients=4, rounds=2, seeds=1)
-FLOWERS = sorted(BUILDERS.keys() - FAMILY.keys() - set(CLOSED_FORM))
+FLOWERS = sorted(BUILDERS.keys() - SCHEMES.keys() - set(CLOSED_FORM))
 TRAINED = sorted(BUILDERS.keys() - set(CLOSED_FORM))
 SLICED = {"ist", "ist-fixed"}
 
@@ -101,7 +101,7 @@ def test_flowers_strategies_use_what_they_are_built_with(strategy: str):
         ("max-examples", BUILDERS),
         ("num-slices", SLICED),
         ("shares", SLICED),
-        ("merge-rule", FAMILY),
+        ("merge-rule", SCHEMES),
         ("server-momentum", {"fedavgm"}),
         ("server-learning-rate", {"fedavgm", "fedadam", "fedyogi"}),
         ("trimmed-share", {"fedtrimmedavg"}),
@@ -115,7 +115,7 @@ def test_who_uses_a_setting(key, users):
 @pytest.mark.parametrize(
     ("key", "beside", "more"),
     [
-        ("trimmed-share", {"merge-rule": ("mean", "trimmed-mean")}, FAMILY),
+        ("trimmed-share", {"merge-rule": ("mean", "trimmed-mean")}, SCHEMES),
         ("trimmed-share", {"merge-rule": ("median",)}, ()),
         ("ridge-penalties", {"ridge-blend": (0.0, 2.0)}, TRAINED),
         ("ridge-penalties", {"ridge-blend": (0.0,)}, ()),

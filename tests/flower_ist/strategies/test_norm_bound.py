@@ -10,7 +10,7 @@ import pytest
 from flower_ist.strategies.norm_bound import update_rms
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes, mlp_axes
-from flower_ist.submodels.slicing import Returned, take
+from flower_ist.submodels.cut import Cut, Returned
 from server_app.build import check_strategy
 from server_app.settings import Settings, SettingsError
 from tests.fakes.strategies import AXES, arrays_of, configured, merged, reply
@@ -25,32 +25,32 @@ def test_size_of_an_update_by_hand():
         "fc2.bias": np.array([100], np.float32),
     }
     axes = mlp_axes({name: w.shape for name, w in weights.items()})
-    part = {"h1": np.array([1])}
-    small = take(weights, axes, part)
-    assert update_rms(weights, axes, Returned(part, small, 1.0)) == 0.0
+    cut = Cut(axes, {"h1": np.array([1])})
+    small = cut.take(weights)
+    assert update_rms(weights, Returned(cut, small, 1.0)) == 0.0
     small["fc1.weight"] += 3
     small["fc1.bias"] += 4
     small["fc2.weight"] += 48
-    assert update_rms(weights, axes, Returned(part, small, 1.0)) == math.sqrt(169 / 4)
+    assert update_rms(weights, Returned(cut, small, 1.0)) == math.sqrt(169 / 4)
 
 
 @pytest.mark.parametrize("neurons", [1, 3, 8])
 def test_slices_of_any_size_compare(neurons):
     """A step of 0.5 on each of the model's weights is 0.5, whatever the slice and its scale."""
     weights = {name: np.zeros(shape, np.float32) for name, shape in AXES.shapes.items()}
-    part = {"h1": np.arange(neurons), "h2": np.arange(2)}
-    tensors = take({name: w + np.float32(0.5) for name, w in weights.items()}, AXES, part)
-    assert update_rms(weights, AXES, Returned(part, tensors, 1.0)) == pytest.approx(0.5)
+    cut = Cut(AXES, {"h1": np.arange(neurons), "h2": np.arange(2)})
+    tensors = cut.take({name: w + np.float32(0.5) for name, w in weights.items()})
+    assert update_rms(weights, Returned(cut, tensors, 1.0)) == pytest.approx(0.5)
 
 
 def test_a_counter_does_not_drown_the_weights():
     """BatchNorm counts batches: 100 steps are no change of 100 in a weight."""
     weights = {"w": np.zeros((4, 2), np.float32), "steps": np.array(0)}
     axes = Axes.declare({"w": (4, 2), "steps": ()}, {"w": ("h", None)})
-    part = {"h": np.arange(2)}
-    tensors = {**take(weights, axes, part), "steps": np.array(100)}
+    cut = Cut(axes, {"h": np.arange(2)})
+    tensors = {**cut.take(weights), "steps": np.array(100)}
     tensors["w"] = tensors["w"] + np.float32(3)
-    assert update_rms(weights, axes, Returned(part, tensors, 1.0)) == 3.0
+    assert update_rms(weights, Returned(cut, tensors, 1.0)) == 3.0
 
 
 def moved(message, step: float):
@@ -70,7 +70,7 @@ def test_an_outlier_is_refused_and_its_slice_rests():
     assert strategy.last_round.faulty == {liar}
     assert strategy.last_round.update_rms[liar] > 1
     assert len(strategy.last_round.update_rms) == 4
-    rested = strategy._sent[liar]["h1"]
+    rested = strategy._sent[liar].indices["h1"]
     assert found["fc1.bias"][rested].tobytes() == weights["fc1.bias"][rested].tobytes()
     assert max(np.abs(found[name] - weights[name]).max() for name in found) < 0.02
 

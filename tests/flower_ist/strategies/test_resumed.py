@@ -191,9 +191,9 @@ def test_flowers_strategies_have_no_loop_of_their_own():
 
 def test_seats_by_client_name_survive():
     """Clients keep the capacities they had, whoever is there first after the restart."""
-    first = submodels(member="heterofl", capacities=[0.5, 1.0])
+    first = submodels(scheme="heterofl", capacities=[0.5, 1.0])
     first._seats = {"client-9": 0, "client-1": 1}
-    second = submodels(member="heterofl", capacities=[0.5, 1.0])
+    second = submodels(scheme="heterofl", capacities=[0.5, 1.0])
     load_strategy_state(second, strategy_state(first))
     assert second._seats == {"client-9": 0, "client-1": 1}
 

@@ -1,4 +1,4 @@
-"""Every member of the family as a Flower strategy: who gets what, what it costs, that it learns."""
+"""Every scheme as a Flower strategy: who gets what, what it costs, that it learns."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.submodel import ISTStrategy, SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
+from flower_ist.submodels.cut import Cut
 from flower_ist.submodels.partition import PartitionError, slice_turns
-from flower_ist.submodels.schemes import FAMILY, Member
+from flower_ist.submodels.schemes import SCHEMES, SubmodelScheme
 from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.layout import layout_to_text
 from flower_ist.wire.protocol import LAYOUT_KEY, LR_SCALES_KEY
@@ -30,7 +31,7 @@ from tests.fakes.strategies import AXES, SilentGrid, arrays_of, merged, model, r
 
 CAPACITIES = [0.5, 0.25, 0.125, 0.125]
 OPTIONS: dict[str, dict[str, Any]] = {
-    name: {} if member.disjoint else {"capacities": CAPACITIES} for name, member in FAMILY.items()
+    name: {} if scheme.disjoint else {"capacities": CAPACITIES} for name, scheme in SCHEMES.items()
 }
 
 
@@ -41,9 +42,9 @@ def sent_by(strategy: SubmodelStrategy, num_nodes: int, server_round: int = 1) -
     )
 
 
-def quick(member: str | Member, **options: Any) -> SubmodelStrategy:
+def quick(scheme: str | SubmodelScheme, **options: Any) -> SubmodelStrategy:
     few = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False}
-    return SubmodelStrategy(AXES, member=member, **few, **options)
+    return SubmodelStrategy(AXES, scheme=scheme, **few, **options)
 
 
 def widths_of(message: Message) -> tuple[int, int]:
@@ -51,7 +52,7 @@ def widths_of(message: Message) -> tuple[int, int]:
     return len(arrays["fc1.bias"]), len(arrays["fc2.bias"])
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
+@pytest.mark.parametrize("name", list(SCHEMES))
 @pytest.mark.parametrize("num_nodes", [1, 4, 6])
 @pytest.mark.parametrize("server_round", [1, 5])
 def test_untrained_slices_give_the_model_back_bit_for_bit(name, num_nodes, server_round):
@@ -62,9 +63,9 @@ def test_untrained_slices_give_the_model_back_bit_for_bit(name, num_nodes, serve
         assert found[tensor_name].tobytes() == tensor.tobytes()
 
 
-def test_the_ist_member_sends_what_the_ist_strategy_sends():
+def test_the_ist_scheme_sends_what_the_ist_strategy_sends():
     few = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False, "seed": 3}
-    ours = sent_by(SubmodelStrategy(AXES, member="ist", **few), 3)
+    ours = sent_by(SubmodelStrategy(AXES, scheme="ist", **few), 3)
     theirs = sent_by(ISTStrategy(AXES, **few), 3)
     for one, other in zip(ours, theirs, strict=True):
         for name, tensor in arrays_of(one).items():
@@ -122,8 +123,8 @@ def test_the_plain_mean_and_the_mean_by_examples():
         np.testing.assert_allclose(found["fc3.bias"], mean, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
-def test_steps_follow_the_scale_of_the_member(name):
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_steps_follow_the_scale_of_the_scheme(name):
     """Half of h1 (8) and of h2 (6): fc2 and fc3 weights are twice as large, FedRolex's are not."""
     (message, _) = sent_by(quick(name, capacities=[0.5]), 2)
     scales = json.loads(str(message.content.config_records["config"][LR_SCALES_KEY]))
@@ -140,11 +141,11 @@ def test_static_scaler_of_heterofl_is_the_scale_of_the_weights_behind_it():
     """relu(W1 x + b1) / r through W2 is what (W2 / r) gives: r = 1/2, exact in floating point."""
     weights = initial_weights([3, 8, 2], seed=0)
     axes = mlp_axes(mlp_shapes([3, 8, 2]))
-    (part,) = FAMILY["heterofl"].draw(0, 1, axes.widths, [0.5])
+    (part,) = SCHEMES["heterofl"].draw(0, 1, axes.widths, [0.5])
     tokens = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     hidden = np.maximum(tokens @ weights["fc1.weight"][:4].T + weights["fc1.bias"][:4], 0)
     scaler = (hidden / 0.5) @ weights["fc2.weight"][:, :4].T + weights["fc2.bias"]
-    found = ensemble_logits(weights, [part], axes, tokens)
+    found = ensemble_logits(weights, [Cut(axes, part)], tokens)
     np.testing.assert_allclose(found, scaler, rtol=1e-5)
 
 
@@ -155,8 +156,8 @@ def test_wire_bytes_of_half_a_model_by_hand():
     """
     dims = [768, 1024, 1024, 10]
     axes = mlp_axes(mlp_shapes(dims))
-    (part,) = FAMILY["heterofl"].draw(0, 1, axes.widths, [0.5])
-    message = slice_message(initial_weights(dims, 0), axes, part, 5, ConfigRecord())
+    (part,) = SCHEMES["heterofl"].draw(0, 1, axes.widths, [0.5])
+    message = slice_message(initial_weights(dims, 0), Cut(axes, part), 5, ConfigRecord())
     assert payload_bytes(message) == 4 * 661_514
     layout = {name: (np.dtype("<f4"), s) for name, s in mlp_shapes([768, 512, 512, 10]).items()}
     assert message.content.config_records["config"][LAYOUT_KEY] == layout_to_text(layout)
@@ -180,10 +181,10 @@ def run(blobs: Path, strategy: SubmodelStrategy, num_rounds: int = 5) -> dict[st
 BLOB_AXES = mlp_axes(mlp_shapes([12, 30, 30, 3]))
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
+@pytest.mark.parametrize("name", list(SCHEMES))
 def test_learns_above_chance(blobs, name):
     """Three classes: chance is a third."""
-    found = run(blobs, SubmodelStrategy(BLOB_AXES, member=name, **OPTIONS[name]))
+    found = run(blobs, SubmodelStrategy(BLOB_AXES, scheme=name, **OPTIONS[name]))
     accuracy, _ = evaluate_arrays(found, open_shard(blobs / "test"))
     assert accuracy > 0.7
 
@@ -191,19 +192,20 @@ def test_learns_above_chance(blobs, name):
 @pytest.mark.parametrize("name", ["ist", "federated-dropout"])
 def test_the_same_seed_gives_the_same_model_bit_for_bit(blobs, name):
     one, other = (
-        run(blobs, SubmodelStrategy(BLOB_AXES, member=name, **OPTIONS[name]), num_rounds=2)
+        run(blobs, SubmodelStrategy(BLOB_AXES, scheme=name, **OPTIONS[name]), num_rounds=2)
         for _ in range(2)
     )
     assert all(other[key].tobytes() == tensor.tobytes() for key, tensor in one.items())
 
 
 def test_the_ensemble_of_narrow_nets_is_evaluated_both_ways(blobs):
-    found = run(blobs, SubmodelStrategy(BLOB_AXES, member="ist-fixed"))
-    slots = FAMILY["ist-fixed"].draw(0, 99, BLOB_AXES.widths, [1] * 4)
+    found = run(blobs, SubmodelStrategy(BLOB_AXES, scheme="ist-fixed"))
+    slots = SCHEMES["ist-fixed"].draw(0, 99, BLOB_AXES.widths, [1] * 4)
+    cuts = [Cut(BLOB_AXES, slot) for slot in slots]
     shard = open_shard(blobs / "test")
-    accuracy, loss = evaluate_ensemble(found, slots, BLOB_AXES, shard)
+    accuracy, loss = evaluate_ensemble(found, cuts, shard)
     tokens, labels = shard.batch(slice(None))
-    logits = ensemble_logits(found, slots, BLOB_AXES, tokens)
+    logits = ensemble_logits(found, cuts, tokens)
     assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
     assert accuracy > 0.7
     assert loss != evaluate_arrays(found, shard)[1]
@@ -221,11 +223,11 @@ def test_with_one_hidden_layer_the_whole_net_is_the_ensemble():
     """With equal slices the mean of the slices' logits is what the whole net computes."""
     weights = initial_weights([5, 12, 4], seed=1)
     axes = mlp_axes(mlp_shapes([5, 12, 4]))
-    slots = FAMILY["ist-fixed"].draw(0, 1, axes.widths, [1] * 3)
+    cuts = [Cut(axes, slot) for slot in SCHEMES["ist-fixed"].draw(0, 1, axes.widths, [1] * 3)]
     tokens = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     whole = np.maximum(tokens @ weights["fc1.weight"].T + weights["fc1.bias"], 0)
     whole = whole @ weights["fc2.weight"].T + weights["fc2.bias"]
-    np.testing.assert_allclose(ensemble_logits(weights, slots, axes, tokens), whole, atol=1e-5)
+    np.testing.assert_allclose(ensemble_logits(weights, cuts, tokens), whole, atol=1e-5)
 
 
 def slices_sent(strategy: SubmodelStrategy, num_nodes: int, server_round: int) -> set[bytes]:
@@ -279,18 +281,18 @@ def test_no_slice_is_left_out_where_the_number_of_clients_varies():
     assert (np.abs(counts - 150) < 45).all()
 
 
-def test_a_member_of_your_own():
+def test_a_scheme_of_your_own():
     """The last neurons instead of the first: one function, and the rest is there."""
 
     def last(seed, server_round, widths, shares):
         return [{n: np.arange(w - int(s * w), w) for n, w in widths.items()} for s in shares]
 
-    strategy = quick(Member("last", "Last neurons", last, disjoint=False), capacities=[0.5])
+    strategy = quick(SubmodelScheme("last", "Last neurons", last, disjoint=False), capacities=[0.5])
     (message,) = sent_by(strategy, 1)
     assert np.array_equal(arrays_of(message)["fc1.bias"], model()[0]["fc1.bias"][4:])
 
 
-def test_summary_names_the_member_and_its_capacities(caplog):
+def test_summary_names_the_scheme_and_its_capacities(caplog):
     with caplog.at_level(logging.INFO, "flwr"):
         quick("fedrolex", capacities=[0.5, 0.25]).summary()
     for text in ("FedRolex", "Capacities of the clients: [0.5, 0.25]", "Seed: 0"):
@@ -298,7 +300,7 @@ def test_summary_names_the_member_and_its_capacities(caplog):
 
 
 @pytest.mark.parametrize("name", ["heterofl", "federated-dropout", "fedrolex"])
-def test_members_that_overlap_need_capacities(name):
+def test_schemes_that_overlap_need_capacities(name):
     with pytest.raises(PartitionError, match="give capacities"):
         quick(name)
 

@@ -5,7 +5,7 @@ import pytest
 
 from flower_ist.classifier.mlp import mlp_shapes
 from flower_ist.submodels.axes import Axes, AxesError, mlp_axes
-from flower_ist.submodels.slicing import scale, take
+from flower_ist.submodels.cut import Cut
 
 
 def test_axes_of_an_mlp_with_two_hidden_layers():
@@ -62,8 +62,8 @@ def test_layouts_other_than_out_first():
     labels = {"embedding": (None, "h"), "deconv": ("h", "g", None), "out": (None, "g")}
     axes = Axes.declare(shapes, labels, summed={"embedding": (), "deconv": (0,)})
     assert axes.summed == {"embedding": (), "deconv": (0,), "out": (1,)}
-    part = {"h": np.arange(2), "g": np.arange(3)}
-    assert [scale(axes, name, part) for name in shapes] == [1.0, 4.0, 2.0]
+    cut = Cut(axes, {"h": np.arange(2), "g": np.arange(3)})
+    assert [cut.factor(name) for name in shapes] == [1.0, 4.0, 2.0]
 
 
 @pytest.mark.parametrize("summed", [{"x": (0,)}, {"w": (1,)}, {"w": (2,)}])
@@ -119,7 +119,7 @@ def test_attention_heads_are_neurons():
         mixed = scores / scores.sum(axis=2, keepdims=True) @ v
         return mixed.swapaxes(0, 1).reshape(5, -1) @ w["o"].T
 
-    slices = [take(weights, axes, {"heads": np.array([head])}) for head in range(heads)]
+    slices = [Cut(axes, {"heads": np.array([head])}).take(weights) for head in range(heads)]
     np.testing.assert_allclose(np.mean([attend(s) for s in slices], axis=0), attend(weights))
 
 

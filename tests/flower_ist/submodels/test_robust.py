@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.submodels import merging
 from flower_ist.submodels.axes import Axes, mlp_axes
+from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
-from flower_ist.submodels.robust import cut_of, middle
-from flower_ist.submodels.slicing import Returned, take
+from flower_ist.submodels.robust import middle, trim_for
 
-MEDIAN = cut_of("median")
-RULES = [MEDIAN, cut_of("trimmed-mean", 0.25), cut_of("trimmed-mean", 0.0)]
+MEDIAN = trim_for("median")
+RULES = [MEDIAN, trim_for("trimmed-mean", 0.25), trim_for("trimmed-mean", 0.0)]
 NAN = np.nan
 
 
@@ -31,12 +31,12 @@ def tiny_model() -> tuple[dict[str, np.ndarray], Axes]:
 
 
 def returned(weights, axes, neurons, *, weight=1.0, scaled=True, **changes) -> Returned:
-    indices = {"h1": np.array(neurons, np.intp)}
-    tensors = take(weights, axes, indices, scaled=scaled)
+    cut = Cut(axes, {"h1": np.array(neurons, np.intp)}, scaled)
+    tensors = cut.take(weights)
     for name, values in changes.items():
         key = name.replace("_", ".")
         tensors[key] = np.array(values, np.float32).reshape(tensors[key].shape)
-    return Returned(indices, tensors, weight)
+    return Returned(cut, tensors, weight)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def returned(weights, axes, neurons, *, weight=1.0, scaled=True, **changes) -> R
     ],
 )
 def test_rules_by_hand(rule, share, values, expected):
-    cut = cut_of(rule, share)
-    assert cut is not None
-    found, holders = middle(np.array(values, np.float32)[:, None], cut)
+    trim = trim_for(rule, share)
+    assert trim is not None
+    found, holders = middle(np.array(values, np.float32)[:, None], trim)
     assert found[0] == pytest.approx(expected, rel=1e-15)
     assert holders[0] == len(values)
 
@@ -75,18 +75,18 @@ def test_an_entrys_own_holders_count():
 
 def test_the_share_is_cut_exactly():
     """0.29 * 100 is 28.999999999999996 in floating point."""
-    cut = cut_of("trimmed-mean", 0.29)
-    assert cut is not None
-    assert [cut(number) for number in (1, 3, 4, 100)] == [0, 0, 1, 29]
+    trim = trim_for("trimmed-mean", 0.29)
+    assert trim is not None
+    assert [trim(number) for number in (1, 3, 4, 100)] == [0, 0, 1, 29]
 
 
 def test_rules_of_no_use_are_refused():
     with pytest.raises(ValueError, match=r"no merge rule 'mode': choose one of mean, median, tr"):
-        cut_of("mode")
+        trim_for("mode")
     for share in (0.5, -0.1, NAN):
         with pytest.raises(ValueError, match=r"must be at least 0 and below 0\.5"):
-            cut_of("trimmed-mean", share)
-    assert cut_of("mean") is None
+            trim_for("trimmed-mean", share)
+    assert trim_for("mean") is None
 
 
 def test_three_clients_on_one_slice_one_of_which_lies():
@@ -99,7 +99,7 @@ def test_three_clients_on_one_slice_one_of_which_lies():
             weights, axes, [0], weight=1e6, fc1_bias=[-9999], fc2_weight=[9999], fc2_bias=[9999]
         ),
     ]
-    assert merge(weights, axes, replies, cut=MEDIAN) == 4 / 13
+    assert merge(weights, replies, MEDIAN) == 4 / 13
     assert weights["fc1.bias"].tolist() == [12, 20, 30, 40]
     # It travels times 4: 28 is the middle of 24, 28 and 9999, and 7 on the model's scale.
     assert weights["fc2.weight"].tolist() == [[7, 6, 7, 8]]
@@ -114,7 +114,7 @@ def test_overlapping_slices_by_hand():
         returned(weights, axes, [0, 1, 2], scaled=False, fc1_bias=[15, 500, 33], fc2_bias=[105]),
         returned(weights, axes, [1, 2, 3], scaled=False, fc1_bias=[23, 35, 44], fc2_bias=[-900]),
     ]
-    assert merge(weights, axes, replies, scaled=False, cut=MEDIAN) == 1.0
+    assert merge(weights, replies, MEDIAN) == 1.0
     assert weights["fc1.bias"].tolist() == [13, 23, 34, 44]
     assert weights["fc2.bias"].tolist() == [101]
     assert weights["fc2.weight"].tolist() == [[5, 6, 7, 8]]
@@ -128,20 +128,20 @@ def test_overlapping_slices_on_scales_of_their_own():
         returned(weights, axes, [1, 3], fc2_weight=[18, 16]),
         returned(weights, axes, [1], fc2_weight=[9999]),
     ]
-    merge(weights, axes, replies, cut=MEDIAN)
+    merge(weights, replies, MEDIAN)
     np.testing.assert_allclose(weights["fc2.weight"], [[5, 9, 7, 8]], rtol=1e-6)
 
 
 def test_disjoint_slices_are_taken_as_they_are():
     """One owner: no rule can tell, and the values are those of the mean, bit for bit."""
     found = []
-    for cut in (None, *RULES):
+    for trim in (None, *RULES):
         weights, axes = tiny_model()
         replies = [
             returned(weights, axes, [0, 3], fc1_bias=[0.1, 7e4], fc2_weight=[0.3, -0.7]),
             returned(weights, axes, [1, 2], fc1_bias=[1e-30, 3], fc2_weight=[11, 12]),
         ]
-        merge(weights, axes, replies, cut=cut)
+        merge(weights, replies, trim)
         found.append([weights[n].tobytes() for n in ("fc1.weight", "fc1.bias", "fc2.weight")])
     assert found[1:] == [found[0]] * len(RULES)
 
@@ -159,13 +159,14 @@ def federations(draw):
     return weights, axes, [parts[draw(st.integers(0, 2))] for _ in range(count)]
 
 
-@pytest.mark.parametrize("cut", RULES)
+@pytest.mark.parametrize("trim", RULES)
 @given(federation=federations(), scaled=st.booleans())
-def test_merge_of_take_is_the_model_bit_for_bit(cut, federation, scaled):
+def test_merge_of_take_is_the_model_bit_for_bit(trim, federation, scaled):
     weights, axes, parts = federation
     merged = {name: w.copy() for name, w in weights.items()}
-    replies = [Returned(part, take(weights, axes, part, scaled=scaled), 1.0) for part in parts]
-    merge(merged, axes, replies, scaled=scaled, cut=cut)
+    cuts = [Cut(axes, part, scaled) for part in parts]
+    replies = [Returned(cut, cut.take(weights), 1.0) for cut in cuts]
+    merge(merged, replies, trim)
     for name in weights:
         assert merged[name].tobytes() == weights[name].tobytes()
 
@@ -178,14 +179,14 @@ def test_a_minority_cannot_move_a_weight_out_of_the_honest_range(federation, see
     random = np.random.default_rng(seed)
     replies = []
     for number, part in enumerate(parts):
-        lie = number % 3 == 0
+        lie, cut = number % 3 == 0, Cut(axes, part, scaled=False)
         tensors = {
             name: (tensor + (1e6 if lie else random.uniform(-1, 1, tensor.shape))).astype("f4")
-            for name, tensor in take(weights, axes, part, scaled=False).items()
+            for name, tensor in cut.take(weights).items()
         }
-        replies.append(Returned(part, tensors, 1.0))
+        replies.append(Returned(cut, tensors, 1.0))
     merged = {name: w.copy() for name, w in weights.items()}
-    merge(merged, axes, replies, scaled=False, cut=MEDIAN)
+    merge(merged, replies, MEDIAN)
     for name in weights:
         assert np.abs(merged[name] - weights[name]).max() <= 1 + 1e-5
 
@@ -200,13 +201,13 @@ def test_rows_are_stacked_in_blocks(monkeypatch):
         random = np.random.default_rng(0)
         replies = []
         for size in (3, 5, 8):
-            part = {"h1": np.arange(8 - size, 8), "h2": np.arange(min(size, 6))}
+            cut = Cut(axes, {"h1": np.arange(8 - size, 8), "h2": np.arange(min(size, 6))})
             tensors = {
                 name: (tensor + random.normal(size=tensor.shape)).astype("f4")
-                for name, tensor in take(weights, axes, part).items()
+                for name, tensor in cut.take(weights).items()
             }
-            replies.append(Returned(part, tensors, 1.0))
-        merge(weights, axes, replies, cut=MEDIAN)
+            replies.append(Returned(cut, tensors, 1.0))
+        merge(weights, replies, MEDIAN)
         found.append({name: w.tobytes() for name, w in weights.items()})
     assert found[0] == found[1] == found[2]
 
@@ -214,11 +215,11 @@ def test_rows_are_stacked_in_blocks(monkeypatch):
 def test_counters_stay_whole_numbers():
     axes = Axes.declare({"w": (2, 1), "seen": ()}, {"w": ("h", None)})
     weights = {"w": np.zeros((2, 1), np.float32), "seen": np.array(7, np.int64)}
-    part = {"h": np.arange(2)}
+    cut = Cut(axes, {"h": np.arange(2)})
     replies = [
-        Returned(part, {"w": np.zeros((2, 1), np.float32), "seen": np.array(n, np.int64)}, 1.0)
+        Returned(cut, {"w": np.zeros((2, 1), np.float32), "seen": np.array(n, np.int64)}, 1.0)
         for n in (8, 11)
     ]
-    merge(weights, axes, replies, cut=MEDIAN)
+    merge(weights, replies, MEDIAN)
     assert weights["seen"] == 10  # 9.5 rounds to even
     assert weights["seen"].dtype == np.int64

@@ -1,4 +1,4 @@
-"""The family of sub-models: index sets derived by hand, and what must hold of any of them."""
+"""The schemes of sub-models: index sets derived by hand, and what must hold of any of them."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flower_ist.submodels.partition import PartitionError, partition
-from flower_ist.submodels.schemes import FAMILY, check_sizes, disjoint_shares, family_member
+from flower_ist.submodels.schemes import SCHEMES, check_sizes, disjoint_shares, submodel_scheme
 
 WIDTHS = {"h1": 8, "h2": 6}
 
 
 def drawn(name, server_round, shares, seed=0, widths=WIDTHS):
-    slots = FAMILY[name].draw(seed, server_round, widths, shares)
+    slots = SCHEMES[name].draw(seed, server_round, widths, shares)
     return [{width: rows.tolist() for width, rows in slot.items()} for slot in slots]
 
 
 @settings(deadline=None)
 @given(
-    name=st.sampled_from(list(FAMILY)),
+    name=st.sampled_from(list(SCHEMES)),
     seed=st.integers(0, 2**40),
     server_round=st.integers(0, 10**6),
     widths=st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 40), min_size=1),
     data=st.data(),
 )
-def test_every_member_gives_each_slot_sorted_neurons_of_each_width(
+def test_every_scheme_gives_each_slot_sorted_neurons_of_each_width(
     name, seed, server_round, widths, data
 ):
-    member = FAMILY[name]
+    scheme = SCHEMES[name]
     num_slots = data.draw(st.integers(1, min(widths.values())))
     shares = data.draw(st.lists(st.floats(0.01, 1), min_size=num_slots, max_size=num_slots))
-    slots = member.draw(seed, server_round, widths, shares)
-    again = member.draw(seed, server_round, widths, shares)
+    slots = scheme.draw(seed, server_round, widths, shares)
+    again = scheme.draw(seed, server_round, widths, shares)
     assert len(slots) == num_slots
     for width, neurons in widths.items():
         parts = [slot[width] for slot in slots]
@@ -43,14 +43,14 @@ def test_every_member_gives_each_slot_sorted_neurons_of_each_width(
             assert 0 <= part[0]
             assert part[-1] < neurons
             assert np.array_equal(part, same)
-        if member.disjoint:
+        if scheme.disjoint:
             assert sorted(np.concatenate(parts)) == list(range(neurons))
 
 
 def test_ist_is_the_partition_of_the_round():
     for shares in (None, [0.5, 0.25, 0.25]):
         expected = partition(3, 7, WIDTHS, 3, shares)
-        found = FAMILY["ist"].draw(3, 7, WIDTHS, shares or [1.0] * 3)
+        found = SCHEMES["ist"].draw(3, 7, WIDTHS, shares or [1.0] * 3)
         for one, other in zip(found, expected, strict=True):
             assert all(np.array_equal(one[width], other[width]) for width in WIDTHS)
 
@@ -74,7 +74,7 @@ def test_federated_dropout_keeps_every_neuron_equally_often():
     """10 of 40 neurons in each of 400 draws: 100 times each, standard deviation 8.7."""
     kept = np.zeros(40, int)
     for server_round in range(100):
-        for slot in FAMILY["federated-dropout"].draw(0, server_round, {"h": 40}, [0.25] * 4):
+        for slot in SCHEMES["federated-dropout"].draw(0, server_round, {"h": 40}, [0.25] * 4):
             kept[slot["h"]] += 1
     assert kept.sum() == 4000
     assert 60 < kept.min() <= kept.max() < 140
@@ -109,11 +109,11 @@ def test_fedrolex_widths_roll_on_their_own_and_larger_clients_hold_the_windows_o
     assert quarter == {"h1": [0, 7], "h2": [1, 2]}
 
 
-def test_what_each_member_does_with_scale_and_means():
-    scaled = {name for name, member in FAMILY.items() if member.scaled}
-    weighted = {name for name, member in FAMILY.items() if member.weighted}
-    assert FAMILY.keys() - scaled == {"fedrolex"}
-    assert FAMILY.keys() - weighted == {"heterofl", "fedrolex"}
+def test_what_each_scheme_does_with_scale_and_means():
+    scaled = {name for name, scheme in SCHEMES.items() if scheme.scaled}
+    weighted = {name for name, scheme in SCHEMES.items() if scheme.weighted}
+    assert SCHEMES.keys() - scaled == {"fedrolex"}
+    assert SCHEMES.keys() - weighted == {"heterofl", "fedrolex"}
 
 
 def test_what_clients_cannot_hold_together_goes_to_one_more_slot():
@@ -139,9 +139,9 @@ def test_what_clients_cannot_hold_together_goes_to_one_more_slot():
 def test_sizes_that_no_round_could_use_are_refused(name, sizes, message):
     none = {"num_slices": None, "shares": None, "capacities": None}
     with pytest.raises(PartitionError, match=message):
-        check_sizes(FAMILY[name], WIDTHS, **{**none, **sizes})
+        check_sizes(SCHEMES[name], WIDTHS, **{**none, **sizes})
 
 
-def test_an_unknown_member_is_refused_by_name():
+def test_an_unknown_scheme_is_refused_by_name():
     with pytest.raises(PartitionError, match="no sub-model 'fjord': choose one of ist, ist-fixed"):
-        family_member("fjord")
+        submodel_scheme("fjord")
