@@ -118,7 +118,7 @@ def track(
 
     TensorBoard's event file is written into the run folder: tensorboard --logdir RUN.
     """
-    from flower_ist.runs.trackers.track import track as send
+    from flower_ist.runs.track import track as send
 
     try:
         send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)

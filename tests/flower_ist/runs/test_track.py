@@ -13,11 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flower_ist.cli import app
+from flower_ist.runs import track as tracking
 from flower_ist.runs.log import RUN_LOG, RunLogError
-from flower_ist.runs.trackers import track as tracking
-from flower_ist.runs.trackers.scalars import run_key, scalars
-from flower_ist.runs.trackers.tensorboard import EVENT_FILE
-from flower_ist.runs.trackers.track import TrackerError, track
+from flower_ist.runs.track import EVENT_FILE, TrackerError, run_key, scalars, track
 from tests.fakes.runs import ROUNDS, write_run
 
 # Above 2^24, where float32 has no odd numbers: TensorBoard rounds it, the others must not.
