@@ -13,7 +13,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,7 @@ SENT_FILE = ".wandb-sent.json"
 KEY_TAG = "flower_ist_run"
 # These are no measurements: the x axis, and what identifies the run.
 _LEFT_OUT = {"round", "seed", "settings", "resumed_after"}
+_MLFLOW = ("MLflow", "check MLFLOW_TRACKING_URI and its server")
 _MLFLOW_BATCH = 1000  # the most metrics that it takes at once
 
 
@@ -224,8 +225,7 @@ class _Wandb(Tracker):
         key = run_key(run.rounds)
         self._key = f"{project}/{key}"
         options = {"project": project, "id": key, "name": run.name, "config": run.settings}
-        # W&B's errors have no other class in common.
-        with _refusals("W&B", "log in with 'wandb login' or set WANDB_MODE=offline", Exception):
+        with _refusals("W&B", "log in with 'wandb login' or set WANDB_MODE=offline"):
             self._run = wandb.init(**options, dir=str(run.folder), resume="allow")
         # W&B's own step is the next one that it expects.
         self._next = max(self._noted().get(self._key, -1) + 1, int(self._run.step or 0))
@@ -252,7 +252,7 @@ class _Mlflow(Tracker):
         import mlflow
 
         key = run_key(run.rounds)
-        with self._refusals():
+        with _refusals(*_MLFLOW):
             mlflow.set_experiment(project)
             query = {"filter_string": f"tags.{KEY_TAG} = '{key}'", "max_results": 1}
             if found := mlflow.search_runs(**query, output_format="list"):
@@ -265,7 +265,7 @@ class _Mlflow(Tracker):
     def close(self) -> None:
         import mlflow
 
-        with self._refusals():
+        with _refusals(*_MLFLOW):
             mlflow.end_run()
 
     def _log(self, step: int, found: Mapping[str, int | float]) -> None:
@@ -274,14 +274,9 @@ class _Mlflow(Tracker):
         # MLflow allows few characters in a name; clients' names may have others.
         named = {re.sub(r"[^\w\-. /]", "_", tag, flags=re.ASCII): v for tag, v in found.items()}
         metrics = [*named.items(), ("round", step)]  # last, so that it marks a whole round
-        with self._refusals():
+        with _refusals(*_MLFLOW):
             for start in range(0, len(metrics), _MLFLOW_BATCH):
                 mlflow.log_metrics(dict(metrics[start : start + _MLFLOW_BATCH]), step=step)
-
-    def _refusals(self) -> AbstractContextManager[None]:
-        from mlflow.exceptions import MlflowException
-
-        return _refusals("MLflow", "check MLFLOW_TRACKING_URI and its server", MlflowException)
 
 
 TRACKERS: Mapping[str, Callable[[RunFollower, str], Tracker]] = {
@@ -293,10 +288,10 @@ TRACKERS: Mapping[str, Callable[[RunFollower, str], Tracker]] = {
 
 
 @contextmanager
-def _refusals(name: str, remedy: str, kind: type[Exception]) -> Iterator[None]:
-    """Turn what a tracker's library raises into one sentence."""
+def _refusals(name: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a tracker's library raises, be it the network's error, into one sentence."""
     try:
         yield
-    except kind as err:
+    except Exception as err:
         reason = " ".join(str(err).split())[:300].rstrip(".")
         raise TrackerError(f"{name} cannot be used ({reason}): {remedy}.") from err

@@ -1,7 +1,8 @@
-"""How far a run is: its log's lines summed up to what a person wants to see."""
+"""How far a run is: its log's lines, summed up for a person."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,8 +10,7 @@ from typing import Any
 
 from flower_ist.runs.watch.follow import RunFollower, State
 
-# The seconds that are left follow from the mean of as many of the last rounds.
-_RECENT_ROUNDS = 5
+_RECENT_ROUNDS = 5  # their mean time predicts the time left
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Progress:
         name: of the run's folder.
         strategy: as set.
         round: the last round that is over; None before the first line.
-        total_rounds: the run's last round; None if nothing tells.
-        state: what the run is doing, and in ``reason`` why it failed.
+        total_rounds: the number of the run's last round; None if unknown.
+        state: what the run is doing; ``reason`` says why it failed.
         accuracies: of each round, 0 to 1; None where a round was not evaluated.
         losses: of each round.
         best: highest accuracy and its round (the first of equals).
         bytes_down: server -> clients; ``bytes_up``: back.
-        full_model_bytes: what either direction would have cost had every client that was asked to
-            train got, and sent, the whole model.
+        full_model_bytes: what each direction would have cost if every client that was asked to
+            train had received, and sent, the whole model.
         coverage: share of the model's weights that some client trained in the last round.
         seconds: of the last round, by part.
         clients: name -> bytes down, bytes up, and rounds in which it brought nothing.
@@ -108,17 +108,12 @@ def progress(run: RunFollower, now: float) -> Progress:
 def _clients(
     rounds: Sequence[Mapping[str, Any]], failures: Sequence[tuple[int, str, str]]
 ) -> dict[str, tuple[int, int, int]]:
-    down: dict[str, int] = {}
-    up: dict[str, int] = {}
-    failed: dict[str, int] = {}
+    down, up, failed = Counter[str](), Counter[str](), Counter(client for _, client, _ in failures)
     for line in rounds:
         for client, sent in line.get("clients", {}).items():
-            down[client] = down.get(client, 0) + sent.get("wire_bytes_down", 0)
-            up[client] = up.get(client, 0) + sent.get("wire_bytes_up", 0)
-    for _, client, _ in failures:
-        failed[client] = failed.get(client, 0) + 1
-    names = sorted(down.keys() | failed.keys())
-    return {n: (down.get(n, 0), up.get(n, 0), failed.get(n, 0)) for n in names}
+            down[client] += sent.get("wire_bytes_down", 0)
+            up[client] += sent.get("wire_bytes_up", 0)
+    return {name: (down[name], up[name], failed[name]) for name in sorted({*down, *failed})}
 
 
 def _eta(trained: Sequence[Mapping[str, Any]], total: int | None, idle: float) -> float | None:

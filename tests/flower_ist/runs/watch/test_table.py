@@ -19,8 +19,7 @@ from flower_ist.cli import app
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import RUN_LOG, RunLogError
 from flower_ist.runs.watch import table as watching
-from flower_ist.runs.watch.follow import RunFollower, State
-from flower_ist.runs.watch.json_lines import LineFollower
+from flower_ist.runs.watch.follow import LineFollower, RunFollower, State
 from flower_ist.runs.watch.progress import progress
 from flower_ist.runs.watch.table import sparkline, watch
 from server_app.app import app as server_app

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-from flower_ist.runs.app_files import copy_app
+from flower_ist.runs.launch import copy_app
 
 PYPROJECT = """
 [project]
