@@ -6,8 +6,6 @@ import time
 from typing import Any
 
 from flwr.app import (
-    Array,
-    ArrayRecord,
     ConfigRecord,
     Context,
     Message,
@@ -28,6 +26,7 @@ from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import MLP
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.layout import record_of
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import (
     CLIENT_NAME_KEY,
@@ -69,8 +68,7 @@ def train_slice(message: Message, context: Context) -> Message:
     if privacy is not None:
         trained = privatize(sent, trained, settings.lr_scales, privacy)
         metrics = {key: metrics[key] for key in PUBLIC_METRICS}
-    arrays = ArrayRecord({name: Array(array) for name, array in trained.items()})
-    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
+    content = RecordDict({"arrays": record_of(trained), "metrics": MetricRecord(metrics)})
     return Message(content, reply_to=message)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from flower_ist.grids.clients import Client, Roster, await_nodes
+from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import encoder_settings, unlike_settings
 from flower_ist.tokens.shard import TokenShard
@@ -16,13 +16,13 @@ from server_app.settings import Settings, SettingsError
 
 
 def meet_clients(
-    grid: Grid, roster: Roster, check: Callable[[Client], str], settings: Settings
+    grid: Grid, registry: ClientRegistry, check: Callable[[Client], str], settings: Settings
 ) -> list[Client]:
     """Wait for the clients that a run needs, ask all that are there for their facts, check them.
 
     Args:
         grid: to the clients.
-        roster: that they are written into.
+        registry: that they are written into.
         check: returns why a client cannot take part, or an empty text.
         settings: how many are needed, and how long to wait for them.
 
@@ -34,7 +34,7 @@ def meet_clients(
         SettingsError: as :func:`check_clients` does.
     """
     needed = max(settings.min_available_nodes, settings.min_train_nodes)
-    clients = roster.meet(grid, await_nodes(grid, needed, settings.node_timeout))
+    clients = registry.meet(grid, await_nodes(grid, needed, settings.node_timeout))
     check_clients(clients, check, needed)
     return clients
 

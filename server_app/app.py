@@ -7,28 +7,30 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.grids.clients import AdmittingGrid, Client, Roster
-from flower_ist.grids.deadlines import DeadlineGrid
-from flower_ist.grids.metered import MeteredGrid
-from flower_ist.grids.packed import compressed
-from flower_ist.grids.prior import PriorGrid
+from flower_ist.grids.admission import Admission
+from flower_ist.grids.chain import FilteredGrid
+from flower_ist.grids.clients import Client, ClientRegistry
+from flower_ist.grids.deadlines import Deadlines
+from flower_ist.grids.metered import Meter
+from flower_ist.grids.packed import Packed
+from flower_ist.grids.prior import PriorOnce
 from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.runs.recorder import RoundRecorder
-from flower_ist.strategies.closed_form import METHODS
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.layout import record_of
 from server_app.admission import meet_clients, why_not
 from server_app.build import build_strategy, check_strategy, model_dims
 from server_app.head_start import head_start
 from server_app.local_steps import local_steps
-from server_app.newcomers import NewcomerGrid
+from server_app.newcomers import Newcomers
 from server_app.output import MODEL_FILE, output_folder
 from server_app.round_model import RoundModel
 from server_app.run_folder import RunFolder
@@ -66,15 +68,29 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     def check(client: Client) -> str:
         return why_not(client, shard) or run.identity.why_changed(client)
 
-    meter = _metered(grid, settings, run)
-    roster = Roster(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
-    clients = meet_clients(meter, roster, check, settings)
+    meter, priors = Meter(), PriorOnce()
+    meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
+    registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
+    deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
+    grid = FilteredGrid(grid, [meter, deadlines])
+    clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
+    packed = Packed(
+        settings.wire_dtype_down, settings.wire_dtype_up, seed=settings.seed, registry=registry
+    )
+    grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
     shape = (shard.meta.num_classes, shard.meta.dim)
     resumed = None if run.checkpoint is None else run.path
-    start = head_start(settings, resumed, meter, check, roster, shape, score)
-    strategy = build_strategy(settings, dims, roster, score)
+    start = head_start(settings, resumed, grid, meter, registry, shape, score)
+    if start.prior is not None:
+        priors.renew(start.prior)
+    if start.sums is not None:
+        newcomers = Newcomers(
+            registry, start, priors, run.path, lambda: meter.current_round >= settings.num_rounds
+        )
+        grid = FilteredGrid(grid, [newcomers])
+    strategy = build_strategy(settings, dims, registry, score)
     rounds = strategy
     weights: Mapping[str, NDArray[Any]] = initial_weights(dims, settings.seed)
     if run.checkpoint is not None:
@@ -88,18 +104,6 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             "seed": settings.seed,
         }
     )
-    priors = None if start.prior is None else PriorGrid(meter, start.prior)
-    small = _small(meter, priors, settings, roster)
-    clients_grid: Grid = AdmittingGrid(small, roster, check)
-    if start.sums is not None:
-        clients_grid = NewcomerGrid(
-            clients_grid,
-            roster,
-            start,
-            priors,
-            run.path,
-            lambda: meter.current_round >= settings.num_rounds,
-        )
     model = RoundModel(settings, start, strategy, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
@@ -109,39 +113,19 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
         strategy,
         model.evaluate,
         settings.to_run_config(),
-        roster,
+        registry,
         save=lambda server_round, _: model.save(server_round, run, log),
         resumed_after=run.rounds_done,
     ) as recorder:
         rounds.start(
-            grid=clients_grid,
-            initial_arrays=ArrayRecord({name: Array(array) for name, array in weights.items()}),
+            grid=grid,
+            initial_arrays=record_of(weights),
             num_rounds=settings.num_rounds,
             timeout=settings.round_timeout,
             train_config=train_config,
             evaluate_fn=recorder,
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
-
-
-def _metered(grid: Grid, settings: Settings, run: RunFolder) -> MeteredGrid:
-    """Return the grid that counts what crosses it, and ends a round as the settings say."""
-    meter = MeteredGrid(
-        DeadlineGrid(grid, close_early=settings.close_early, min_replies=settings.min_train_nodes)
-    )
-    meter.begin_round(0 if run.rounds_done is None else run.rounds_done + 1)
-    return meter
-
-
-def _small(
-    meter: MeteredGrid, priors: PriorGrid | None, settings: Settings, roster: Roster
-) -> Grid:
-    """Return the grid that makes train messages small, and hands out the prior if there is one."""
-    informed = meter if priors is None else priors
-    if settings.strategy in METHODS:
-        return informed  # it sends no model
-    dtypes = (settings.wire_dtype_down, settings.wire_dtype_up)
-    return compressed(informed, *dtypes, meter=meter, seed=settings.seed, roster=roster)
 
 
 def _restored(checkpoint: Checkpoint, strategy: Strategy) -> Mapping[str, NDArray[Any]]:

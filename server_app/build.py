@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import (
 )
 
 from flower_ist.classifier.mlp import mlp_shapes
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.statistics.sums import Head
 from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy
 from flower_ist.strategies.submodel import SubmodelStrategy
@@ -32,11 +32,11 @@ from flower_ist.submodels.schemes import SCHEMES
 from server_app.settings import Settings, SettingsError
 
 Score = Callable[[Head], float]
-Builder = Callable[[Settings, Sequence[int], Roster, Score | None], Strategy]
+Builder = Callable[[Settings, Sequence[int], ClientRegistry, Score | None], Strategy]
 
 
 def _submodel(
-    settings: Settings, dims: Sequence[int], roster: Roster, score: Score | None
+    settings: Settings, dims: Sequence[int], registry: ClientRegistry, score: Score | None
 ) -> Strategy:
     return SubmodelStrategy(
         mlp_axes(mlp_shapes(dims)),
@@ -45,7 +45,6 @@ def _submodel(
         shares=settings.slice_shares(),
         capacities=settings.client_capacities(),
         seed=settings.seed,
-        packed=settings.packed,
         merge_rule=settings.merge_rule,
         trimmed_share=settings.trimmed_share,
         norm_bound=settings.norm_bound,
@@ -53,13 +52,13 @@ def _submodel(
         quarantine_after=settings.quarantine_after,
         quarantine_rounds=settings.quarantine_rounds,
         node_timeout=settings.node_timeout,
-        roster=roster,
+        registry=registry,
         **_common(settings),
     )
 
 
 def _closed_form(
-    settings: Settings, dims: Sequence[int], roster: Roster, score: Score | None
+    settings: Settings, dims: Sequence[int], registry: ClientRegistry, score: Score | None
 ) -> Strategy:
     return ClosedFormStrategy(
         method=settings.strategy,
@@ -67,7 +66,7 @@ def _closed_form(
         score=score,
         max_examples=settings.max_examples,
         node_timeout=settings.node_timeout,
-        roster=roster,
+        registry=registry,
         min_train_nodes=settings.min_train_nodes,
         min_available_nodes=settings.min_available_nodes,
     )
@@ -77,7 +76,9 @@ def _flowers(
     strategy: type[FedAvg], options: Callable[[Settings], dict[str, Any]] = lambda _: {}
 ) -> Builder:
     """Return the builder of a strategy of Flower's own that takes these options."""
-    return lambda settings, dims, roster, score: strategy(**_common(settings), **options(settings))
+    return lambda settings, dims, registry, score: strategy(
+        **_common(settings), **options(settings)
+    )
 
 
 def _adaptive(settings: Settings) -> dict[str, Any]:
@@ -176,14 +177,14 @@ def model_dims(settings: Settings, dim: int, num_classes: int) -> list[int]:
 
 
 def build_strategy(
-    settings: Settings, dims: Sequence[int], roster: Roster, score: Score | None = None
+    settings: Settings, dims: Sequence[int], registry: ClientRegistry, score: Score | None = None
 ) -> Strategy:
     """Build the strategy that the settings name.
 
     Args:
         settings: that :func:`check_strategy` has passed.
         dims: of the model, from :func:`model_dims`.
-        roster: the clients met so far.
+        registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
 
     Raises:
@@ -192,7 +193,7 @@ def build_strategy(
     # Flower's own strategies draw their clients from Python's global generator. Node ids are random
     # outside this process, so who is drawn differs from run to run where not all are.
     random.seed(settings.seed)
-    return BUILDERS[settings.strategy](settings, dims, roster, score)
+    return BUILDERS[settings.strategy](settings, dims, registry, score)
 
 
 def _common(settings: Settings) -> dict[str, Any]:

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from flower_ist.classifier.blend import RidgeBlend
-from flower_ist.grids.clients import AdmittingGrid, Client, Roster
-from flower_ist.grids.metered import MeteredGrid
+from flower_ist.grids.clients import ClientRegistry
+from flower_ist.grids.metered import Meter
 from flower_ist.statistics.prior import TokenPrior, TokenScale
 from flower_ist.statistics.sums import Head, Statistics
 from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy, empty_head
-from flower_ist.wire.reported import in_its_stead
+from flower_ist.wire.reported import is_superlink_error
 from server_app.settings import Settings
 from server_app.statistics_file import read_statistics, write_statistics
 
@@ -141,9 +142,9 @@ def wants_head_start(settings: Settings) -> bool:
 def head_start(
     settings: Settings,
     resumed: Path | None,
-    meter: MeteredGrid,
-    check: Callable[[Client], str],
-    roster: Roster,
+    grid: Grid,
+    meter: Meter,
+    registry: ClientRegistry,
     shape: tuple[int, int],
     score: Callable[[Head], float] | None,
 ) -> HeadStart:
@@ -152,9 +153,9 @@ def head_start(
     Args:
         settings: of the run.
         resumed: folder of a run that goes on, which holds its statistics; None for a new run.
-        meter: the grid to the clients; its bytes and failures are counted in round 0.
-        check: returns why a client cannot take part, or an empty text.
-        roster: the clients met so far.
+        grid: to the clients that take part.
+        meter: of the grid; who is refused is a failure of round 0.
+        registry: the clients met so far.
         shape: (C, D).
         score: gives a head's score on validation data, if there are any.
 
@@ -173,7 +174,7 @@ def head_start(
         wire_dtype=_WIRE_DTYPE,
         max_examples=settings.max_examples,
         node_timeout=settings.node_timeout,
-        roster=roster,
+        registry=registry,
         min_train_nodes=settings.min_train_nodes,
         min_available_nodes=settings.min_available_nodes,
     )
@@ -181,7 +182,6 @@ def head_start(
         total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardize)
         return HeadStart.of(ClientSums(settings, ridge, total, scale, frozenset(clients)))
     _log.info("Asking the clients for the statistics of their tokens")
-    grid = AdmittingGrid(meter, roster, check)
     num_classes, dim = shape
     questions = ridge.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
     replies = list(grid.send_and_receive(questions, timeout=settings.round_timeout))
@@ -190,6 +190,8 @@ def head_start(
     meter.traffic(0).failures |= ridge.last_round.refused
     scale = TokenScale.of(total) if settings.standardize else None
     answered = frozenset(
-        roster.told_name(reply.metadata.src_node_id) for reply in replies if not in_its_stead(reply)
+        registry.told_name(reply.metadata.src_node_id)
+        for reply in replies
+        if not is_superlink_error(reply)
     )
     return HeadStart.of(ClientSums(settings, ridge, total, scale, answered))

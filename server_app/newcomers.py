@@ -22,42 +22,39 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flower_ist.errors import ArgumentError
-from flower_ist.grids.chain import GridWrapper
-from flower_ist.grids.clients import Roster
-from flower_ist.grids.prior import PriorGrid
+from flower_ist.grids.chain import Filter
+from flower_ist.grids.clients import ClientRegistry
+from flower_ist.grids.prior import PriorOnce
 from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.judge import BadReply
 from flower_ist.wire.protocol import STATISTICS_QUERY
-from flower_ist.wire.reported import in_its_stead
+from flower_ist.wire.reported import is_superlink_error
 from server_app.head_start import ClientSums, HeadStart
 
 _SHARE_WORTH_A_PRIOR = 0.1
 _log = logging.getLogger("flwr")
 
 
-class NewcomerGrid(GridWrapper):
-    """A Grid that asks each client it has not heard of for its statistics, for any strategy.
+class Newcomers(Filter):
+    """Ask each client that has not been heard of for its statistics, for any strategy.
 
     Args:
-        grid: shows the clients that take part.
-        roster: their names; who is started again under its name is no newcomer.
+        registry: the clients' names; who is started again under its name is no newcomer.
         start: of the run, with statistics: it is renewed.
-        priors: hands out the prior; None if there is none.
+        priors: hands out the prior, if there is one.
         folder: of the run, where the statistics are kept.
         is_last_round: returns whether no round follows the present one.
     """
 
     def __init__(
         self,
-        grid: Grid,
-        roster: Roster,
+        registry: ClientRegistry,
         start: HeadStart,
-        priors: PriorGrid | None,
+        priors: PriorOnce,
         folder: Path,
         is_last_round: Callable[[], bool],
     ) -> None:
-        super().__init__(grid)
-        self._roster = roster
+        self._registry = registry
         self._start = start
         self._priors = priors
         self._folder = folder
@@ -66,16 +63,16 @@ class NewcomerGrid(GridWrapper):
         self._pending: dict[str, int] = {}  # message id -> node id
         self._waiting: dict[str, Statistics] = {}  # by client name
 
-    def get_node_ids(self) -> Iterable[int]:
+    def nodes(self, grid: Grid) -> Iterable[int]:
         """Return the ids of all nodes; who is new among them is asked."""
-        node_ids = list(self._grid.get_node_ids())
-        self._fetch()
+        node_ids = list(grid.get_node_ids())
+        self._fetch(grid)
         if self._is_worth_a_prior():
             self._count_in()
-        self._ask(node_ids)
+        self._ask(grid, node_ids)
         return node_ids
 
-    def _ask(self, node_ids: list[int]) -> None:
+    def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         if self._is_last_round():
             return  # nobody would fetch the answers
         new = [
@@ -85,20 +82,20 @@ class NewcomerGrid(GridWrapper):
         ]
         if not new:
             return
-        _log.info("New since this run began: %s", ", ".join(map(self._roster.name, new)))
+        _log.info("New since this run began: %s", ", ".join(map(self._registry.name, new)))
         content = self._sums.ridge.question(ConfigRecord())
         questions = [Message(content, node_id, STATISTICS_QUERY) for node_id in new]
-        self._grid.push_messages(questions)
+        grid.push_messages(questions)
         self._asked.update(new)
         self._pending |= {q.metadata.message_id: q.metadata.dst_node_id for q in questions}
 
-    def _fetch(self) -> None:
+    def _fetch(self, grid: Grid) -> None:
         """Take the answers that are there."""
         if not self._pending:
             return
-        for reply in self._grid.pull_messages(list(self._pending)):
+        for reply in grid.pull_messages(list(self._pending)):
             node_id = self._pending.pop(reply.metadata.reply_to_message_id)
-            if in_its_stead(reply):
+            if is_superlink_error(reply):
                 self._asked.discard(node_id)  # it is gone; when it is back, it is asked again
                 continue
             name, (num_classes, dim) = self._name(node_id), self._sums.total.sums.shape
@@ -119,7 +116,7 @@ class NewcomerGrid(GridWrapper):
 
         Devices with copies of one shard tell the same name, and hold the same data.
         """
-        return self._roster.told_name(node_id)
+        return self._registry.told_name(node_id)
 
     def _is_counted(self, name: str) -> bool:
         return name in self._sums.clients
@@ -153,7 +150,7 @@ class NewcomerGrid(GridWrapper):
         self._waiting.clear()
         if self._sums is before:
             return
-        if self._priors is not None and self._start.prior is not None:
+        if self._start.prior is not None:
             self._priors.renew(self._start.prior)
         self._start.save(self._folder)
 

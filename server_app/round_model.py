@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.classifier.evaluate import ensemble_accuracies, evaluate_arrays
-from flower_ist.grids.metered import MeteredGrid
+from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
@@ -42,7 +42,7 @@ class RoundModel:
     settings: Settings
     start: HeadStart
     strategy: Strategy
-    meter: MeteredGrid
+    meter: Meter
     test: TokenShard
     validation: TokenShard | None
     trained: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecordValues, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.grids.chain import GridWrapper
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT
-from flower_ist.wire.reported import client_name, in_its_stead, last_line
+from flower_ist.wire.reported import client_name, is_superlink_error, last_line
 
 _LONGEST_WAIT = 3600.0
 
@@ -49,7 +48,7 @@ def _question(node_id: int, life: float) -> Message:
     return Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY, ttl=life)
 
 
-class Roster:
+class ClientRegistry:
     """The clients met so far. Each node is asked when it is first needed.
 
     A node that could not answer is asked again later, after ``retry_seconds`` at first and after
@@ -137,7 +136,7 @@ class Roster:
         if answer is not None and answer.has_content():
             for config in answer.content.config_records.values():
                 facts.update(config)
-        silent = answer is None or in_its_stead(answer)
+        silent = answer is None or is_superlink_error(answer)
         problem = _problem(answer)
         self._known[node_id] = Client(node_id, self.name(node_id), facts, problem, silent=silent)
         if not problem:
@@ -163,40 +162,6 @@ class Roster:
                 name = f"{name}-{node_id}"
             self._holders[name] = node_id
             self._known[node_id] = replace(self._known[node_id], name=name)
-
-
-class AdmittingGrid(GridWrapper):
-    """A Grid that shows a strategy only the clients that a check lets in.
-
-    It works for any strategy, unchanged, and for clients that connect later. Who is left out is
-    logged once, with the reason.
-
-    Args:
-        grid: the grid to wrap.
-        roster: asks the clients for their facts.
-        check: returns why a client must be left out, or an empty text.
-    """
-
-    def __init__(self, grid: Grid, roster: Roster, check: Callable[[Client], str]) -> None:
-        super().__init__(grid)
-        self._roster = roster
-        self._check = check
-        self._told: set[int] = set()
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the nodes that are let in."""
-        admitted = []
-        for client in self._roster.meet(self._grid, self._grid.get_node_ids()):
-            reason = self._check(client)
-            if not reason:
-                admitted.append(client.node_id)
-                if client.node_id in self._told:
-                    self._told.remove(client.node_id)
-                    _log.info("%s has joined after all", client.name)
-            elif client.node_id not in self._told:
-                self._told.add(client.node_id)
-                _log.warning("%s is left out of this run: %s", client.name, reason)
-        return admitted
 
 
 def _problem(answer: Message | None) -> str:

@@ -3,10 +3,10 @@
 The rule: a reply counts if it is there when its round closes, and all good replies of one slice
 that are there are averaged. Flower's ``Grid.send_and_receive`` closes at its timeout and never
 fetches what comes later, so a late reply is dropped, whatever strategy runs. Its bytes were sent
-all the same: :class:`flower_ist.grids.metered.MeteredGrid` around this grid counts them.
+all the same: :class:`flower_ist.grids.metered.Meter` in front of it counts them.
 
 Left at that, who is late once may be late for ever: messages wait for a client up to 12 hours, and
-a client that was away works through those of closed rounds first. :class:`DeadlineGrid` lets a
+a client that was away works through those of closed rounds first. :class:`Deadlines` lets a
 message live as long as its round is open. It can also close a round early, where more clients train
 than there are slices: Bonawitz et al., "Towards Federated Learning at Scale", MLSys 2019,
 https://arxiv.org/abs/1902.01046, end a round so once enough clients have reported. Unlike there, it
@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from flower_ist.grids.chain import GridWrapper, is_train
+from flower_ist.grids.chain import Filter, is_train
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT, PRIOR_RECORD
 
 _POLL_SECONDS = 1.0
 
 
-class DeadlineGrid(GridWrapper):
-    """A Grid whose messages expire with their round, and whose rounds may close early.
+class Deadlines(Filter):
+    """Let messages expire with their round, and rounds close early.
 
     Closing early, training is over as soon as each distinct piece of work that was sent has a reply
     without an error, and ``min_replies`` are there. Pieces are told apart by the model's arrays:
@@ -40,39 +39,31 @@ class DeadlineGrid(GridWrapper):
     with a closed round answers that one before the next.
 
     Args:
-        grid: the grid to wrap.
         close_early: do not wait for all clients in training.
         min_replies: fewest replies without an error to close with.
     """
 
-    def __init__(self, grid: Grid, *, close_early: bool = False, min_replies: int = 1) -> None:
-        super().__init__(grid)
+    def __init__(self, *, close_early: bool = False, min_replies: int = 1) -> None:
         self.close_early = close_early
         self.min_replies = min_replies
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send messages and return the replies that are there when the round closes.
-
-        Args:
-            messages: of one kind, one a node.
-            timeout: seconds to wait; without a limit if None.
-        """
-        messages = list(messages)
+    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Send messages and return the replies that are there when the round closes."""
         if timeout is not None:
             for message in messages:
                 # The time since a message was made is part of its life.
                 age = time.time() - message.metadata.created_at
                 message.metadata.ttl = age + timeout + LIFE_AFTER_TIMEOUT
         if self.close_early and messages and is_train(messages[0]):
-            return self._until_enough(messages, timeout)
-        return self._grid.send_and_receive(messages, timeout=timeout)
+            return self._until_enough(grid, messages, timeout)
+        return super().exchange(grid, messages, timeout)
 
-    def _until_enough(self, messages: list[Message], timeout: float | None) -> list[Message]:
+    def _until_enough(
+        self, grid: Grid, messages: list[Message], timeout: float | None
+    ) -> list[Message]:
         start = time.monotonic()
         pieces = [_piece(message) for message in messages]
-        self._grid.push_messages(messages)  # which gives them their ids
+        grid.push_messages(messages)  # which gives them their ids
         piece_of = {
             message.metadata.message_id: piece
             for message, piece in zip(messages, pieces, strict=True)
@@ -80,7 +71,7 @@ class DeadlineGrid(GridWrapper):
         waiting, good = set(piece_of), set[str]()
         replies: list[Message] = []
         while True:
-            for reply in self._grid.pull_messages(waiting):
+            for reply in grid.pull_messages(waiting):
                 replies.append(reply)
                 waiting.discard(reply.metadata.reply_to_message_id)
                 if not reply.has_error():

@@ -1,12 +1,18 @@
-"""A Grid that counts what crosses it, for any strategy, unchanged.
+"""Count what crosses a Grid, for any strategy, unchanged.
 
 Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
 
     grid = MeteredGrid(grid)
     strategy.start(grid=grid, ...)
 
-What is counted is measured on each message's serialized objects (see :func:`wire.wire_bytes`), not
-computed from shapes.
+or, among other filters, put the meter's two halves into a chain: what is sent is counted next to
+the network, and who answered is read where the strategy stands:
+
+    meter = Meter()
+    grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter])
+
+What is counted is measured on each message's serialized objects
+(:func:`flower_ist.wire.size.wire_bytes`), not computed from shapes.
 
 A client uploads its reply even when its round has closed. Flower never fetches such a reply; the
 meter does, before and after each later exchange, counts its bytes in the round that is then open,
@@ -16,24 +22,16 @@ and throws it away.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.grids.chain import GridWrapper, category, is_train, round_of
-from flower_ist.wire.reported import finite, in_its_stead, last_line
+from flower_ist.grids.chain import Filter, FilteredGrid, category, is_train, round_of
+from flower_ist.wire.protocol import INPUT_METRICS, STEPS_KEY
+from flower_ist.wire.reported import finite, is_superlink_error, last_line
 from flower_ist.wire.size import payload_bytes, wire_bytes
 
-# What clients report of the data they read, summed over a round's train replies.
-INPUT_METRICS = {
-    "image-bytes": "image_bytes",
-    "image-file-bytes": "image_file_bytes",
-    "masked-image-bytes": "masked_image_bytes",
-    "token-bytes": "token_bytes",
-    "examples-trained": "examples",
-}
 _MOST = 2.0**53
 # So many unanswered messages are remembered at most; of more, the last ones sent.
 _MOST_UNANSWERED = 1000
@@ -58,7 +56,7 @@ class Traffic:
 
 @dataclass
 class RoundTraffic:
-    """All that crossed the wire in one round.
+    """All that crossed the wire in one round, and what came of it.
 
     Attributes:
         total: sums over all messages.
@@ -66,8 +64,9 @@ class RoundTraffic:
         by_type: message type (train, evaluate, query) -> its messages.
         inputs: sums of what the clients said they read, by run log field.
         local_steps: most local steps that a client reported.
-        selected: nodes that got a train message; replied: those that answered without an error.
-        failures: node id -> the error that it answered.
+        selected: nodes that got a train message; replied: those whose answer reached the strategy
+            without an error.
+        failures: node id -> the error that came in its answer's place.
         train_seconds: from sending train messages to having the replies.
         evaluate_seconds: the same for evaluate messages.
         trained_at: clock at which the last train replies were there.
@@ -94,80 +93,74 @@ class RoundTraffic:
         self.by_type.setdefault(message_type, Traffic()).add(traffic)
 
 
-class MeteredGrid(GridWrapper):
-    """Pass everything on to another Grid and count it by round, node, direction and type.
+class Meter(Filter):
+    """Count bytes by round, node, direction and type; to be put next to the network.
 
-    Late replies to messages of :meth:`send_and_receive` are counted as the module says; those to
+    Late replies to messages of ``send_and_receive`` are counted as the module says; those to
     messages that were pushed are their sender's to pull. No reply is waited for, but one whose
     upload has begun is fetched to its end, as with all of Flower's grids.
+
+    Attributes:
+        rounds: what has been counted, by round.
+        started: clock at which counting began.
+        outcomes: the filter that reads who was asked and who answered; the first of a chain.
+        current_round: the round that messages without one of their own (queries) are counted to.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        super().__init__(grid)
+    def __init__(self) -> None:
         self.started = time.monotonic()
-        self._round = 0
         self.rounds: dict[int, RoundTraffic] = {}
+        self.current_round = 0
+        self.outcomes = Outcomes(self)
         # message id -> when the message, and with it a reply, expires (seconds since 1970)
         self._unanswered: dict[str, float] = {}
-
-    def begin_round(self, server_round: int) -> None:
-        """Count messages that name no round of their own (queries) to this one from now on."""
-        self._round = server_round
-
-    @property
-    def current_round(self) -> int:
-        """The round that messages without a round of their own are counted to."""
-        return self._round
 
     def traffic(self, server_round: int) -> RoundTraffic:
         """Return what has been counted for a round so far."""
         return self.rounds.setdefault(server_round, RoundTraffic())
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Count messages on their way to the clients, then push them."""
-        messages = list(messages)
-        self._count_down(messages)
-        return self._grid.push_messages(messages)
+    def down(self, messages: list[Message]) -> list[Message]:
+        """Count messages on their way to the clients."""
+        # FedAvg sends one content to all clients: its objects are serialized once for the count.
+        shared: dict[int, tuple[int, int]] = {}
+        for message in messages:
+            self.current_round = round_of(message, self.current_round)
+            key = id(message.content)
+            if key not in shared:
+                shared[key] = (wire_bytes(message), payload_bytes(message))
+            wire, payload = shared[key]
+            self.traffic(self.current_round).count(
+                message.metadata.dst_node_id,
+                message.metadata.message_type,
+                Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
+            )
+        return messages
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull replies and count them."""
-        replies = list(self._grid.pull_messages(message_ids))
-        self._count_up(replies)
+    def up(self, replies: list[Message]) -> list[Message]:
+        """Count replies."""
+        for reply in replies:
+            self._count_up(reply)
         return replies
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
         """Count messages, send them, wait for the replies and count those."""
-        messages = list(messages)
-        self._count_down(messages)
-        self._count_late()
-        start = time.monotonic()
-        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
-        end = time.monotonic()
-        replies = _attributed(replies, messages)
-        if messages:
-            traffic = self.traffic(self._round)
-            if is_train(messages[0]):
-                traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
-                traffic.trained_at = end
-                traffic.train_seconds += end - start
-            elif category(messages[0]) == MessageType.EVALUATE:
-                traffic.evaluate_seconds += end - start
-        self._count_up(replies)
-        self._count_late()
+        self.down(messages)
+        self._count_late(grid)
+        replies = list(grid.send_and_receive(messages, timeout=timeout))
+        replies = self.up(_attributed(replies, messages))
+        self._count_late(grid)
         self._remember_unanswered(messages, replies)
         return replies
 
-    def _count_late(self) -> None:
+    def _count_late(self, grid: Grid) -> None:
         """Fetch replies to closed rounds that are there by now, for their bytes only."""
         now = time.time()
         self._unanswered = {i: end for i, end in self._unanswered.items() if end > now}
         if not self._unanswered:
             return
-        for reply in self._grid.pull_messages(list(self._unanswered)):
+        for reply in grid.pull_messages(list(self._unanswered)):
             self._unanswered.pop(reply.metadata.reply_to_message_id, None)
-            self._count_bytes_up(reply)
+            self._count_up(reply)
 
     def _remember_unanswered(self, messages: list[Message], replies: list[Message]) -> None:
         answered = {reply.metadata.reply_to_message_id for reply in replies}
@@ -178,41 +171,10 @@ class MeteredGrid(GridWrapper):
         for message_id in list(self._unanswered)[:-_MOST_UNANSWERED]:
             del self._unanswered[message_id]
 
-    def _count_down(self, messages: list[Message]) -> None:
-        # FedAvg sends one content to all clients: its objects are serialized once for the count.
-        shared: dict[int, tuple[int, int]] = {}
-        for message in messages:
-            self._round = round_of(message, self._round)
-            key = id(message.content)
-            if key not in shared:
-                shared[key] = (wire_bytes(message), payload_bytes(message))
-            wire, payload = shared[key]
-            node_id = message.metadata.dst_node_id
-            traffic = self.traffic(self._round)
-            traffic.count(
-                node_id,
-                message.metadata.message_type,
-                Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
-            )
-            if is_train(message):
-                traffic.selected.add(node_id)
-
-    def _count_up(self, replies: list[Message]) -> None:
-        traffic = self.traffic(self._round)
-        for reply in replies:
-            node_id = reply.metadata.src_node_id
-            self._count_bytes_up(reply)
-            if is_train(reply):
-                if reply.has_error():
-                    traffic.failures[node_id] = last_line(reply.error.reason)
-                else:
-                    traffic.replied.add(node_id)
-                    _add_inputs(traffic, reply.content)
-
-    def _count_bytes_up(self, reply: Message) -> None:
-        if in_its_stead(reply):
+    def _count_up(self, reply: Message) -> None:
+        if is_superlink_error(reply):
             return  # nothing came from the client
-        self.traffic(self._round).count(
+        self.traffic(self.current_round).count(
             reply.metadata.src_node_id,
             reply.metadata.message_type,
             Traffic(
@@ -223,6 +185,82 @@ class MeteredGrid(GridWrapper):
         )
 
 
+class Outcomes(Filter):
+    """Note who was asked to train, who answered, and what the answers say was read.
+
+    First in a chain it sees what the strategy sees: a reply that another filter refused is a
+    failure here.
+
+    Args:
+        meter: whose rounds are written.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def down(self, messages: list[Message]) -> list[Message]:
+        """Note who is asked to train."""
+        for message in messages:
+            if is_train(message):
+                traffic = self._traffic(message)
+                traffic.selected.add(message.metadata.dst_node_id)
+        return messages
+
+    def up(self, replies: list[Message]) -> list[Message]:
+        """Note who answered, and with what."""
+        traffic = self._meter.traffic(self._meter.current_round)
+        for reply in replies:
+            node_id = reply.metadata.src_node_id
+            if not is_train(reply):
+                continue
+            if reply.has_error():
+                traffic.failures[node_id] = last_line(reply.error.reason)
+            else:
+                traffic.replied.add(node_id)
+                _add_inputs(traffic, reply.content)
+        return replies
+
+    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Note both, and how long it took."""
+        start = time.monotonic()
+        replies = super().exchange(grid, messages, timeout)
+        end = time.monotonic()
+        if messages:
+            traffic = self._traffic(messages[0])
+            if is_train(messages[0]):
+                traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
+                traffic.trained_at = end
+                traffic.train_seconds += end - start
+            elif category(messages[0]) == MessageType.EVALUATE:
+                traffic.evaluate_seconds += end - start
+        return replies
+
+    def _traffic(self, message: Message) -> RoundTraffic:
+        self._meter.current_round = round_of(message, self._meter.current_round)
+        return self._meter.traffic(self._meter.current_round)
+
+
+class MeteredGrid(FilteredGrid):
+    """A Grid that counts everything by round, node, direction and type.
+
+    Attributes:
+        meter: that counts.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.meter = Meter()
+        super().__init__(grid, [self.meter.outcomes, self.meter])
+
+    @property
+    def rounds(self) -> dict[int, RoundTraffic]:
+        """What has been counted, by round."""
+        return self.meter.rounds
+
+    def traffic(self, server_round: int) -> RoundTraffic:
+        """Return what has been counted for a round so far."""
+        return self.meter.traffic(server_round)
+
+
 def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
     """Let the SuperLink's own errors name the node that they are about.
 
@@ -231,7 +269,7 @@ def _attributed(replies: list[Message], messages: list[Message]) -> list[Message
     asked = {message.metadata.message_id: message for message in messages}
     return [
         Message(reply.error, reply_to=asked[reply.metadata.reply_to_message_id])
-        if in_its_stead(reply) and reply.metadata.reply_to_message_id in asked
+        if is_superlink_error(reply) and reply.metadata.reply_to_message_id in asked
         else reply
         for reply in replies
     ]
@@ -241,7 +279,7 @@ def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
     for record in content.metric_records.values():
         for metric, log_field in INPUT_METRICS.items():
             traffic.inputs[log_field] += _count(record.get(metric))
-        traffic.local_steps = max(traffic.local_steps, _count(record.get("local-steps")))
+        traffic.local_steps = max(traffic.local_steps, _count(record.get(STEPS_KEY)))
 
 
 def _count(value: object) -> int:

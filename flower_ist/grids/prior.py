@@ -1,6 +1,4 @@
-"""A Grid that hands each client the token prior, once, for any strategy, unchanged.
-
-    strategy -> PriorGrid -> MeteredGrid -> the grid that Flower gives
+"""Hand each client the token prior, once, for any strategy, unchanged.
 
 Every train and evaluate message names the prior that it counts on, in 16 characters. The prior
 itself goes with a client's first message. The client keeps it in its context's state; one that has
@@ -10,12 +8,11 @@ A prior that is renewed goes to everybody again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 
-from flower_ist.grids.chain import GridWrapper, category, with_content
+from flower_ist.grids.chain import Filter, category, with_content
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.wire.layout import digest_of, layout_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
@@ -23,17 +20,15 @@ from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLA
 _WITH_PRIOR = (MessageType.TRAIN, MessageType.EVALUATE)
 
 
-class PriorGrid(GridWrapper):
+class PriorOnce(Filter):
     """Send the prior to every node that is not known to have it.
 
     Args:
-        grid: the grid to wrap; a metered one, so that the prior's bytes are counted.
-        prior: what is sent.
+        prior: what is sent; None: nothing, until there is one.
     """
 
-    def __init__(self, grid: Grid, prior: TokenPrior) -> None:
-        super().__init__(grid)
-        self._record, self._name = _packed(prior)
+    def __init__(self, prior: TokenPrior | None = None) -> None:
+        self._prior = None if prior is None else _packed(prior)
         self._holders: set[int] = set()
 
     def renew(self, prior: TokenPrior) -> None:
@@ -42,28 +37,15 @@ class PriorGrid(GridWrapper):
         A client whose late reply to a message before this one counts as having it misses a round:
         it answers the next message with an error, as one that has lost its prior.
         """
-        record, name = _packed(prior)
-        if name[PRIOR_KEY] != self._name[PRIOR_KEY]:
-            self._record, self._name = record, name
+        renewed = _packed(prior)
+        if self._prior is None or renewed.digest != self._prior.digest:
+            self._prior = renewed
             self._holders.clear()
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Add the prior or its name, then push."""
-        return self._grid.push_messages(self._informed(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull replies and note who has the prior."""
-        return [self._noted(reply) for reply in self._grid.pull_messages(message_ids)]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Add the prior or its name, send, and note who has the prior."""
-        replies = self._grid.send_and_receive(self._informed(messages), timeout=timeout)
-        return [self._noted(reply) for reply in replies]
-
-    def _informed(self, messages: Iterable[Message]) -> list[Message]:
-        messages = list(messages)  # keeps the contents alive, and so their ids distinct
+    def down(self, messages: list[Message]) -> list[Message]:
+        """Add the prior's name, and the prior itself for those who lack it."""
+        if self._prior is None:
+            return messages
         # FedAvg sends one content to all clients: what goes out in its place is shared too.
         contents: dict[tuple[int, bool], RecordDict] = {}
         outgoing = []
@@ -72,34 +54,48 @@ class PriorGrid(GridWrapper):
                 holds = message.metadata.dst_node_id in self._holders
                 key = (id(message.content), holds)
                 if key not in contents:
-                    contents[key] = self._content(message.content, holds)
+                    contents[key] = self._prior.added_to(message.content, holds)
                 message = with_content(message, contents[key])
             outgoing.append(message)
         return outgoing
 
-    def _content(self, content: RecordDict, holds: bool) -> RecordDict:
-        """Return a new content with the prior's name, and the prior for one who lacks it."""
-        informed = RecordDict({**content, PRIOR_KEY: self._name})
-        if not holds:
-            informed[PRIOR_RECORD] = self._record
-        return informed
-
-    def _noted(self, reply: Message) -> Message:
-        if _has_prior(reply):
+    def up(self, replies: list[Message]) -> list[Message]:
+        """Note who has the prior."""
+        for reply in replies:
+            if not _has_prior(reply):
+                continue
             if reply.has_error():
                 self._holders.discard(reply.metadata.src_node_id)
             else:
                 self._holders.add(reply.metadata.src_node_id)
-        return reply
+        return replies
 
 
-def _packed(prior: TokenPrior) -> tuple[ArrayRecord, ConfigRecord]:
-    """Return the record that brings a prior, and the one that names it."""
+@dataclass(frozen=True)
+class _Packed:
+    """A prior as it travels: the record that brings it, and the one that names it."""
+
+    record: ArrayRecord
+    name: ConfigRecord
+
+    @property
+    def digest(self) -> str:
+        return str(self.name[PRIOR_KEY])
+
+    def added_to(self, content: RecordDict, holds: bool) -> RecordDict:
+        """Return a new content with the prior's name, and the prior for one who lacks it."""
+        informed = RecordDict({**content, PRIOR_KEY: self.name})
+        if not holds:
+            informed[PRIOR_RECORD] = self.record
+        return informed
+
+
+def _packed(prior: TokenPrior) -> _Packed:
     tensors = prior.to_tensors()
     array = pack(tensors, layout_of(tensors))
     replays = prior.gaussians is not None
     name = ConfigRecord({PRIOR_KEY: digest_of(array), REPLAY_KEY: replays})
-    return ArrayRecord({PRIOR_ARRAY: array}), name
+    return _Packed(ArrayRecord({PRIOR_ARRAY: array}), name)
 
 
 def _has_prior(message: Message) -> bool:

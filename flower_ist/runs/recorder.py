@@ -17,8 +17,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp.strategy import Strategy
 
 from flower_ist.files import NotWrittenError
-from flower_ist.grids.clients import Roster
-from flower_ist.grids.metered import MeteredGrid
+from flower_ist.grids.clients import ClientRegistry
+from flower_ist.grids.metered import Meter, MeteredGrid
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.replies import TrainingFailedError
@@ -39,14 +39,14 @@ class RoundRecorder:
         strategy.start(grid=meter, evaluate_fn=recorder, ...)
 
     Args:
-        meter: the grid that the strategy uses.
+        meter: of the grid that the strategy uses, or that grid.
         log: where the lines go.
         strategy: the strategy that runs; coverage and refusals are asked of this library's own.
         evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and its
             ``validation_accuracy``, ``ensemble_accuracy`` and ``ensemble_validation_accuracy`` if
             it gives them.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
-        roster: names of the clients; those of a strategy of ours if None.
+        registry: names of the clients; those of a strategy of ours if None.
         save: called with the round and the model when the round is over and in the log; not after
             a round in which nobody brought anything.
         resumed_after: the last round that is in the log already, if the run goes on with it. The
@@ -62,26 +62,28 @@ class RoundRecorder:
 
     def __init__(
         self,
-        meter: MeteredGrid,
+        meter: Meter | MeteredGrid,
         log: RunLog,
         strategy: Strategy,
         evaluate: EvaluateFn,
         settings: Mapping[str, Any],
-        roster: Roster | None = None,
+        registry: ClientRegistry | None = None,
         save: Callable[[int, ArrayRecord], None] = lambda _, __: None,
         resumed_after: int | None = None,
     ) -> None:
-        self.meter = meter
+        self.meter = meter.meter if isinstance(meter, MeteredGrid) else meter
         self.log = log
         self.strategy = strategy
         self.evaluate = evaluate
         self.settings = dict(settings)
-        self.roster = roster or (strategy.roster if isinstance(strategy, _OURS) else Roster())
+        self.registry = registry or (
+            strategy.registry if isinstance(strategy, _OURS) else ClientRegistry()
+        )
         self.save = save
         self._resumed_after = resumed_after
         self._next_round = 0 if resumed_after is None else resumed_after + 1
         self._full_model_bytes: int | None = None
-        self._round_began = meter.started
+        self._round_began = self.meter.started
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate the model, write the round's line, and return the metrics."""
@@ -93,7 +95,7 @@ class RoundRecorder:
         self.log.append(line)
         self._resumed_after = None
         self._next_round = server_round + 1
-        self.meter.begin_round(self._next_round)
+        self.meter.current_round = self._next_round
         if line["clients_selected"] and not line["clients_replied"]:
             reasons = "; ".join(f"{name}: {why}" for name, why in line["failures"].items())
             raise TrainingFailedError(
@@ -165,7 +167,7 @@ class RoundRecorder:
 
     def _named(self, by_node: Mapping[int, _T]) -> dict[str, _T]:
         """Return the same by client name, in the names' order."""
-        names = sorted((self.roster.name(node_id), node_id) for node_id in by_node)
+        names = sorted((self.registry.name(node_id), node_id) for node_id in by_node)
         return {name: by_node[node_id] for name, node_id in names}
 
 

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flower_ist.errors import ArgumentError
-from flower_ist.grids.clients import Roster, await_nodes
+from flower_ist.grids.clients import ClientRegistry, await_nodes
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
 from flower_ist.statistics.ridge import RidgePath
 from flower_ist.statistics.sums import (
@@ -75,7 +75,7 @@ class ClosedFormStrategy(FedAvg):
         max_examples: statistics that count more examples are refused, and so are those that count
             more than their client said at first.
         node_timeout: seconds to wait for ``min_available_nodes``.
-        roster: clients met already, if the ServerApp has asked them.
+        registry: clients met already, if the ServerApp has asked them.
         min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.
         min_available_nodes: clients to wait for.
 
@@ -97,7 +97,7 @@ class ClosedFormStrategy(FedAvg):
         max_token: float = 1e4,
         max_examples: float = MAX_EXAMPLES,
         node_timeout: float = 60.0,
-        roster: Roster | None = None,
+        registry: ClientRegistry | None = None,
         min_train_nodes: int = 2,
         min_available_nodes: int = 2,
         weighted_by_key: str = "num-examples",
@@ -131,7 +131,7 @@ class ClosedFormStrategy(FedAvg):
         self.max_token = max_token
         self.max_examples = max_examples
         self.node_timeout = node_timeout
-        self.roster = roster or Roster()
+        self.registry = registry or ClientRegistry()
         self.last_round = RoundReport()
         self.penalty: float | None = None
         self._kind = CLASS_SUMS_AND_GRAM if method == "ridge" else CLASS_SUMS
@@ -156,7 +156,7 @@ class ClosedFormStrategy(FedAvg):
             return []
         shape = self._head_shape(arrays)
         needed = max(self.min_available_nodes, self.min_train_nodes)
-        clients = self.roster.meet(grid, await_nodes(grid, needed, self.node_timeout))
+        clients = self.registry.meet(grid, await_nodes(grid, needed, self.node_timeout))
         self._sent = {client.node_id: shape for client in clients}
         content = self.question(ConfigRecord({**config, "server-round": server_round}))
         return [Message(content, client.node_id, MessageType.TRAIN) for client in clients]
@@ -193,10 +193,10 @@ class ClosedFormStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> list[tuple[Message, Statistics]]:
         good, report = collect_replies(replies, self._sent, self.judge)
-        log_refusals(report, self.roster)
+        log_refusals(report, self.registry)
         self.last_round = report
         require_enough(
-            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.registry
         )
         return good
 
@@ -236,7 +236,7 @@ class ClosedFormStrategy(FedAvg):
         Raises:
             BadReply: they cannot be used; the text says why.
         """
-        told = finite(self.roster.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
+        told = finite(self.registry.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
         expected = Expected(
             layout=statistics_layout(*shape, self._kind, self.wire_dtype),
             arrayrecord_key=self.arrayrecord_key,

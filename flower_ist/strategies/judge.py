@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.wire.layout import Layout, WireError, decode, unpack
+from flower_ist.wire.layout import Layout, WireError, decode, largest, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.reported import client_text, last_line, metric_record
 
@@ -97,14 +97,13 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
                 raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
         if tensor.dtype.kind != "f":
             continue
-        largest = float(np.abs(tensor).max())  # NaN if there is one
-        if not math.isfinite(largest):
+        size = largest(tensor)  # NaN if there is one
+        if not math.isfinite(size):
             raise BadReply(f"{name!r} holds values that are not finite numbers")
-        largest /= expected.factors.get(name, 1.0)
-        if largest > expected.max_weight:
+        size /= expected.factors.get(name, 1.0)
+        if size > expected.max_weight:
             raise BadReply(
-                f"{name!r} holds a weight of {largest:.3g}, above max_weight = "
-                f"{expected.max_weight:g}"
+                f"{name!r} holds a weight of {size:.3g}, above max_weight = {expected.max_weight:g}"
             )
     return tensors, weight
 

@@ -9,7 +9,7 @@ client gains nothing by it, and devices with bad links would be the first to go;
 the count as it is. Were the count set back by it, a hostile client would fall silent every third
 round. Only a good reply sets it back.
 
-A client is known by the name that the roster gave it. Where nodes are not authenticated a client
+A client is known by the name that the registry gave it. Where nodes are not authenticated a client
 can connect anew under another name, and is then another client.
 """
 

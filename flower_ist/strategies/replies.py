@@ -10,7 +10,7 @@ from typing import TypeVar
 from flwr.app import Message
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.judge import BadReply, ClientFailed
 from flower_ist.wire.protocol import PACKED_STYPE
 
@@ -80,15 +80,20 @@ def collect_replies(
     return good, report
 
 
-def log_refusals(report: RoundReport, roster: Roster) -> None:
+def log_refusals(report: RoundReport, registry: ClientRegistry) -> None:
     """Log who is left out of a round and why."""
     for node_id, reason in report.refused.items():
-        name = roster.name(node_id)
+        name = registry.name(node_id)
         _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
 
 
 def require_enough(
-    server_round: int, good: int, asked: int, needed: int, report: RoundReport, roster: Roster
+    server_round: int,
+    good: int,
+    asked: int,
+    needed: int,
+    report: RoundReport,
+    registry: ClientRegistry,
 ) -> None:
     """Stop the run if fewer than ``needed`` replies, or none at all, are good.
 
@@ -97,10 +102,10 @@ def require_enough(
     """
     if good >= max(needed, 1):
         return
-    reasons = "; ".join(f"{roster.name(n)}: {why}" for n, why in report.refused.items())
+    reasons = "; ".join(f"{registry.name(n)}: {why}" for n, why in report.refused.items())
     hint = ""
     if any(PACKED_STYPE in reason for reason in report.refused.values()):
-        hint = " Give the ClientApp mods=[packed_mod], or use a strategy with packed=False."
+        hint = " Give the ClientApp mods=[packed_mod], or leave the filter Packed out of the chain."
     raise TrainingFailedError(
         f"Round {server_round}: {good} of {asked} replies were good, min_train_nodes is {needed}. "
         f"{reasons}.{hint}"

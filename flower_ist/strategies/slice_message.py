@@ -1,16 +1,16 @@
-"""The train message of one slice: its tensors, its layout, the round's settings."""
+"""The train message of one slice: its tensors and the round's settings."""
 
 from __future__ import annotations
 
 import json
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.submodels.cut import Cut, Tensors
-from flower_ist.wire.layout import layout_of, layout_to_text, pack
-from flower_ist.wire.protocol import LAYOUT_KEY, LR_SCALES_KEY, PACKED_KEY
+from flower_ist.wire.layout import largest, record_of
+from flower_ist.wire.protocol import LR_SCALES_KEY
 
 
 def slice_message(
@@ -19,7 +19,6 @@ def slice_message(
     node_id: int,
     config: ConfigRecord,
     *,
-    packed: bool = True,
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
 ) -> Message:
@@ -29,8 +28,7 @@ def slice_message(
         weights: the whole model.
         cut: where the slice lies; its neurons are not sent.
         node_id: who gets it.
-        config: the round's settings; the packed layout and ``lr-scales`` are added to them.
-        packed: one flat array; otherwise one array per tensor.
+        config: the round's settings; ``lr-scales`` are added to them.
         arrayrecord_key: name of the ArrayRecord.
         configrecord_key: name of the ConfigRecord.
 
@@ -39,16 +37,10 @@ def slice_message(
     """
     tensors = cut.take(weights)
     for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
+        if not np.isfinite(largest(tensor)):
             raise TrainingFailedError(
                 f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
             )
     config[LR_SCALES_KEY] = json.dumps(cut.factors())
-    if packed:
-        layout = layout_of(tensors)
-        config[LAYOUT_KEY] = layout_to_text(layout)
-        arrays = ArrayRecord({PACKED_KEY: pack(tensors, layout)})
-    else:
-        arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
-    content = RecordDict({arrayrecord_key: arrays, configrecord_key: config})
+    content = RecordDict({arrayrecord_key: record_of(tensors), configrecord_key: config})
     return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -28,7 +27,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
-from flower_ist.grids.clients import Client, Roster, await_nodes
+from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
 from flower_ist.strategies.judge import Expected, judge_reply
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
@@ -54,7 +53,7 @@ from flower_ist.submodels.schemes import (
     disjoint_shares,
     submodel_scheme,
 )
-from flower_ist.wire.layout import decode
+from flower_ist.wire.layout import decode, record_of
 from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.reported import finite, mean_metrics
 
@@ -83,10 +82,8 @@ class SubmodelStrategy(FedAvg):
             client keeps its share of the neurons, and what the clients of a round cannot hold
             together rests; capacities that sum to more than 1 are relative sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
-        packed: send one flat array per message. The ClientApp needs ``mods=[packed_mod]``; with
-            False any ClientApp will do and each tensor travels as an array of its own.
         node_timeout: seconds to wait for ``min_available_nodes``.
-        roster: clients met already, if the ServerApp has asked them.
+        registry: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
             and so is a model with one.
         max_examples: a reply that counts more examples is refused, and so is one that counts more
@@ -120,9 +117,8 @@ class SubmodelStrategy(FedAvg):
         shares: Sequence[float] | None = None,
         capacities: Sequence[float] | None = None,
         seed: int = 0,
-        packed: bool = True,
         node_timeout: float = 60.0,
-        roster: Roster | None = None,
+        registry: ClientRegistry | None = None,
         max_weight: float = 1e4,
         max_examples: float = MAX_EXAMPLES,
         norm_bound: float = 0.0,
@@ -162,9 +158,8 @@ class SubmodelStrategy(FedAvg):
         self.shares = shares
         self.capacities = capacities
         self.seed = seed
-        self.packed = packed
         self.node_timeout = node_timeout
-        self.roster = roster or Roster()
+        self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
         self.max_examples = max_examples
         self.norm_bound = check_norm_bound(norm_bound)
@@ -200,7 +195,6 @@ class SubmodelStrategy(FedAvg):
             _log.info(
                 "\t│\t├── A slice: %.2f to %.2f %% of %d weights", min(parts), max(parts), whole
             )
-        _log.info("\t│\t├── On the wire: %s", "one packed array" if self.packed else "one a tensor")
         _log.info(
             "\t│\t├── Norm bound: %s | quarantine after %s faults | merge by %s",
             self.norm_bound or "none",
@@ -226,7 +220,6 @@ class SubmodelStrategy(FedAvg):
                 self._sent[client.node_id],
                 client.node_id,
                 ConfigRecord({**config, "server-round": server_round}),
-                packed=self.packed,
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
             )
@@ -243,7 +236,7 @@ class SubmodelStrategy(FedAvg):
         good = within_norm_bound(good, report, self._weights, self.norm_bound)
         self._close_round(server_round, [reply for reply, _ in good], report)
         require_enough(
-            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.roster
+            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.registry
         )
         report.coverage = merge(self._weights, [slice_ for _, slice_ in good], self._trim)
         _log.info(
@@ -252,7 +245,8 @@ class SubmodelStrategy(FedAvg):
             len(self._sent),
             100 * report.coverage,
         )
-        merged = ArrayRecord({name: Array(tensor) for name, tensor in self._weights.items()})
+        # The model goes on changing in place; who is handed this record may keep it.
+        merged = record_of({name: tensor.copy() for name, tensor in self._weights.items()})
         self._weights_record = merged
         contents = [reply.content for reply, _ in good]
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
@@ -277,11 +271,11 @@ class SubmodelStrategy(FedAvg):
 
     def _close_round(self, server_round: int, good: list[Message], report: RoundReport) -> None:
         """Log who is left out, and count who was at fault."""
-        name = self.roster.name
+        name = self.registry.name
         report.quarantined = [
             client for client in self._seats if self.quarantine.holds(client, server_round)
         ]
-        log_refusals(report, self.roster)
+        log_refusals(report, self.registry)
         self.quarantine.note(
             server_round,
             good=[name(reply.metadata.src_node_id) for reply in good],
@@ -315,7 +309,7 @@ class SubmodelStrategy(FedAvg):
         node_ids = await_nodes(
             grid, max(self.min_available_nodes, self.min_train_nodes), self.node_timeout
         )
-        clients = self.roster.meet(grid, node_ids)
+        clients = self.registry.meet(grid, node_ids)
         for client in clients:
             self._seats.setdefault(client.name, len(self._seats))
         clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
@@ -353,7 +347,7 @@ class SubmodelStrategy(FedAvg):
 
     def _judge(self, reply: Message, cut: Cut) -> Returned:
         node_id = reply.metadata.src_node_id
-        told = finite(self.roster.facts(node_id).get(self.weighted_by_key))
+        told = finite(self.registry.facts(node_id).get(self.weighted_by_key))
         expected = Expected(
             layout={n: (self._weights[n].dtype, shape) for n, shape in cut.shapes().items()},
             arrayrecord_key=self.arrayrecord_key,

@@ -20,7 +20,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
@@ -28,6 +28,7 @@ from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
 from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
 from flower_ist.wire.quantize import decode as dequantize
 from flower_ist.wire.quantize import encode as quantize
+from flower_ist.wire.tensor_array import TensorArray
 
 _MOST_AXES = 32  # of numpy 1
 _MOST_ENTRIES = 2**56
@@ -187,6 +188,38 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     return tensors
 
 
+def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return the tensors of an ordinary ArrayRecord of this process, as read-only views.
+
+    Raises:
+        WireError: an array is of another kind than a numpy array.
+    """
+    return {
+        name: decode(array, np.dtype(array.dtype), tuple(array.shape))
+        for name, array in record.items()
+    }
+
+
+def record_of(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return an ordinary ArrayRecord of tensors, which are not copied."""
+    record = ArrayRecord()  # which, given a dict, would write every array's bytes
+    for name, tensor in tensors.items():
+        record[name] = TensorArray(tensor)
+    return record
+
+
+def largest(tensor: NDArray[Any]) -> float:
+    """Return the largest magnitude in a tensor, NaN if it holds one, 0 if it is empty or boolean.
+
+    Unlike ``abs(tensor).max()`` it makes no copy of the tensor.
+    """
+    if not tensor.size or tensor.dtype.kind == "b":
+        return 0.0
+    # One of the two is NaN if there is one, and the other way round would hide it from max().
+    low, high = float(tensor.min()), float(tensor.max())
+    return math.nan if math.isnan(low) else max(-low, high)
+
+
 def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return an ordinary Flower Array's values as a read-only view, after checking every claim.
 
@@ -197,6 +230,10 @@ def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArra
         WireError: the array, or the .npy data in it, is not of this dtype and shape.
     """
     expected = f"{dtype}{list(shape)}"
+    if isinstance(array, TensorArray):  # made in this process: it is what it says
+        if (array.tensor.dtype, array.tensor.shape) != (dtype, shape):
+            raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
+        return array.tensor
     if array.stype != NUMPY_STYPE:
         raise WireError(f"The array is of kind {array.stype!r} instead of {NUMPY_STYPE!r}.")
     if (array.dtype, tuple(array.shape)) != (str(dtype), shape):

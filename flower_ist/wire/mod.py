@@ -1,4 +1,4 @@
-"""What a message takes on the wire, and the client mod that unpacks and packs its tensors.
+"""The client mod that unpacks a message's tensors and packs those of the reply.
 
 The format of packed arrays is in :mod:`flower_ist.wire.layout`. :func:`packed_mod` undoes it on the
 client, so that a training function works on an ordinary ArrayRecord.
@@ -19,6 +19,8 @@ from flower_ist.wire.layout import (
     check_layout,
     layout_from_text,
     pack,
+    record_of,
+    tensors_of,
     unpack,
 )
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY
@@ -53,13 +55,13 @@ def packed_mod(
     if not received:
         return call_next(message, context)
     for name, tensors in received.items():
-        message.content[name] = ArrayRecord({n: Array(t) for n, t in tensors.items()})
+        message.content[name] = record_of(tensors)
     reply = call_next(message, context)
     if reply.has_content():
         for name, record in reply.content.array_records.items():
             # Other records that a ClientApp adds go as they are.
             if name in received or len(reply.content.array_records) == 1:
-                trained = {n: array.numpy() for n, array in record.items()}
+                trained = tensors_of(record)
                 start = received[name] if name in received else next(iter(received.values()))
                 reply.content[name] = ArrayRecord(
                     {PACKED_KEY: _pack(trained, start, layout, codec)}

@@ -76,7 +76,7 @@ def client_name(reply: Message) -> str | None:
     return None
 
 
-def in_its_stead(reply: Message) -> bool:
+def is_superlink_error(reply: Message) -> bool:
     """Return whether a reply is the SuperLink's own: the node is gone, or a message has expired."""
     return reply.has_error() and reply.error.code in SUPERLINK_ERRORS
 

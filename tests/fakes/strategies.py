@@ -61,7 +61,7 @@ def configured(
     num_nodes: int = 2, server_round: int = 1, **options: object
 ) -> tuple[ISTStrategy, dict[str, np.ndarray], list[Message]]:
     """Return a strategy that has sent its slices, the model, and the messages."""
-    options = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False, **options}
+    options = {"min_train_nodes": 1, "min_available_nodes": 1, **options}
     strategy = ISTStrategy(AXES, **options)  # type: ignore[arg-type]
     weights, record = model()
     messages = strategy.configure_train(

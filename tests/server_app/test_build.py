@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
@@ -72,7 +72,7 @@ def build(default: dict[str, Any], name: str, **changes: Any) -> Any:
         {**default, "strategy": name, **NEEDS.get(name, {}), **values}
     )
     check_strategy(settings)
-    return build_strategy(settings, model_dims(settings, 12, 3), Roster())
+    return build_strategy(settings, model_dims(settings, 12, 3), ClientRegistry())
 
 
 def test_the_names_are_the_family_the_closed_forms_and_flowers_own():
@@ -157,7 +157,7 @@ def test_fedavg_here_is_fedavg_alone(blob_config: MakeConfig):
 def test_metering_changes_no_result(blob_config: MakeConfig, name: str):
     config = blob_config(strategy=name, **NEEDS.get(name, {}))
     _, weights = run(config)
-    strategy = build_strategy(Settings.from_run_config(config), DIMS, Roster())
+    strategy = build_strategy(Settings.from_run_config(config), DIMS, ClientRegistry())
     assert_same_bits(weights, alone(strategy, config))
 
 

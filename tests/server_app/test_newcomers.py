@@ -20,7 +20,7 @@ from flower_ist.runs.log import read_run
 from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.app import app as server_app
-from server_app.newcomers import NewcomerGrid
+from server_app.newcomers import Newcomers
 from server_app.statistics_file import STATISTICS_FILE
 from tests.fakes.shards import replace_array, write_blobs
 
@@ -162,7 +162,7 @@ def test_who_comes_later_is_counted_in(small: MakeConfig, folder: Path):
 
 
 def test_a_class_that_came_late_is_not_learnt_without(small: MakeConfig, folder: Path, monkeypatch):
-    monkeypatch.setattr(NewcomerGrid, "_ask", lambda *_: None)
+    monkeypatch.setattr(Newcomers, "_ask", lambda *_: None)
     assert star_accuracy(serve(small(), arrives={2: 3}), folder) < 0.2
 
 

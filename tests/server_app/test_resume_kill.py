@@ -25,6 +25,7 @@ from flower_ist.files import NotWrittenError
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.checkpoint import Checkpoints
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.wire.mod import packed_mod
 from server_app.app import app as server_app
 from tests.fakes.tiny import partition_of, tiny_app
 
@@ -34,7 +35,7 @@ ROUNDS = 2
 
 def numpy_app() -> ClientApp:
     """Clients that change what they get by noise that follows from round and partition."""
-    app = ClientApp()
+    app = ClientApp(mods=[packed_mod])
     tiny = tiny_app()
 
     @app.train()
@@ -99,7 +100,7 @@ def killed_at(step: int, config: dict[str, Any]) -> None:
 
 @pytest.fixture
 def make(blob_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    options = {"hidden_width": 4, "hidden_layers": 1, "num_rounds": ROUNDS, "packed": False}
+    options = {"hidden_width": 4, "hidden_layers": 1, "num_rounds": ROUNDS}
     # These clients have no data to tell statistics of.
     options |= {"standardize": False, "replay": False, "ridge_blend": 0.0}
     return partial(blob_config, strategy="fedadam", fraction_train=0.7, **options)

@@ -10,7 +10,7 @@ import pytest
 from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.compare.plan import Plan, Run
 from flower_ist.compare.usage import CLOSED_FORM, STRATEGIES, uses
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.submodels.schemes import SCHEMES
 from server_app.build import BUILDERS, check_strategy
 from server_app.settings import Settings, SettingsError
@@ -71,7 +71,7 @@ class _Recording:
 @pytest.mark.parametrize("strategy", FLOWERS)
 def test_flowers_strategies_use_what_they_are_built_with(strategy: str):
     settings = _Recording(Settings.from_run_config(config_of(strategy)))
-    BUILDERS[strategy](settings, [8, 8, 2], Roster(), None)  # type: ignore[arg-type]
+    BUILDERS[strategy](settings, [8, 8, 2], ClientRegistry(), None)  # type: ignore[arg-type]
     for key in (
         "close-early",
         "merge-rule",

@@ -12,7 +12,9 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_ist.grids import clients
-from flower_ist.grids.clients import AdmittingGrid, Roster, TooFewClientsError, await_nodes
+from flower_ist.grids.admission import Admission
+from flower_ist.grids.chain import FilteredGrid
+from flower_ist.grids.clients import ClientRegistry, TooFewClientsError, await_nodes
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.metered import MeteredGrid
 from flower_ist.wire.protocol import MAX_NAME_LENGTH
@@ -36,7 +38,7 @@ def answering(answer: Callable[[int], dict[str, object]]) -> ClientApp:
 
 def meet(app: ClientApp, num_clients: int) -> list[clients.Client]:
     grid = InProcessGrid(app, num_clients)
-    return Roster().meet(grid, grid.get_node_ids())
+    return ClientRegistry().meet(grid, grid.get_node_ids())
 
 
 def test_clients_come_sorted_by_name_with_their_facts():
@@ -49,17 +51,17 @@ def test_clients_come_sorted_by_name_with_their_facts():
 def test_each_node_that_answers_is_asked_once():
     grid = NotingGrid(tiny_app(), 3)
     nodes = list(grid.get_node_ids())
-    roster = Roster()
-    roster.meet(grid, nodes[:2])
-    roster.meet(grid, nodes)
-    roster.meet(grid, reversed(nodes))
+    registry = ClientRegistry()
+    registry.meet(grid, nodes[:2])
+    registry.meet(grid, nodes)
+    registry.meet(grid, reversed(nodes))
     assert [(direction, k) for _, direction, _, k, _, _ in grid.notes if direction == "down"] == [
         ("down", 0),
         ("down", 1),
         ("down", 2),
     ]
-    assert [roster.name(node) for node in nodes] == ["client-0", "client-1", "client-2"]
-    assert roster.name(7) == "node-7"
+    assert [registry.name(node) for node in nodes] == ["client-0", "client-1", "client-2"]
+    assert registry.name(7) == "node-7"
 
 
 def test_clients_of_one_name_stay_apart():
@@ -104,7 +106,7 @@ def test_names_that_are_fine(name):
 
 def test_silent_nodes_have_a_name_and_a_problem():
     grid = SilentGrid(2)
-    met = Roster().meet(grid, grid.get_node_ids())
+    met = ClientRegistry().meet(grid, grid.get_node_ids())
     assert [client.name for client in met] == [f"node-{node}" for node in grid.get_node_ids()]
     assert {client.problem for client in met} == {"it gave no answer in time"}
 
@@ -130,46 +132,46 @@ def test_an_error_has_no_name():
     assert client_name(Message(RecordDict(), reply_to=message)) is None
 
 
-def three_clients() -> tuple[FaultyGrid, Roster]:
-    """Return three clients and a roster that has met them."""
+def three_clients() -> tuple[FaultyGrid, ClientRegistry]:
+    """Return three clients and a registry that has met them."""
     grid = FaultyGrid(tiny_app(), 3)
-    roster = Roster()
-    roster.meet(grid, grid.get_node_ids())
-    return grid, roster
+    registry = ClientRegistry()
+    registry.meet(grid, grid.get_node_ids())
+    return grid, registry
 
 
-def names_of(roster: Roster, grid: FaultyGrid) -> dict[int, str]:
-    return {client.node_id: client.name for client in roster.meet(grid, grid.get_node_ids())}
+def names_of(registry: ClientRegistry, grid: FaultyGrid) -> dict[int, str]:
+    return {client.node_id: client.name for client in registry.meet(grid, grid.get_node_ids())}
 
 
 def test_a_client_that_comes_back_has_its_name_again():
     """Its SuperNode was started again: another node id, the same client."""
-    grid, roster = three_clients()
+    grid, registry = three_clients()
     old = grid.nodes[1]
     new = grid.restart(old)
-    assert names_of(roster, grid)[new] == "client-1"
-    assert roster.name(new) == roster.name(old) == "client-1"
-    assert roster.facts(new)["num-examples"] == 10
+    assert names_of(registry, grid)[new] == "client-1"
+    assert registry.name(new) == registry.name(old) == "client-1"
+    assert registry.facts(new)["num-examples"] == 10
 
 
 def test_a_client_that_is_back_before_its_old_self_is_gone():
     """Flower lists a killed node for up to a minute: until then both have a name of their own."""
-    grid, roster = three_clients()
+    grid, registry = three_clients()
     old = grid.nodes[1]
     new = grid.restart(old)
     grid.gone.clear()
-    assert names_of(roster, grid) == {
+    assert names_of(registry, grid) == {
         grid.nodes[0]: "client-0",
         old: "client-1",
         new: f"client-1-{new}",
         grid.nodes[2]: "client-2",
     }
     grid.gone.add(old)
-    assert names_of(roster, grid)[new] == "client-1"
+    assert names_of(registry, grid)[new] == "client-1"
     # Should the old one turn up after all, the name stays where it is now.
     grid.gone.clear()
-    assert names_of(roster, grid)[new] == "client-1"
-    assert names_of(roster, grid)[old] == f"client-1-{old}"
+    assert names_of(registry, grid)[new] == "client-1"
+    assert names_of(registry, grid)[old] == f"client-1-{old}"
 
 
 @pytest.fixture
@@ -200,45 +202,45 @@ def slow_start(monkeypatch: pytest.MonkeyPatch) -> tuple[FaultyGrid, list[float]
 def test_a_silent_client_is_asked_again_ever_more_rarely(slow_start):
     """The first wait ends at 5 s; then 60, 120 and 240 s pass, and the fourth answer comes."""
     grid, asked_at = slow_start
-    roster = Roster(query_timeout=5.0)
+    registry = ClientRegistry(query_timeout=5.0)
     silent_until = 0.0
     for _ in range(200):
-        if roster.meet(grid, grid.nodes)[1].silent:
+        if registry.meet(grid, grid.nodes)[1].silent:
             silent_until = grid.now
         grid.now += 5
     assert asked_at == [0, 65, 185, 425]
     assert silent_until == 425
-    assert [client.name for client in roster.meet(grid, grid.nodes)] == ["client-0", "client-1"]
+    assert [client.name for client in registry.meet(grid, grid.nodes)] == ["client-0", "client-1"]
 
 
 def test_a_second_answer_that_comes_twice(slow_start):
     grid, _ = slow_start
     grid.copies = lambda _: 2
-    roster = Roster(query_timeout=5.0)
+    registry = ClientRegistry(query_timeout=5.0)
     for _ in range(100):
-        met = roster.meet(grid, grid.nodes)
+        met = registry.meet(grid, grid.nodes)
         grid.now += 5
     assert [client.name for client in met] == ["client-0", "client-1"]
 
 
 def test_nobody_waits_for_a_client_that_is_asked_again(slow_start):
     grid, asked_at = slow_start
-    roster = Roster(query_timeout=5.0)
-    roster.meet(grid, grid.nodes)
+    registry = ClientRegistry(query_timeout=5.0)
+    registry.meet(grid, grid.nodes)
     for meeting in (65.0, 185.0):
         grid.now = meeting
-        roster.meet(grid, grid.nodes)
+        registry.meet(grid, grid.nodes)
         assert grid.now == meeting == asked_at[-1]
 
 
 def test_the_wait_is_at_most_an_hour(clock):
     grid = SilentGrid(1)
-    roster = Roster()
+    registry = ClientRegistry()
     asked_at = []
     grid.push_messages = lambda messages: asked_at.append(clock.now)
     grid.pull_messages = lambda ids: []
     for _ in range(2000):
-        roster.meet(grid, grid.get_node_ids())
+        registry.meet(grid, grid.get_node_ids())
         clock.now += 60
     gaps = [later - one for one, later in pairwise([100.0, *asked_at])]
     assert gaps[:6] == [60, 120, 240, 480, 960, 1920]
@@ -249,20 +251,20 @@ def test_a_node_that_is_gone_is_not_waited_for(clock):
     """The SuperLink answers the second question in its stead; the next one has its usual time."""
     grid = FaultyGrid(tiny_app(), 1)
     grid.dies = lambda _: True
-    roster = Roster()
+    registry = ClientRegistry()
     for _ in range(40):
-        (client,) = roster.meet(grid, grid.nodes)
+        (client,) = registry.meet(grid, grid.nodes)
         assert client.silent
         clock.now += 60
         grid.now += 60
-    assert len(roster._pending) <= 1
+    assert len(registry._pending) <= 1
 
 
 def test_questions_expire_soon_after_nobody_waits_for_them_any_more():
     sent: list[Message] = []
     grid = SilentGrid(1)
     grid.send_and_receive = lambda messages, timeout: sent.extend(messages) or []
-    Roster(query_timeout=7.0).meet(grid, grid.get_node_ids())
+    ClientRegistry(query_timeout=7.0).meet(grid, grid.get_node_ids())
     assert [message.metadata.ttl for message in sent] == [37.0]
 
 
@@ -271,7 +273,7 @@ def test_who_died_before_it_could_answer_is_silent():
     grid = FaultyGrid(tiny_app(), 2)
     dead = grid.nodes[1]
     grid.dies = lambda message: message.metadata.dst_node_id == dead
-    clients_met = Roster().meet(MeteredGrid(grid), grid.nodes)
+    clients_met = ClientRegistry().meet(MeteredGrid(grid), grid.nodes)
     assert [(client.name, client.silent) for client in clients_met] == [
         ("client-0", False),
         (f"node-{dead}", True),
@@ -283,7 +285,9 @@ def test_a_client_that_was_left_out_is_let_in_once_it_answers(clock, caplog):
     grid = FaultyGrid(tiny_app(), 2)
     late = grid.nodes[1]
     grid.delay = lambda message: 20.0 if message.metadata.dst_node_id == late else 0.0
-    admitting = AdmittingGrid(grid, Roster(query_timeout=5.0), lambda client: client.problem)
+    admitting = FilteredGrid(
+        grid, [Admission(ClientRegistry(query_timeout=5.0), lambda client: client.problem)]
+    )
     with caplog.at_level(logging.INFO, "flwr"):
         assert admitting.get_node_ids() == grid.nodes[:1]
         clock.now += 60

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from client_app.app import app as real_client
 from flower_ist.grids import deadlines as stragglers
-from flower_ist.grids.deadlines import DeadlineGrid
+from flower_ist.grids.chain import FilteredGrid
+from flower_ist.grids.deadlines import Deadlines
 from flower_ist.grids.metered import MeteredGrid
 from flower_ist.runs.log import read_run
 from server_app.app import app as server
@@ -50,12 +51,12 @@ def closing(
     num_clients: int,
     delays: dict[int, float],
     min_replies: int = 1,
-) -> tuple[FaultyGrid, DeadlineGrid]:
+) -> tuple[FaultyGrid, FilteredGrid]:
     """Return a grid whose clients, by position, take so many seconds, and one that closes early."""
     faulty = FaultyGrid(tiny_app(), num_clients)
     faulty.delay = slow({faulty.nodes[k]: seconds for k, seconds in delays.items()})
     monkeypatch.setattr(stragglers, "time", GridClock(faulty))
-    return faulty, DeadlineGrid(faulty, close_early=True, min_replies=min_replies)
+    return faulty, FilteredGrid(faulty, [Deadlines(close_early=True, min_replies=min_replies)])
 
 
 def who(replies: object, grid: FaultyGrid) -> list[int]:
@@ -83,7 +84,7 @@ def test_who_was_away_is_not_given_the_rounds_that_it_missed():
     done = {}
     for name, with_deadlines in (("flower", False), ("ours", True)):
         faulty = FaultyGrid(tiny_app(), 3)
-        grid = DeadlineGrid(faulty) if with_deadlines else faulty
+        grid = FilteredGrid(faulty, [Deadlines()]) if with_deadlines else faulty
         for server_round in range(1, 13):
             stuck = server_round == 1
             faulty.delay = slow({faulty.nodes[1]: 1000.0} if stuck else {faulty.nodes[0]: 100.0})
@@ -97,14 +98,14 @@ def test_who_was_away_is_not_given_the_rounds_that_it_missed():
 def test_messages_live_as_long_as_their_round_and_its_grace():
     faulty = FaultyGrid(tiny_app(), 2)
     messages = training(faulty, pieces=(0, 1))
-    list(DeadlineGrid(faulty).send_and_receive(messages, timeout=100))
+    list(FilteredGrid(faulty, [Deadlines()]).send_and_receive(messages, timeout=100))
     assert [m.metadata.ttl for m in messages] == pytest.approx([130, 130], abs=5)
 
 
 def test_without_a_timeout_messages_keep_flowers_time_to_live():
     faulty = FaultyGrid(tiny_app(), 2)
     messages = training(faulty, pieces=(0, 1))
-    list(DeadlineGrid(faulty).send_and_receive(messages))
+    list(FilteredGrid(faulty, [Deadlines()]).send_and_receive(messages))
     assert [m.metadata.ttl for m in messages] == [43200, 43200]
 
 

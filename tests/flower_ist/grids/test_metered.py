@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flower_ist.grids import metered as meter_module
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import MeteredGrid, Traffic
 from tests.fakes.faulty import FaultyGrid
 from tests.fakes.tiny import REPORT, WEIGHTS, NotingGrid, model, tiny_app
@@ -32,7 +32,7 @@ def federate(grid: Grid, num_rounds: int = 2, **options: object) -> dict[str, np
 def metered(grid: NotingGrid, **options: object) -> MeteredGrid:
     """Return the meter of two rounds of Flower's FedAvg among clients that were asked before."""
     meter = MeteredGrid(grid)
-    Roster().meet(meter, meter.get_node_ids())
+    ClientRegistry().meet(meter, meter.get_node_ids())
     federate(meter, **options)
     return meter
 
@@ -160,7 +160,7 @@ def test_pushing_and_pulling_counts_the_same():
 def test_messages_of_no_round_count_to_the_one_that_began():
     meter = MeteredGrid(NotingGrid(tiny_app(), 1))
     (node,) = meter.get_node_ids()
-    meter.begin_round(7)
+    meter.meter.current_round = 7
     list(meter.send_and_receive([Message(RecordDict(), node, "query")]))
     assert sorted(meter.rounds) == [7]
     assert meter.traffic(7).by_type["query"].messages_up == 1
@@ -235,7 +235,7 @@ def test_what_comes_between_two_rounds_is_fetched_before_the_next():
     list(meter.send_and_receive(grid.training(1), timeout=10))
     grid.now = 20.0
     assert meter.traffic(1).total.messages_up == 2
-    meter.begin_round(2)
+    meter.meter.current_round = 2
     assert list(meter.send_and_receive([])) == []
     assert meter.traffic(2).total.messages_up == 1
     assert meter.traffic(2).total.payload_bytes_up == 32

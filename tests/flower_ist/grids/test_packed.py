@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -28,10 +27,10 @@ from hypothesis import strategies as st
 from client_app.app import app as real_client
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
-from flower_ist.grids.chain import GridWrapper
+from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.inprocess import InProcessGrid
-from flower_ist.grids.metered import MeteredGrid
-from flower_ist.grids.packed import CompressedGrid, compressed
+from flower_ist.grids.metered import Meter, MeteredGrid
+from flower_ist.grids.packed import Packed
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.strategies.closed_form import ClosedFormStrategy, empty_head
@@ -74,7 +73,7 @@ def ist(**options: object) -> ISTStrategy:
     return ISTStrategy(AXES, **{**FEW, **options})  # type: ignore[arg-type]
 
 
-def one_round(strategy: FedAvg, grid: GridWrapper, record: ArrayRecord) -> dict[str, np.ndarray]:
+def one_round(strategy: FedAvg, grid: FilteredGrid, record: ArrayRecord) -> dict[str, np.ndarray]:
     messages = strategy.configure_train(1, record, ConfigRecord({"lr": 0.1}), grid)
     arrays, _ = strategy.aggregate_train(1, list(grid.send_and_receive(messages)))
     assert arrays is not None
@@ -83,8 +82,7 @@ def one_round(strategy: FedAvg, grid: GridWrapper, record: ArrayRecord) -> dict[
 
 STRATEGIES = {
     "fedavg": lambda: FedAvg(**FEW),
-    "ist": lambda: ist(packed=False),
-    "ist, packed": ist,
+    "ist": ist,
 }
 
 
@@ -94,21 +92,21 @@ STRATEGIES = {
 def test_rounding_on_the_way_down_never_enters_the_model(make, down, up):
     """Clients that change nothing leave every bit as it was, whatever they were sent."""
     weights, record = model()
-    grid = CompressedGrid(InProcessGrid(shifting_app(), 2), down, up)
+    grid = FilteredGrid(InProcessGrid(shifting_app(), 2), [Packed(down, up)])
     for name, tensor in one_round(make(), grid, record).items():
         assert tensor.tobytes() == weights[name].tobytes()
 
 
-@pytest.mark.parametrize("packed", [None, False, True])
-def test_tensors_without_axes_pass_for_any_strategy(packed):
+@pytest.mark.parametrize("name", ["fedavg", "ist"])
+def test_tensors_without_axes_pass_for_any_strategy(name):
     """A logit scale, and BatchNorm's counter, which FedAvg makes a float of in round 2."""
     weights = {"w": np.ones((4, 2), np.float32), "scale": np.float32(2), "n": np.int64(0)}
     record = ArrayRecord({name: Array(np.asarray(w)) for name, w in weights.items()})
     strategy: Any = FedAvg(**FEW)
-    if packed is not None:
+    if name == "ist":
         axes = Axes.declare({n: np.shape(w) for n, w in weights.items()}, {"w": ("h", None)})
-        strategy = ISTStrategy(axes, packed=packed, **FEW)
-    grid = CompressedGrid(InProcessGrid(shifting_app(), 2), "int8", "int8")
+        strategy = ISTStrategy(axes, **FEW)
+    grid = FilteredGrid(InProcessGrid(shifting_app(), 2), [Packed("int8", "int8")])
     for server_round in (1, 2):
         messages = list(strategy.configure_train(server_round, record, ConfigRecord(), grid))
         record, _ = strategy.aggregate_train(server_round, grid.send_and_receive(messages))
@@ -126,7 +124,7 @@ def test_changes_are_added_to_the_strategys_own_weights(up):
     by less than one step: 0.5 (1 + 2^-7) / L.
     """
     weights, record = model()
-    grid = CompressedGrid(InProcessGrid(shifting_app(0.5), 2), "int4", up)
+    grid = FilteredGrid(InProcessGrid(shifting_app(0.5), 2), [Packed("int4", up)])
     found = one_round(FedAvg(**FEW), grid, record)
     levels = {"int8": 127, "int4": 7}.get(up, 1e5)
     for name, tensor in found.items():
@@ -136,7 +134,7 @@ def test_changes_are_added_to_the_strategys_own_weights(up):
 def test_clients_get_rounded_weights_and_no_trace_of_the_codec():
     weights, record = model()
     seen: list = []
-    grid = CompressedGrid(InProcessGrid(shifting_app(0, seen), 1), "int8", "int8")
+    grid = FilteredGrid(InProcessGrid(shifting_app(0, seen), 1), [Packed("int8", "int8")])
     one_round(FedAvg(**FEW), grid, record)
     ((arrays, config),) = seen
     assert config == {"lr": 0.1, "server-round": 1}
@@ -149,7 +147,7 @@ def test_slices_are_rounded_on_their_own_scale():
     """A slice's weights are H / n times the model's: rounding follows, and lr-scales pass."""
     seen: list = []
     _, record = model()
-    grid = CompressedGrid(InProcessGrid(shifting_app(0, seen), 2), "int8", "int8")
+    grid = FilteredGrid(InProcessGrid(shifting_app(0, seen), 2), [Packed("int8", "int8")])
     strategy = ist()
     sent = [arrays_of(m) for m in strategy.configure_train(1, record, ConfigRecord(), grid)]
     one_round(strategy, grid, record)
@@ -159,16 +157,20 @@ def test_slices_are_rounded_on_their_own_scale():
             assert np.abs(arrays[name] - tensor).max() <= np.abs(tensor).max() / 250
 
 
-def test_float32_both_ways_is_the_grid_itself():
-    grid = InProcessGrid(shifting_app(), 1)
-    assert compressed(grid, "float32", "float32") is grid
-    assert isinstance(compressed(grid, "float32", "int8"), CompressedGrid)
+def test_float32_both_ways_is_one_array_without_a_codec():
+    """As strategies sent slices before: a layout beside the array, and no change to be added."""
+    packed = Packed()
+    messages = FedAvg(**FEW).configure_train(1, model()[1], ConfigRecord(), SilentGrid(2))
+    for message in packed.down(list(messages)):
+        assert list(message.content["arrays"]) == [PACKED_KEY]
+        assert LAYOUT_KEY in message.content["config"]
+        assert CODEC_KEY not in message.content["config"]
 
 
 def test_unknown_dtypes_are_refused():
     for dtypes in (("int2", "int8"), ("int8", "int2")):
         with pytest.raises(QuantizeError, match="no wire dtype 'int2'"):
-            compressed(InProcessGrid(shifting_app(), 1), *dtypes)
+            Packed(*dtypes)
 
 
 # DIMS 3-8-6-2: rows 8 + 6 + 2 of 24 + 48 + 12 weights, and 16 biases.
@@ -179,7 +181,7 @@ WHOLE = {"float32": 400, "float16": 200, "int8": 84 + 32 + 32, "int4": 42 + 32 +
 @pytest.mark.parametrize("up", WHOLE)
 def test_the_meter_sees_compressed_bytes(down, up):
     meter = MeteredGrid(InProcessGrid(shifting_app(1), 2))
-    one_round(FedAvg(**FEW), compressed(meter, down, up), model()[1])
+    one_round(FedAvg(**FEW), FilteredGrid(meter, [Packed(down, up)]), model()[1])
     total = meter.traffic(1).total
     assert total.payload_bytes_down == 2 * WHOLE[down]
     assert total.payload_bytes_up == 2 * WHOLE[up]
@@ -188,9 +190,11 @@ def test_the_meter_sees_compressed_bytes(down, up):
 
 def test_replies_repeat_and_differ_by_seed_round_and_client():
     def codecs(seed: int, server_round: int) -> list[str]:
-        grid = CompressedGrid(SilentGrid(2), "int8", "int4", seed=seed)
-        sent = FedAvg(**FEW).configure_train(server_round, model()[1], ConfigRecord(), grid)
-        messages = grid._compress(sent)
+        packed = Packed("int8", "int4", seed=seed)
+        sent = FedAvg(**FEW).configure_train(
+            server_round, model()[1], ConfigRecord(), SilentGrid(2)
+        )
+        messages = packed.down(list(sent))
         return sorted(str(m.content["config"][CODEC_KEY]) for m in messages)
 
     first = codecs(0, 1)
@@ -201,9 +205,8 @@ def test_replies_repeat_and_differ_by_seed_round_and_client():
 def test_a_strategys_own_records_are_not_touched():
     """FedAvg uses one config and one ArrayRecord for all clients and rounds."""
     _, record = model()
-    grid = CompressedGrid(SilentGrid(2), "int8", "int8")
-    messages = list(FedAvg(**FEW).configure_train(1, record, ConfigRecord(), grid))
-    outgoing = grid._compress(messages)
+    messages = list(FedAvg(**FEW).configure_train(1, record, ConfigRecord(), SilentGrid(2)))
+    outgoing = Packed("int8", "int8").down(messages)
     for before, after in zip(messages, outgoing, strict=True):
         assert before.content["arrays"] is record
         assert LAYOUT_KEY not in before.content["config"]
@@ -213,29 +216,28 @@ def test_a_strategys_own_records_are_not_touched():
 
 
 def test_other_messages_pass_as_they_are():
-    grid = CompressedGrid(InProcessGrid(tiny.tiny_app(), 1), "int8", "int8")
+    packed = Packed("int8", "int8")
+    grid = FilteredGrid(InProcessGrid(tiny.tiny_app(), 1), [packed])
     content = RecordDict({"arrays": tiny.model(), "config": ConfigRecord({"server-round": 1})})
     for kind in ("evaluate", "query"):
         message = Message(content, next(iter(grid.get_node_ids())), kind)
-        assert grid._compress([message]) == [message]
+        assert packed.down([message]) == [message]
         (reply,) = grid.send_and_receive([message])
         assert not reply.has_error()
 
 
-def test_statistics_pass_as_they_are(caplog):
+def test_statistics_pass_as_they_are():
     plain = MeteredGrid(InProcessGrid(real_client, 2))
     small = MeteredGrid(InProcessGrid(real_client, 2))
     heads = []
-    with caplog.at_level(logging.WARNING, logger="flwr"):
-        for grid in (plain, CompressedGrid(small, "int8", "int8")):
-            strategy = ClosedFormStrategy(method="fedncm", min_train_nodes=2)
-            heads.append(one_round_of_statistics(strategy, grid))
+    for grid in (plain, FilteredGrid(small, [Packed("int8", "int8")])):
+        strategy = ClosedFormStrategy(method="fedncm", min_train_nodes=2)
+        heads.append(one_round_of_statistics(strategy, grid))
     assert heads[0] == heads[1]
-    assert "train messages hold no arrays" in caplog.text
     assert plain.traffic(1).total.payload_bytes_up == small.traffic(1).total.payload_bytes_up
 
 
-def one_round_of_statistics(strategy: ClosedFormStrategy, grid: GridWrapper) -> list[bytes]:
+def one_round_of_statistics(strategy: ClosedFormStrategy, grid: FilteredGrid) -> list[bytes]:
     meta = demo_tokens.test_shard().meta
     start = empty_head(meta.dim, meta.num_classes)
     messages = strategy.configure_train(1, start, ConfigRecord(), grid)
@@ -246,7 +248,7 @@ def one_round_of_statistics(strategy: ClosedFormStrategy, grid: GridWrapper) -> 
 
 def test_several_array_records_are_refused():
     content = RecordDict({"arrays": tiny.model(), "controls": tiny.model()})
-    grid = CompressedGrid(SilentGrid(1), "int8", "int8")
+    grid = FilteredGrid(SilentGrid(1), [Packed("int8", "int8")])
     with pytest.raises(WireError, match="one ArrayRecord, but this one has 2"):
         grid.send_and_receive([Message(content, 5, "train")])
 
@@ -254,18 +256,19 @@ def test_several_array_records_are_refused():
 def test_a_model_that_has_overflowed_is_refused():
     _, record = model()
     record["fc1.weight"] = Array(np.full((8, 3), np.inf, np.float32))
-    grid = CompressedGrid(SilentGrid(1), "int8", "int8")
+    grid = FilteredGrid(SilentGrid(1), [Packed("int8", "int8")])
     with pytest.raises(WireError, match=r"'fc1.weight' holds .* use a smaller learning rate"):
         one_round(FedAvg(**FEW), grid, record)
 
 
 def test_clients_without_the_mod_are_told_what_to_do():
     """The sentence is in the strategy's error and, for Flower's strategies, in the run log's."""
-    meter = MeteredGrid(InProcessGrid(tiny.tiny_app(), 2))
-    grid = CompressedGrid(meter, "int8", "int8")
+    meter = Meter()
+    grid = InProcessGrid(tiny.tiny_app(), 2)
+    grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter])
     strategy = ist()
     messages = strategy.configure_train(1, model()[1], ConfigRecord(), grid)
-    with pytest.raises(TrainingFailedError, match=r"need a ClientApp with mods=\[packed_mod\]"):
+    with pytest.raises(TrainingFailedError, match=r"needs a ClientApp with mods=\[packed_mod\]"):
         strategy.aggregate_train(1, grid.send_and_receive(messages))
     reasons = set(meter.traffic(1).failures.values())
     assert len(reasons) == 1
@@ -273,11 +276,11 @@ def test_clients_without_the_mod_are_told_what_to_do():
     assert meter.traffic(1).replied == set()
 
 
-class Answering(GridWrapper):
+class Answering(InProcessGrid):
     """A grid whose answers to train messages are made by hand."""
 
     def __init__(self, answer) -> None:
-        super().__init__(SilentGrid(2))
+        super().__init__(ClientApp(), 2)
         self.answer = answer
 
     def send_and_receive(self, messages, *, timeout=None):
@@ -292,9 +295,9 @@ def coded_reply(message: Message, up: str, change: float = 0.25, key: str = "arr
     return Message(RecordDict({key: packed, "metrics": metrics}), reply_to=message)
 
 
-def answers(answer, up: str = "int8") -> tuple[list[Message], MeteredGrid]:
-    meter = MeteredGrid(Answering(answer))
-    grid = CompressedGrid(meter, "int8", up)
+def answers(answer, up: str = "int8") -> tuple[list[Message], Meter]:
+    meter = Meter()
+    grid = FilteredGrid(Answering(answer), [meter.outcomes, Packed("int8", up), meter])
     messages = list(FedAvg(**FEW).configure_train(1, model()[1], ConfigRecord(), grid))
     return list(grid.send_and_receive(messages)), meter
 
@@ -383,10 +386,11 @@ def test_a_second_answer_is_an_error_and_does_not_undo_the_first():
 
 def test_what_was_sent_is_forgotten_with_its_round():
     """Nodes that come and go would leave a model behind each."""
-    grid = CompressedGrid(SilentGrid(3), "int8", "int8")
+    packed = Packed("int8", "int8")
+    grid = FilteredGrid(SilentGrid(3), [packed])
     messages = list(FedAvg(**FEW).configure_train(1, model()[1], ConfigRecord(), grid))
     assert list(grid.send_and_receive(messages)) == []
-    assert grid._sent == {}
+    assert packed._sent == {}
 
 
 @pytest.mark.parametrize(
@@ -405,7 +409,7 @@ def test_a_refused_reply_is_told_from_a_client_that_failed(answer, refused):
 
 def test_pushed_messages_are_compressed_too():
     weights, record = model()
-    grid = CompressedGrid(InProcessGrid(shifting_app(0.5), 2), "int8", "int8")
+    grid = FilteredGrid(InProcessGrid(shifting_app(0.5), 2), [Packed("int8", "int8")])
     messages = FedAvg(**FEW).configure_train(1, record, ConfigRecord(), grid)
     replies = list(grid.pull_messages(grid.push_messages(messages)))
     assert len(replies) == 2
@@ -463,7 +467,7 @@ def accuracy_of(blobs):
     @lru_cache
     def run(strategy: str, dtype: str) -> tuple[float, int]:
         meter = MeteredGrid(InProcessGrid(real_client, 3, {"data-dir": str(blobs)}))
-        grid = compressed(meter, dtype, dtype)
+        grid = FilteredGrid(meter, [Packed(dtype, dtype)])
         options = {**FEW, "min_train_nodes": 3}
         axes = mlp_axes(mlp_shapes(dims))
         chosen = ISTStrategy(axes, **options) if strategy == "ist" else FedAvg(**options)

@@ -10,9 +10,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
+from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.metered import MeteredGrid
-from flower_ist.grids.prior import PriorGrid
+from flower_ist.grids.prior import PriorOnce
 from flower_ist.statistics.prior import ClassGaussians, TokenPrior, prior_layout
 from flower_ist.wire.layout import digest_of, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
@@ -68,7 +69,7 @@ def came(grid: Seen) -> list[bool]:
 
 def test_the_prior_goes_with_the_first_message_only():
     seen = Seen(tiny_app(), 3)
-    grid = PriorGrid(seen, PRIOR)
+    grid = FilteredGrid(seen, [PriorOnce(PRIOR)])
     grid.send_and_receive(messages_to(seen, [0, 1]))
     grid.send_and_receive(messages_to(seen, [0, 1, 2]))
     grid.send_and_receive(messages_to(seen, [2], "evaluate"))
@@ -80,7 +81,7 @@ def test_the_prior_goes_with_the_first_message_only():
 
 def test_what_is_sent_can_be_read_and_is_named_after_its_bytes():
     seen = Seen(tiny_app(), 1)
-    PriorGrid(seen, PRIOR).send_and_receive(messages_to(seen, [0]))
+    FilteredGrid(seen, [PriorOnce(PRIOR)]).send_and_receive(messages_to(seen, [0]))
     (content,) = seen.contents
     array = content.array_records[PRIOR_RECORD][PRIOR_ARRAY]
     assert dict(content.config_records[PRIOR_KEY]) == {
@@ -101,7 +102,7 @@ def test_another_prior_has_another_name():
         TokenPrior(PRIOR.spread, PRIOR.mean),
     ):
         seen = Seen(tiny_app(), 1)
-        PriorGrid(seen, prior).send_and_receive(messages_to(seen, [0]))
+        FilteredGrid(seen, [PriorOnce(prior)]).send_and_receive(messages_to(seen, [0]))
         names.add(seen.seen[0][2])
     assert len(names) == 3
 
@@ -109,7 +110,7 @@ def test_another_prior_has_another_name():
 def test_who_failed_gets_it_again():
     broken = {1}
     seen = Seen(tiny_app(fails=lambda partition: partition in broken), 2)
-    grid = PriorGrid(seen, PRIOR)
+    grid = FilteredGrid(seen, [PriorOnce(PRIOR)])
     grid.send_and_receive(messages_to(seen, [0, 1]))
     broken.clear()
     grid.send_and_receive(messages_to(seen, [0, 1]))
@@ -124,7 +125,7 @@ def test_who_failed_gets_it_again():
 def test_who_never_answered_gets_it_again():
     grid = NotingGrid(tiny_app(), 2, lose=lambda kind, partition: partition == 1 and bool(lost))
     lost = [True]
-    informed = PriorGrid(grid, PRIOR)
+    informed = FilteredGrid(grid, [PriorOnce(PRIOR)])
     informed.send_and_receive(messages_to(grid, [0, 1]))
     lost.clear()
     informed.send_and_receive(messages_to(grid, [0, 1]))
@@ -134,7 +135,7 @@ def test_who_never_answered_gets_it_again():
 
 def test_pushing_and_pulling_do_the_same():
     seen = Seen(tiny_app(), 2)
-    grid = PriorGrid(seen, PRIOR)
+    grid = FilteredGrid(seen, [PriorOnce(PRIOR)])
     for _ in range(2):
         replies = list(grid.pull_messages(grid.push_messages(messages_to(seen, [0, 1]))))
         assert not any(reply.has_error() for reply in replies)
@@ -144,7 +145,7 @@ def test_pushing_and_pulling_do_the_same():
 def test_other_messages_pass_as_they_are():
     seen = Seen(tiny_app(), 1)
     questions = messages_to(seen, [0], "query")
-    PriorGrid(seen, PRIOR).send_and_receive(questions)
+    FilteredGrid(seen, [PriorOnce(PRIOR)]).send_and_receive(questions)
     assert seen.seen == [(0, "query", None, False)]
     assert seen.contents[0] is questions[0].content
 
@@ -157,7 +158,7 @@ def test_a_named_action_is_a_train_message_too():
     def mine(message: Message, context: Context) -> Message:
         return Message(RecordDict(), reply_to=message)
 
-    grid = PriorGrid(seen, PRIOR)
+    grid = FilteredGrid(seen, [PriorOnce(PRIOR)])
     grid.send_and_receive(messages_to(seen, [0], "train.mine"))
     grid.send_and_receive(messages_to(seen, [0], "train.mine"))
     assert came(seen) == [True, False]
@@ -166,7 +167,7 @@ def test_a_named_action_is_a_train_message_too():
 def test_what_the_strategy_sent_is_not_changed_and_stays_shared():
     """The meter serializes a content once however many clients get it."""
     seen = Seen(tiny_app(), 4)
-    grid = PriorGrid(seen, PRIOR)
+    grid = FilteredGrid(seen, [PriorOnce(PRIOR)])
     grid.send_and_receive(messages_to(seen, [0]))
     outgoing = messages_to(seen, [0, 1, 2, 3])
     grid.send_and_receive(outgoing)
@@ -187,7 +188,9 @@ def test_a_message_keeps_its_life_and_its_group():
     grid = Keeping(tiny_app(), 1)
     (node,) = grid.get_node_ids()
     content = RecordDict({"arrays": model()})
-    PriorGrid(grid, PRIOR).push_messages([Message(content, node, "train", ttl=77.0, group_id="g")])
+    FilteredGrid(grid, [PriorOnce(PRIOR)]).push_messages(
+        [Message(content, node, "train", ttl=77.0, group_id="g")]
+    )
     metadata = kept[0].metadata
     assert (metadata.ttl, metadata.group_id, metadata.dst_node_id) == (77.0, "g", node)
 
@@ -204,7 +207,9 @@ def test_its_bytes_are_counted_once_a_client(fails: Callable[[int], bool]):
 
     meter = MeteredGrid(InProcessGrid(tiny_app(fails=now_fails), 3))
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=2)
-    strategy.start(grid=PriorGrid(meter, PRIOR), initial_arrays=model(), num_rounds=3)
+    strategy.start(
+        grid=FilteredGrid(meter, [PriorOnce(PRIOR)]), initial_arrays=model(), num_rounds=3
+    )
     again = int(fails(2))
     payloads = [meter.traffic(number).total.payload_bytes_down for number in (1, 2, 3)]
     assert payloads == [3 * (32 + PRIOR_BYTES), 3 * 32 + again * PRIOR_BYTES, 3 * 32]
@@ -224,5 +229,5 @@ def test_a_client_sees_prior_and_model_side_by_side():
         return Message(RecordDict(), reply_to=message)
 
     grid = InProcessGrid(app, 1)
-    PriorGrid(grid, PRIOR).send_and_receive(messages_to(grid, [0]))
+    FilteredGrid(grid, [PriorOnce(PRIOR)]).send_and_receive(messages_to(grid, [0]))
     assert found[0].keys() == {"arrays", PRIOR_RECORD}

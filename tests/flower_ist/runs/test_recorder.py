@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flower_ist.files import NotWrittenError
-from flower_ist.grids.clients import Roster
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import MeteredGrid
 from flower_ist.runs.log import RUN_LOG, RunLog, read_run
 from flower_ist.runs.recorder import RoundRecorder, full_model_bytes
@@ -60,22 +60,22 @@ def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
     return MetricRecord({"accuracy": server_round / 10, "loss": 2.5})
 
 
-def make(name: str, roster: Roster) -> Strategy:
+def make(name: str, registry: ClientRegistry) -> Strategy:
     options: dict[str, Any] = {"min_available_nodes": 1, "min_train_nodes": 1}
     if name == "fedavg":
         return FedAvg(fraction_evaluate=0.0, **options)
     shapes = {name: weight.shape for name, weight in WEIGHTS.items()}
     axes = Axes.declare(shapes, {"w": ("h", None), "b": ("h",)})
-    return ISTStrategy(axes, packed=False, roster=roster, num_slices=2, **options)
+    return ISTStrategy(axes, registry=registry, num_slices=2, **options)
 
 
 def federate(folder: Path, grid: NotingGrid, name: str = "fedavg", **options: Any) -> list[Any]:
     """Run two rounds among clients that were asked before; return the log's lines."""
-    meter, roster = MeteredGrid(grid), Roster()
-    roster.meet(meter, meter.get_node_ids())
-    strategy = make(name, roster)
+    meter, registry = MeteredGrid(grid), ClientRegistry()
+    registry.meet(meter, meter.get_node_ids())
+    strategy = make(name, registry)
     arguments = {"evaluate": evaluate, "settings": SETTINGS, **options}
-    with RoundRecorder(meter, RunLog(folder), strategy, roster=roster, **arguments) as recorder:
+    with RoundRecorder(meter, RunLog(folder), strategy, registry=registry, **arguments) as recorder:
         strategy.start(
             grid=meter, initial_arrays=model(), num_rounds=2, timeout=1, evaluate_fn=recorder
         )
@@ -172,7 +172,7 @@ def test_clients_of_one_name_are_told_apart(tmp_path):
 
 def test_nodes_that_were_not_asked_are_named_after_their_ids(tmp_path):
     grid = NotingGrid(tiny_app(), 2)
-    meter, strategy = MeteredGrid(grid), make("fedavg", Roster())
+    meter, strategy = MeteredGrid(grid), make("fedavg", ClientRegistry())
     recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
     strategy.start(grid=meter, initial_arrays=model(), num_rounds=1, evaluate_fn=recorder)
     names = {f"node-{node}" for node in grid.get_node_ids()}
@@ -183,7 +183,7 @@ def test_a_round_without_messages_is_not_written_when_something_breaks(tmp_path)
     recorder = RoundRecorder(
         MeteredGrid(NotingGrid(tiny_app(), 1)),
         RunLog(tmp_path),
-        make("fedavg", Roster()),
+        make("fedavg", ClientRegistry()),
         evaluate,
         SETTINGS,
     )
@@ -213,7 +213,7 @@ def test_settings_may_be_empty(tmp_path):
 
 def test_the_recorder_hands_the_evaluation_back(tmp_path):
     meter = MeteredGrid(NotingGrid(tiny_app(), 1))
-    strategy = make("fedavg", Roster())
+    strategy = make("fedavg", ClientRegistry())
     recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
     assert recorder(0, model()) == evaluate(0, model())
 
@@ -247,7 +247,7 @@ def test_a_round_that_brought_nothing_is_not_saved(tmp_path):
 
 def test_a_log_that_goes_on_says_so_once(tmp_path):
     meter = MeteredGrid(NotingGrid(tiny_app(), 1))
-    strategy = make("fedavg", Roster())
+    strategy = make("fedavg", ClientRegistry())
     recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS, resumed_after=4)
     recorder(5, model())
     recorder(6, model())

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 from client_app.app import app as real_client
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
-from flower_ist.grids.deadlines import DeadlineGrid
+from flower_ist.grids.chain import FilteredGrid
+from flower_ist.grids.deadlines import Deadlines
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.metered import MeteredGrid
 from flower_ist.runs.app import run_in_process
@@ -69,7 +70,7 @@ def run_rounds(
         models[server_round] = {name: array.numpy() for name, array in arrays.items()}
         return MetricRecord({"accuracy": 0.0, "loss": 0.0})
 
-    meter = MeteredGrid(DeadlineGrid(grid))
+    meter = MeteredGrid(FilteredGrid(grid, [Deadlines()]))
     weights = initial_weights(DIMS, seed=0)
     with RoundRecorder(meter, RunLog(folder), strategy, evaluate, {"seed": 0}) as recorder:
         result = strategy.start(
@@ -222,7 +223,6 @@ def test_a_client_that_comes_back_has_its_seat_again(blobs: Path, tmp_path: Path
         num_rounds=5,
         timeout=90.0,
         capacities=[0.4, 0.3, 0.2, 0.1],
-        packed=False,
     )
     assert [line["clients_replied"] for line in rounds] == [0, 4, 3, 3, 4, 4]
     assert "client-2" not in rounds[3]["clients"]

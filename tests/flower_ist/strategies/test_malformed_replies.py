@@ -121,8 +121,7 @@ def test_ten_at_a_time_crash_nothing_and_spoil_nothing(data):
 
     They take the whole way: Flower's serialization, the meter, the strategy and the recorder.
     """
-    packed = data.draw(st.booleans())
-    strategy, weights, messages = configured(num_nodes=11, num_slices=6, packed=packed)
+    strategy, weights, messages = configured(num_nodes=11, num_slices=6)
     good, *bad = messages
     replies = [data.draw(any_reply(message)) for message in bad]
     grid = AnsweringGrid([round_trip(r) for r in [*replies, reply(good, arrays_of(good))]])

@@ -188,7 +188,7 @@ no_weight = with_bytes(lambda data: b"\x00\x00\x80\x7f" + data[4:])
         ("int8", no_scale, "'fc1.weight' holds values that are not", [4, 4, 4, 3, 3]),
         ("int8", with_error(REFUSED_CODE, "Mine."), "mine", [4, 4, 4, 3, 3]),
         ("int8", with_error(2, "boom"), "the client failed: boom", [4] * 5),
-        ("int8", with_error(2, PACKED_STYPE), "the client failed: Wire dtypes other", [4] * 5),
+        ("int8", with_error(2, PACKED_STYPE), "the client failed: A packed model needs", [4] * 5),
     ],
 )
 def test_a_wire_dtype_hides_no_fault(blob_config, dtype, spoil, reason, selected):

@@ -34,7 +34,7 @@ ADAPTIVE: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.99, "eta": 0.1}
 
 def submodels(**options: Any) -> SubmodelStrategy:
     axes = Axes.declare({n: w.shape for n, w in WEIGHTS.items()}, {"w": ("h", None), "b": ("h",)})
-    options = {"packed": False, "min_train_nodes": 1, "min_available_nodes": 1, **options}
+    options = {"min_train_nodes": 1, "min_available_nodes": 1, **options}
     return SubmodelStrategy(axes, fraction_train=0.5, **options)
 
 
@@ -179,7 +179,7 @@ def test_nothing_else_changes_on_a_strategy_of_ours():
     before = {name: looks(value) for name, value in vars(strategy).items()}
     run(strategy, 2, model())
     changed = {n for n, value in vars(strategy).items() if before.get(n) != looks(value)}
-    derived = {"_weights", "_weights_record", "_sent", "last_round", "roster"}
+    derived = {"_weights", "_weights_record", "_sent", "last_round", "registry"}
     assert changed - derived <= {"_seats", "_turns", "quarantine"}
     assert "_seats" in changed
 

@@ -5,6 +5,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
+from flower_ist.grids.packed import Packed
 from flower_ist.runs.recorder import full_model_bytes
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.submodels.axes import mlp_axes
@@ -29,7 +30,8 @@ def test_a_slice_takes_its_share_of_the_model_on_the_wire(num_slices):
     axes = mlp_axes(mlp_shapes(DIMS))
     whole = full_model_bytes(ArrayRecord({n: Array(w) for n, w in weights.items()}))
     part = partition(0, 1, axes.widths, num_slices)[0]
-    message = slice_message(weights, Cut(axes, part), 5, ConfigRecord(dict(SETTINGS)))
+    sent = slice_message(weights, Cut(axes, part), 5, ConfigRecord(dict(SETTINGS)))
+    (message,) = Packed().down([sent])
     share = axes.share({name: len(rows) for name, rows in part.items()})
     assert payload_bytes(message) == round(share * sum(w.nbytes for w in weights.values()))
     assert wire_bytes(message) <= 1.005 * share * whole
@@ -41,9 +43,11 @@ def test_nothing_in_the_message_depends_on_which_neurons_it_holds():
     """Two slices of one size differ in their weights only: no index is sent."""
     weights = initial_weights(DIMS, seed=0)
     axes = mlp_axes(mlp_shapes(DIMS))
-    one, other = (
-        slice_message(weights, Cut(axes, part), 5, ConfigRecord(dict(SETTINGS)))
-        for part in partition(0, 1, axes.widths, 4)[:2]
+    one, other = Packed().down(
+        [
+            slice_message(weights, Cut(axes, part), 5, ConfigRecord(dict(SETTINGS)))
+            for part in partition(0, 1, axes.widths, 4)[:2]
+        ]
     )
     assert one.content["config"] == other.content["config"]
     assert wire_bytes(one) == wire_bytes(other)

@@ -14,13 +14,11 @@ from flower_ist.grids.clients import TooFewClientsError
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.partition import PartitionError
-from flower_ist.wire.protocol import PACKED_KEY
 from tests.fakes.strategies import AXES, SilentGrid, arrays_of, configured, merged, model, reply
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_each_client_gets_a_small_dense_net_and_the_rounds_settings(packed):
-    _, _, messages = configured(num_nodes=2, packed=packed)
+def test_each_client_gets_a_small_dense_net_and_the_rounds_settings():
+    _, _, messages = configured(num_nodes=2)
     assert len({m.metadata.dst_node_id for m in messages}) == 2
     for message in messages:
         assert message.metadata.message_type == "train"
@@ -31,17 +29,16 @@ def test_each_client_gets_a_small_dense_net_and_the_rounds_settings(packed):
 
 
 def test_no_indices_are_sent():
-    """Nothing but weights, and a layout that is the same for slices of one size."""
-    _, _, (one, other) = configured(num_nodes=2, packed=True)
+    """Nothing but weights, and a config that is the same for slices of one size."""
+    _, _, (one, other) = configured(num_nodes=2)
     assert one.content.config_records["config"] == other.content.config_records["config"]
-    assert list(one.content.array_records["arrays"]) == [PACKED_KEY]
+    assert one.content.array_records["arrays"].keys() == AXES.shapes.keys()
 
 
 @pytest.mark.parametrize("num_slices", [1, 2, 3, 5, 6])
 @pytest.mark.parametrize("num_nodes", [1, 2, 5, 8])
-@pytest.mark.parametrize("packed", [True, False])
-def test_untrained_slices_give_the_model_back_bit_for_bit(num_slices, num_nodes, packed):
-    strategy, weights, messages = configured(num_nodes, num_slices=num_slices, packed=packed)
+def test_untrained_slices_give_the_model_back_bit_for_bit(num_slices, num_nodes):
+    strategy, weights, messages = configured(num_nodes, num_slices=num_slices)
     found = merged(strategy, [reply(m, arrays_of(m)) for m in messages])
     for name, tensor in weights.items():
         assert found[name].tobytes() == tensor.tobytes()
@@ -159,7 +156,7 @@ def test_more_examples_than_the_client_said_it_has():
             facts = ConfigRecord({"client-name": "a", "num-examples": 10})
             return [Message(RecordDict({"facts": facts}), reply_to=m) for m in messages]
 
-    strategy = ISTStrategy(AXES, packed=False, min_train_nodes=1, min_available_nodes=1)
+    strategy = ISTStrategy(AXES, min_train_nodes=1, min_available_nodes=1)
     (message,) = strategy.configure_train(1, model()[1], ConfigRecord(), Honest(1))
     claims_too_many = reply(message, arrays_of(message), {"num-examples": 11})
     with pytest.raises(TrainingFailedError, match="a: 'num-examples' is 11, not between 1 and 10"):
@@ -223,7 +220,7 @@ def test_too_few_good_replies_stop_the_run(good, needed):
 
 
 def test_a_client_without_the_mod_is_told_what_to_do():
-    strategy, _, messages = configured(num_nodes=1, packed=True)
+    strategy, _, messages = configured(num_nodes=1)
     reason = "TypeError: Unsupported serialization type for numpy conversion: 'flower-ist.flat.1'"
     with pytest.raises(TrainingFailedError, match=r"mods=\[packed_mod\]"):
         strategy.aggregate_train(1, [Message(Error(2, reason), reply_to=messages[0])])

@@ -17,6 +17,7 @@ from client_app.app import app as client_app
 from flower_ist.classifier.evaluate import ensemble_logits, evaluate_arrays, evaluate_ensemble
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.grids.packed import Packed
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.submodel import ISTStrategy, SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
@@ -43,7 +44,7 @@ def sent_by(strategy: SubmodelStrategy, num_nodes: int, server_round: int = 1) -
 
 
 def quick(scheme: str | SubmodelScheme, **options: Any) -> SubmodelStrategy:
-    few = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False}
+    few = {"min_train_nodes": 1, "min_available_nodes": 1}
     return SubmodelStrategy(AXES, scheme=scheme, **few, **options)
 
 
@@ -64,7 +65,7 @@ def test_untrained_slices_give_the_model_back_bit_for_bit(name, num_nodes, serve
 
 
 def test_the_ist_scheme_sends_what_the_ist_strategy_sends():
-    few = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False, "seed": 3}
+    few = {"min_train_nodes": 1, "min_available_nodes": 1, "seed": 3}
     ours = sent_by(SubmodelStrategy(AXES, scheme="ist", **few), 3)
     theirs = sent_by(ISTStrategy(AXES, **few), 3)
     for one, other in zip(ours, theirs, strict=True):
@@ -157,7 +158,8 @@ def test_wire_bytes_of_half_a_model_by_hand():
     dims = [768, 1024, 1024, 10]
     axes = mlp_axes(mlp_shapes(dims))
     (part,) = SCHEMES["heterofl"].draw(0, 1, axes.widths, [0.5])
-    message = slice_message(initial_weights(dims, 0), Cut(axes, part), 5, ConfigRecord())
+    sent = slice_message(initial_weights(dims, 0), Cut(axes, part), 5, ConfigRecord())
+    (message,) = Packed().down([sent])
     assert payload_bytes(message) == 4 * 661_514
     layout = {name: (np.dtype("<f4"), s) for name, s in mlp_shapes([768, 512, 512, 10]).items()}
     assert message.content.config_records["config"][LAYOUT_KEY] == layout_to_text(layout)

@@ -80,7 +80,7 @@ def test_max_weight_is_on_the_models_own_scale():
 def test_whole_numbers_cannot_run_away(step: int, refused: int):
     cut = Axes.declare({"w": (4, 2), "steps": ()}, {"w": ("h", None)})
     weights = {"w": np.ones((4, 2), np.float32), "steps": np.array(7)}
-    few: dict[str, Any] = {"min_train_nodes": 1, "min_available_nodes": 1, "packed": False}
+    few: dict[str, Any] = {"min_train_nodes": 1, "min_available_nodes": 1}
     strategy = ISTStrategy(cut, num_slices=1, **few)
     record = ArrayRecord({name: Array(tensor) for name, tensor in weights.items()})
     messages = list(strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2)))

@@ -1,0 +1,45 @@
+"""Show a strategy only the clients that a check lets in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from flwr.serverapp import Grid
+
+from flower_ist.grids.chain import Filter
+from flower_ist.grids.clients import Client, ClientRegistry
+
+_log = logging.getLogger("flwr")
+
+
+class Admission(Filter):
+    """Leave clients out for which a check has a reason.
+
+    It works for any strategy, unchanged, and for clients that connect later. Who is left out is
+    logged once, with the reason.
+
+    Args:
+        registry: asks the clients for their facts.
+        check: returns why a client must be left out, or an empty string.
+    """
+
+    def __init__(self, registry: ClientRegistry, check: Callable[[Client], str]) -> None:
+        self._registry = registry
+        self._check = check
+        self._left_out: set[int] = set()
+
+    def nodes(self, grid: Grid) -> Iterable[int]:
+        """Return the ids of the nodes that are let in."""
+        admitted = []
+        for client in self._registry.meet(grid, grid.get_node_ids()):
+            reason = self._check(client)
+            if not reason:
+                admitted.append(client.node_id)
+                if client.node_id in self._left_out:
+                    self._left_out.remove(client.node_id)
+                    _log.info("%s has joined after all", client.name)
+            elif client.node_id not in self._left_out:
+                self._left_out.add(client.node_id)
+                _log.warning("%s is left out of this run: %s", client.name, reason)
+        return admitted
