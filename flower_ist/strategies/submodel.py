@@ -11,6 +11,7 @@ and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels.schemes
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -166,7 +167,9 @@ class SubmodelStrategy(FedAvg):
         self.quarantine = Quarantine(quarantine_after, quarantine_rounds)
         self.merge_rule = merge_rule
         self.last_round = RoundReport()
+        # Handed out in a record that anybody may keep: the arrays are never written again.
         self._weights: dict[str, NDArray[Any]] = {}
+        self._retired: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
         self._sent: dict[int, Cut] = {}
         self._seats: dict[str, int] = {}
@@ -238,16 +241,16 @@ class SubmodelStrategy(FedAvg):
         require_enough(
             server_round, len(good), len(self._sent), self.min_train_nodes, report, self.registry
         )
-        report.coverage = merge(self._weights, [slice_ for _, slice_ in good], self._trim)
+        weights = self._copy_of_model()
+        report.coverage = merge(weights, [slice_ for _, slice_ in good], self._trim)
+        self._retired, self._weights = self._weights, weights
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
             len(good),
             len(self._sent),
             100 * report.coverage,
         )
-        # The model goes on changing in place; who is handed this record may keep it.
-        merged = record_of({name: tensor.copy() for name, tensor in self._weights.items()})
-        self._weights_record = merged
+        merged = self._weights_record = record_of(weights)
         contents = [reply.content for reply, _ in good]
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
@@ -284,7 +287,7 @@ class SubmodelStrategy(FedAvg):
         self.last_round = report
 
     def _load(self, arrays: ArrayRecord) -> None:
-        """Keep the whole model as writable arrays; it is decoded again only if others made it."""
+        """Keep the whole model as arrays; it is decoded again only if others made it."""
         if arrays is self._weights_record:
             return
         if arrays.keys() != self.axes.shapes.keys():
@@ -299,11 +302,26 @@ class SubmodelStrategy(FedAvg):
                     f"declared for {list(shape)}."
                 )
         self._weights = {
-            name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape)).copy()
+            name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape))
             for name, shape in self.axes.shapes.items()
         }
         check_model(self._weights, self.axes, self.max_weight, scaled=self.scheme.scaled)
         self._weights_record = arrays
+
+    def _copy_of_model(self) -> dict[str, NDArray[Any]]:
+        """Return a copy to merge into, in the memory of the last model but one if it is free.
+
+        Fresh memory costs several times what the copy does.
+        """
+        copy = {}
+        for name, tensor in self._weights.items():
+            into = self._retired.pop(name, None)
+            # The variable and the argument of the call itself: a record would be a third.
+            if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
+                into = np.empty_like(tensor)
+            np.copyto(into, tensor)
+            copy[name] = into
+        return copy
 
     def _sample(self, server_round: int, grid: Grid) -> list[Client]:
         node_ids = await_nodes(

@@ -84,15 +84,21 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
             raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
         return half.tobytes()
     groups = _grouped(tensor, form)
-    largest = np.abs(groups).max(axis=-1, initial=0.0)
+    # Without a copy of the tensor, as its magnitudes would be; + 0 makes 0 of -0.
+    low, high = groups.min(axis=-1, initial=0.0), groups.max(axis=-1, initial=0.0)
+    largest = np.maximum(-low, high) + np.float32(0)
     if not np.isfinite(largest).all():
         raise QuantizeError("holds values that are not finite numbers")
     stored = _scales_to_bits(largest / np.float32(_LEVELS[form]))
     scales = _bits_to_scales(stored)[..., None]
     exact = np.divide(groups, scales, out=np.zeros_like(groups), where=scales > 0)
     exact = exact.reshape(len(exact), -1)[:, : _row_length(tensor.shape)]
-    rounded = np.rint(exact) if noise is None else np.floor(exact + _uniform(noise, exact.shape))
-    whole = rounded.clip(-_LEVELS[form], _LEVELS[form]).astype(np.int8)
+    if noise is None:
+        np.rint(exact, out=exact)
+    else:
+        exact += _uniform(noise, exact.shape)
+        np.floor(exact, out=exact)
+    whole = np.clip(exact, -_LEVELS[form], _LEVELS[form], out=exact).astype(np.int8)
     numbers = whole.tobytes() if form == "int8" else _pairs(whole.reshape(-1)).tobytes()
     return stored.tobytes() + numbers
 
@@ -118,9 +124,11 @@ def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> 
     packed = data[bits.nbytes :]
     whole = np.frombuffer(packed, np.int8) if form == "int8" else _unpaired(packed)
     numbers = whole[: math.prod(shape)].reshape(rows, -1).astype(np.float32)
-    scales = np.repeat(_bits_to_scales(bits).reshape(rows, groups), group, axis=1)
+    scales = _bits_to_scales(bits).reshape(rows, groups)
+    if groups > 1:
+        scales = np.repeat(scales, group, axis=1)[:, : numbers.shape[1]]
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers *= scales[:, : numbers.shape[1]]
+        numbers *= scales
     return numbers.reshape(shape).astype(dtype, copy=False)
 
 

@@ -179,7 +179,7 @@ def test_nothing_else_changes_on_a_strategy_of_ours():
     before = {name: looks(value) for name, value in vars(strategy).items()}
     run(strategy, 2, model())
     changed = {n for n, value in vars(strategy).items() if before.get(n) != looks(value)}
-    derived = {"_weights", "_weights_record", "_sent", "last_round", "registry"}
+    derived = {"_weights", "_weights_record", "_retired", "_sent", "last_round", "registry"}
     assert changed - derived <= {"_seats", "_turns", "quarantine"}
     assert "_seats" in changed
 

@@ -268,3 +268,21 @@ def test_summary_names_its_own_settings(caplog):
         ISTStrategy(AXES, num_slices=2, seed=5).summary()
     for text in ("Independent Subnetwork", "Slices: 2", "39.00 to 39.00 % of 100", "Seed: 5"):
         assert text in caplog.text
+
+
+def test_a_record_that_somebody_keeps_is_never_written_again():
+    """The model of each round is made in the memory of an older one, but only if that is free."""
+    strategy, _, messages = configured(num_nodes=2)
+    kept, copies = [], []
+    for server_round in range(1, 6):
+        replies = [reply(m, {n: a + 1 for n, a in arrays_of(m).items()}) for m in messages]
+        record, _ = strategy.aggregate_train(server_round, replies)
+        if server_round % 2:
+            kept.append(record)
+            copies.append({name: array.numpy() for name, array in record.items()})
+        messages = list(
+            strategy.configure_train(server_round + 1, record, ConfigRecord(), SilentGrid(2))
+        )
+    for record, copy in zip(kept, copies, strict=True):
+        for name, tensor in copy.items():
+            np.testing.assert_array_equal(record[name].numpy(), tensor)
