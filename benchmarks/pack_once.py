@@ -62,7 +62,8 @@ class Echo(InProcessGrid):
         for message in messages:
             arrays = message.content.array_records["arrays"]
             metrics = MetricRecord({"num-examples": 10})
-            replies.append(Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message))
+            content = RecordDict({"arrays": arrays, "metrics": metrics})
+            replies.append(Message(content, reply_to=message))
         return replies
 
 dim, classes = 1024, 10
