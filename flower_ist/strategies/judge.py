@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.submodels.cut import Factor
 from flower_ist.wire.layout import Layout, WireError, decode, largest, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.reported import client_text, last_line, metric_record
@@ -56,7 +57,7 @@ class Expected:
     arrayrecord_key: str = "arrays"
     weighted_by_key: str = "num-examples"
     max_weight: float = math.inf
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, Factor] = field(default_factory=dict)
     sent: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     max_examples: float = MAX_EXAMPLES
 
@@ -100,7 +101,8 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
         size = largest(tensor)  # NaN if there is one
         if not math.isfinite(size):
             raise BadReply(f"{name!r} holds values that are not finite numbers")
-        size /= expected.factors.get(name, 1.0)
+        factor = expected.factors.get(name, 1.0)
+        size = size / factor if isinstance(factor, float) else largest(tensor / factor)
         if size > expected.max_weight:
             raise BadReply(
                 f"{name!r} holds a weight of {size:.3g}, above max_weight = {expected.max_weight:g}"

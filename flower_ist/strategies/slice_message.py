@@ -41,6 +41,6 @@ def slice_message(
             raise TrainingFailedError(
                 f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
             )
-    config[LR_SCALES_KEY] = json.dumps(cut.factors())
+    config[LR_SCALES_KEY] = json.dumps(cut.lr_scales())
     content = RecordDict({arrayrecord_key: record_of(tensors), configrecord_key: config})
     return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)

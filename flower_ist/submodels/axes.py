@@ -6,24 +6,22 @@ of those neurons is cut along it; a tensor that has none is shared by all slices
     fc1.weight (h1, -)    fc2.weight (h2, h1)    fc3.weight (-, h2)
     fc1.bias   (h1)       fc2.bias   (h2)        fc3.bias   (-)       <- shared
 
-:func:`mlp_axes` derives this for a multilayer perceptron, :meth:`Axes.declare` takes it for
-anything else. Pure Python: neither torch nor flwr is imported.
+:func:`mlp_axes` derives this from the shapes of a multilayer perceptron,
+:func:`flower_ist.modules.derive.derive_axes` from any module, and :meth:`Axes.declare` takes it as
+you say it. Pure Python: neither torch nor flwr is imported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from flower_ist.errors import FlowerIstError
+from flower_ist.submodels.parts import AxesError, AxisLabel, Part, parts_of_axis, spans
 
 Shape = tuple[int, ...]
-Labels = tuple[str | None, ...]
-
-
-class AxesError(FlowerIstError):
-    """A declaration of axes does not fit the tensors."""
+Parts = tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -31,24 +29,48 @@ class Axes:
     """A model's tensors, cut along named hidden widths.
 
     Attributes:
-        shapes: name of each tensor -> its shape in the whole model.
-        labels: name of each tensor -> for each of its axes, the width's name or None.
+        shapes: name of each tensor that travels -> its shape in the whole model.
+        parts: name of each of them -> for each of its axes, the axis's parts in order.
         widths: name of each hidden width -> its number of neurons.
-        summed: name of each tensor -> the cut axes over which the layer sums its inputs.
+        frozen: name of each tensor that never changes and stays where it is -> its shape.
     """
 
     shapes: Mapping[str, Shape]
-    labels: Mapping[str, Labels]
+    parts: Mapping[str, tuple[Parts, ...]]
     widths: Mapping[str, int]
-    summed: Mapping[str, tuple[int, ...]]
+    frozen: Mapping[str, Shape] = field(default_factory=dict)
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[str | tuple[str | None, ...] | None, ...]]:
+        """Name of each tensor -> for each axis its width, None, or the widths of its parts."""
+        return {
+            name: tuple(
+                axis[0].width if len(axis) == 1 else tuple(part.width for part in axis)
+                for axis in parts
+            )
+            for name, parts in self.parts.items()
+        }
+
+    @cached_property
+    def summed(self) -> dict[str, tuple[int, ...]]:
+        """Name of each tensor -> the cut axes over which the layer sums its inputs."""
+        return {
+            name: tuple(i for i, axis in enumerate(parts) if any(part.summed for part in axis))
+            for name, parts in self.parts.items()
+        }
+
+    def is_cut(self, name: str) -> bool:
+        """Return whether slices hold only a part of this tensor."""
+        return any(part.width is not None for axis in self.parts[name] for part in axis)
 
     @classmethod
     def declare(
         cls,
         shapes: Mapping[str, Shape],
-        labels: Mapping[str, Labels],
+        labels: Mapping[str, Sequence[AxisLabel]],
         summed: Mapping[str, tuple[int, ...]] | None = None,
         widths: Mapping[str, int] | None = None,
+        frozen: Mapping[str, Shape] | None = None,
     ) -> Axes:
         """Declare by hand which axis belongs to which width.
 
@@ -59,11 +81,15 @@ class Axes:
         ``25 i`` to ``25 i + 24``. Attention heads are such neurons: with 4 heads of 16, projections
         of 64 rows labeled "heads", and ``widths={"heads": 4}``.
 
-        What is added up must share one width: the layers of a residual stream cut alike. Axes
-        that hold several parts one after the other (``in_proj_weight`` of
-        ``nn.MultiheadAttention``, the gates of an LSTM or a GLU, concatenated branches) do not give
-        a neuron its entry of each part: store the parts as tensors of their own, or leave them
-        uncut. Tied weights, one parameter with two names, need the same axes and ``summed``.
+        An axis may have several parts, one after the other. A tuple of widths stands for parts of
+        one length: the gates of an LSTM are ``lstm.weight_hh_l0 (4 h, h): (("h", "h", "h", "h"),
+        "h")``, a fused projection ``qkv.weight (3 d, d): (("heads",) * 3, None)``. Parts of other
+        lengths say how many entries a neuron owns: ``conv.weight (c, a + b, 3, 3): ("c", (("a", 1),
+        ("b", 1)), None, None)``; ``(None, 5)`` are five entries that every slice has.
+
+        What is added up must share one width: the layers of a residual stream cut alike. Tied
+        weights, one parameter with two names, need the same axes and ``summed``. Whether a
+        declaration is right is shown by :func:`flower_ist.modules.prove.prove`.
 
         Args:
             shapes: all tensors of the model, in the model's order.
@@ -73,6 +99,8 @@ class Axes:
                 layer sums, along which slices are scaled (docs/method.md). Otherwise every
                 labeled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
                 rows are looked up, or ``{"deconv.weight": (0,)}`` for an (in, out, ...) layout.
+            frozen: tensors of the model's state that are never trained: they stay on the clients
+                and are not in ``shapes``.
 
         Raises:
             AxesError: a label names no tensor, has the wrong number of axes, or does not divide; a
@@ -89,60 +117,72 @@ class Axes:
                     f"{list(shapes[name])}."
                 )
         complete = {name: labels.get(name, (None,) * len(shape)) for name, shape in shapes.items()}
-        neurons: dict[str, int] = {}
-        for name, shape in shapes.items():
-            for label, length in zip(complete[name], shape, strict=True):
-                if label is not None:
-                    neurons[label] = min(length, neurons.get(label, length))
-        if not neurons:
-            raise AxesError("No axis belongs to a hidden width: there is nothing to cut.")
-        for label, count in (widths or {}).items():
-            if label not in neurons or count < 1:
-                raise AxesError(
-                    f"Width {label!r} is to have {count} neurons, but must be one of "
-                    f"{', '.join(sorted(neurons))} and have at least 1."
-                )
-            neurons[label] = count
-        for name, shape in shapes.items():
-            for label, length in zip(complete[name], shape, strict=True):
-                if label is not None and length % neurons[label]:
-                    raise AxesError(
-                        f"An axis of {length} in {name!r} is not a multiple of width {label!r}, "
-                        f"which has {neurons[label]} neurons."
-                    )
-        sums = {
-            name: tuple(axis for axis, label in enumerate(given) if axis and label is not None)
-            for name, given in complete.items()
-        }
+        neurons = _count_neurons(shapes, complete, widths or {})
+        sums = {name: tuple(range(1, len(shape))) for name, shape in shapes.items()}
         for name, axes in (summed or {}).items():
             if name not in shapes or any(
-                complete[name][axis : axis + 1] in ((), (None,)) for axis in axes
+                axis not in range(len(shapes[name])) or not complete[name][axis] for axis in axes
             ):
                 raise AxesError(
                     f"The summed axes {axes} of {name!r} are not cut axes of the model."
                 )
             sums[name] = axes
-        return cls(shapes=dict(shapes), labels=complete, widths=neurons, summed=sums)
+        parts = {
+            name: tuple(
+                parts_of_axis(name, label, length, neurons, summed=axis in sums[name])
+                for axis, (label, length) in enumerate(zip(complete[name], shape, strict=True))
+            )
+            for name, shape in shapes.items()
+        }
+        return cls(dict(shapes), parts, neurons, dict(frozen or {}))
 
     def block(self, name: str, axis: int) -> int:
-        """Return how many consecutive entries of a labeled axis one neuron owns."""
-        label = self.labels[name][axis]
-        return 1 if label is None else self.shapes[name][axis] // self.widths[label]
+        """Return how many consecutive entries of an axis's first part one neuron owns."""
+        part = self.parts[name][axis][0]
+        return 1 if part.width is None else part.block
 
     def slice_shapes(self, sizes: Mapping[str, int]) -> dict[str, Shape]:
         """Return the shapes of the small net that has ``sizes[width]`` neurons of each width."""
         return {
-            name: tuple(
-                length if label is None else sizes[label] * self.block(name, axis)
-                for axis, (label, length) in enumerate(zip(self.labels[name], shape, strict=True))
-            )
-            for name, shape in self.shapes.items()
+            name: tuple(sum(part.length(sizes) for part in axis) for axis in parts)
+            for name, parts in self.parts.items()
         }
 
     def share(self, sizes: Mapping[str, int]) -> float:
         """Return the share of the model's parameters that such a small net holds."""
         whole = sum(math.prod(shape) for shape in self.shapes.values())
         return sum(math.prod(shape) for shape in self.slice_shapes(sizes).values()) / whole
+
+
+def _count_neurons(
+    shapes: Mapping[str, Shape],
+    labels: Mapping[str, Sequence[AxisLabel]],
+    given: Mapping[str, int],
+) -> dict[str, int]:
+    """Return the number of neurons of each width: its shortest part's length, unless given."""
+    neurons: dict[str, int] = {}
+    named = set()
+    for name, shape in shapes.items():
+        for label, length in zip(labels[name], shape, strict=True):
+            for width, block, entries in spans(name, label, length):
+                if width is not None:
+                    named.add(width)
+                    if block is None:
+                        neurons[width] = min(entries, neurons.get(width, entries))
+    if not named:
+        raise AxesError("No axis belongs to a hidden width: there is nothing to cut.")
+    for width, count in given.items():
+        if width not in named or count < 1:
+            raise AxesError(
+                f"Width {width!r} is to have {count} neurons, but must be one of "
+                f"{', '.join(sorted(named))} and have at least 1."
+            )
+        neurons[width] = count
+    if missing := named - neurons.keys():
+        raise AxesError(
+            f"Nothing says how many neurons {', '.join(sorted(missing))} have: name them in widths."
+        )
+    return neurons
 
 
 def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
@@ -162,7 +202,7 @@ def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
     weights = [name for name, shape in shapes.items() if len(shape) == 2]
     if len(weights) < 2:
         raise AxesError(f"This model has {len(weights)} linear layers and no hidden width: {hint}.")
-    labels: dict[str, Labels] = {}
+    labels: dict[str, tuple[str | None, ...]] = {}
     width_in: str | None = None
     layer = 0
     for name, shape in shapes.items():

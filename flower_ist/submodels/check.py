@@ -58,12 +58,12 @@ def _check_tied(tensors: Tensors, axes: Axes) -> None:
     """
     seen: dict[str, str] = {}  # by content: no tensor is copied
     for name, tensor in tensors.items():
-        if not any(axes.labels[name]) or _is_constant(tensor):
+        if not axes.is_cut(name) or _is_constant(tensor):
             continue
         first = seen.setdefault(array_sha256(tensor), name)
         if tensors[first].shape != tensor.shape or tensors[first].dtype != tensor.dtype:
             continue
-        if (axes.labels[first], axes.summed[first]) != (axes.labels[name], axes.summed[name]):
+        if axes.parts[first] != axes.parts[name]:
             raise ModelError(
                 f"{first!r} and {name!r} hold the same values, as tied weights do, but would be "
                 "scaled differently in a slice: untie them, or declare the same axes and the same "

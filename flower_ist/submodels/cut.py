@@ -15,16 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
-from flower_ist.submodels.axes import Axes, Shape
+from flower_ist.submodels.axes import Axes, Parts, Shape
 from flower_ist.submodels.partition import Indices
 
 Tensors = Mapping[str, NDArray[Any]]
+# One number, or one for each entry along some axes.
+Factor: TypeAlias = float | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,8 @@ class Cut:
     Attributes:
         axes: which axis of the model's tensors belongs to which hidden width.
         indices: width -> indices of the slice's neurons (n,).
-        scaled: weights are multiplied by H / n along summed axes.
+        scaled: weights are multiplied by (H / n) ** power: 1 along summed axes, unless the axes
+            share the factor between the two sides of a neuron.
     """
 
     axes: Axes
@@ -45,19 +48,27 @@ class Cut:
         """Return the shape of each of the slice's tensors."""
         return self.axes.slice_shapes({width: len(rows) for width, rows in self.indices.items()})
 
-    def factor(self, name: str) -> float:
-        """Return what a tensor is multiplied by: the product of H / n over its summed axes."""
-        factor = 1.0
-        for axis in self.axes.summed[name] if self.scaled else ():
-            label = self.axes.labels[name][axis]
-            if label is not None:
-                factor *= self.axes.widths[label] / len(self.indices[label])
+    def factor(self, name: str) -> Factor:
+        """Return what a tensor is multiplied by: the product over its axes of (H / n) ** power.
+
+        It is a number, or, where the parts of an axis differ, an array that broadcasts to the
+        slice's tensor.
+        """
+        factor: Factor = 1.0
+        if self.scaled:
+            for axis, parts in enumerate(self.axes.parts[name]):
+                later = len(self.axes.parts[name]) - axis - 1
+                factor = factor * self._factor_along(parts, later)
         return factor
 
-    def factors(self) -> dict[str, float]:
+    def factors(self) -> dict[str, Factor]:
         """Return the factors of the tensors that are multiplied by anything but 1."""
         factors = {name: self.factor(name) for name in self.axes.shapes}
-        return {name: factor for name, factor in factors.items() if factor != 1.0}
+        return {name: factor for name, factor in factors.items() if np.any(factor != 1.0)}
+
+    def lr_scales(self) -> dict[str, float]:
+        """Return the mean of each of :meth:`factors`."""
+        return {name: float(np.mean(factor)) for name, factor in self.factors().items()}
 
     def entries(self, name: str) -> tuple[NDArray[np.intp], ...]:
         """Return an index of the slice's entries in a whole tensor.
@@ -96,25 +107,46 @@ class Cut:
 
     def _take_one(self, name: str, whole: NDArray[Any]) -> NDArray[Any]:
         part, factor = self.part(name, whole), self.factor(name)
-        if factor != 1.0:
+        if np.any(factor != 1.0):
             if part.dtype.kind != "f":
                 raise ArgumentError(
                     f"{name!r} is {part.dtype}, but only floating-point tensors can be scaled: "
                     "declare its summed axes as (), or leave it uncut."
                 )
-            part *= part.dtype.type(factor)
+            part *= np.asarray(factor, part.dtype)
         return part
 
     def _rows(self, name: str) -> list[tuple[int, NDArray[np.intp]]]:
-        """Return each cut axis of a tensor with the entries that the chosen neurons own there."""
-        found = []
-        for axis, label in enumerate(self.axes.labels[name]):
-            if label is not None:
-                rows, block = self.indices[label], self.axes.block(name, axis)
-                if block > 1:
-                    rows = (rows[:, None] * block + np.arange(block)).reshape(-1)
-                found.append((axis, rows))
-        return found
+        """Return each cut axis of a tensor with the slice's entries along it."""
+        return [
+            (axis, self._rows_along(parts))
+            for axis, parts in enumerate(self.axes.parts[name])
+            if any(part.width is not None for part in parts)
+        ]
+
+    def _rows_along(self, parts: Parts) -> NDArray[np.intp]:
+        start, found = 0, []
+        for part in parts:
+            if part.width is None:
+                rows = np.arange(part.block)
+            else:
+                rows = self.indices[part.width]
+                if part.block > 1:
+                    rows = (rows[:, None] * part.block + np.arange(part.block)).reshape(-1)
+            found.append(rows + start if start else rows)
+            start += part.length(self.axes.widths)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _factor_along(self, parts: Parts, later_axes: int) -> Factor:
+        sizes = {part.width: len(self.indices[part.width]) for part in parts if part.width}
+        factors = [
+            1.0 if p.width is None else (self.axes.widths[p.width] / sizes[p.width]) ** p.power
+            for p in parts
+        ]
+        if len(set(factors)) == 1:
+            return factors[0]
+        lengths = [part.length(sizes) for part in parts]
+        return np.repeat(factors, lengths).reshape(-1, *[1] * later_axes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +176,7 @@ class Returned:
         return change
 
 
-def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: float = 1.0) -> NDArray[Any]:
+def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: Factor = 1.0) -> NDArray[Any]:
     """Return ``new / factor``, but exactly ``old`` where the client sent back what it was sent.
 
     Multiplying and dividing would round, and -0.0 would become 0.0.
@@ -154,9 +186,9 @@ def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: float = 1.0)
         new: what came back, of the same shape and dtype.
         factor: of :meth:`Cut.factor`.
     """
-    if factor == 1.0:
+    if np.all(factor == 1.0):
         return np.where(new == old, old, new)
-    factor_of_dtype = old.dtype.type(factor)
+    factor_of_dtype = np.asarray(factor, old.dtype)
     restored: NDArray[Any] = old * factor_of_dtype  # as it was sent
     unchanged = new == restored
     np.divide(new, factor_of_dtype, out=restored)

@@ -49,15 +49,15 @@ def merge(
     axes = returned[0].cut.axes
     groups = _by_slice(returned)
     slices = [group[0].cut.indices for group in groups]
-    # Slices that share no neuron of one of a tensor's widths share none of its entries.
+    # Slices that share no neuron of the widths along one axis share none of a tensor's entries.
     disjoint = {width for width in axes.widths if _are_disjoint([s[width] for s in slices])}
     trained = total = 0
     for name, whole in tensors.items():
         total += whole.size
-        if not any(axes.labels[name]):
+        if not axes.is_cut(name):
             whole[...] = restore_unchanged(whole, _center(name, returned, whole.dtype, trim))
             trained += whole.size
-        elif not disjoint.isdisjoint(axes.labels[name]):
+        elif any(all(part.width in disjoint for part in axis) for axis in axes.parts[name]):
             trained += sum(_put_back(whole, name, group, trim) for group in groups)
         elif trim is None:
             trained += _average_holders(whole, name, returned)
@@ -116,8 +116,10 @@ def _middle_of_holders(
         for values, reply, ((rows, *others), factor) in zip(stack, returned, places, strict=True):
             inside = ((rows >= start) & (rows < start + step)).reshape(-1)
             where = (rows[inside] - start, *others)
-            new = reply.tensors[name][inside]
-            values[where] = restore_unchanged(block[where], new, factor)
+            new = reply.tensors[name]
+            if not isinstance(factor, float):
+                factor = np.broadcast_to(factor, new.shape)[inside]
+            values[where] = restore_unchanged(block[where], new[inside], factor)
         new, holders = middle(stack, trim)
         covered = holders > 0
         block[covered] = restore_unchanged(block[covered], _as_dtype(new[covered], whole.dtype))
