@@ -1,24 +1,63 @@
-"""What the commands share: the console, errors as sentences, options of one meaning."""
+"""What the commands share: settings as options, errors as sentences, the console."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
 
 from data_prep.errors import first_line
+from data_prep.options import ON_ERROR_HELP
 from flower_ist.errors import FlowerIstError
-from flower_ist.tokens.shard import open_shard
 
 console = Console()
+S = TypeVar("S")
 
-OnError = Annotated[
-    str, typer.Option(help="At an image that cannot be read: stop, or skip and list it at the end.")
-]
+OnError = Annotated[str, typer.Option(help=ON_ERROR_HELP)]
+
+
+def command_of(settings: type[S]) -> Callable[[Callable[[S], None]], Callable[..., None]]:
+    """Make a command of a function of settings: each field becomes an option or an argument.
+
+    The fields are those that :func:`data_prep.options.option` and ``argument`` return; the
+    function's docstring is the command's help.
+    """
+    hints = get_type_hints(settings)
+
+    def decorate(run: Callable[[S], None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            with errors_as_sentences():
+                run(settings(**values))
+
+        # What must be given comes first: a function takes no other order.
+        given = sorted(fields(settings), key=lambda field: field.default is not MISSING)  # type: ignore[arg-type]
+        parameters = [_parameter(field, hints[field.name]) for field in given]
+        command.__name__, command.__doc__ = run.__name__, run.__doc__
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameter(field: Field[Any], kind: Any) -> Parameter:
+    about = field.metadata
+    if about.get("argument"):
+        info = typer.Argument(help=about["help"])
+    else:
+        flags = (about["flag"],) if about["flag"] else ()
+        info = typer.Option(*flags, help=about["help"], rich_help_panel=about["panel"])
+    return Parameter(
+        field.name,
+        Parameter.POSITIONAL_OR_KEYWORD,
+        default=Parameter.empty if field.default is MISSING else field.default,
+        annotation=Annotated[kind, info],
+    )
 
 
 @contextmanager
@@ -27,27 +66,27 @@ def errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except FlowerIstError as err:
-        typer.echo(f"Error: {err}", err=True)
-        raise typer.Exit(code=1) from err
+        _fail(str(err), err)
     except ModuleNotFoundError as err:
-        typer.echo(
-            f"Error: {err.name} is not installed: in the checkout, pip install -e '.[prep]'.",
-            err=True,
-        )
-        raise typer.Exit(code=1) from err
+        _fail(f"{err.name} is not installed: in the checkout, pip install -e '.[prep]'.", err)
     except BrokenPipeError:
         raise  # the reader of the output has seen enough, which typer knows how to end with
     except OSError as err:
         # Of a path that cannot be looked at: a folder that nobody may enter, a name too long.
         where = f"{err.filename}: " if err.filename else ""
-        typer.echo(f"Error: {where}{first_line(err)}.", err=True)
-        raise typer.Exit(code=1) from err
+        _fail(f"{where}{first_line(err)}.", err)
 
 
-def describe_shard(path: Path) -> str:
-    """Return a line on a shard that was written."""
-    meta = open_shard(path).meta
-    return (
-        f"{path}: {meta.num_examples} tokens of {meta.dim} {meta.token_dtype}, "
-        f"{meta.mask.kept} of {meta.mask.patches} patches kept"
-    )
+@contextmanager
+def resumable(kept: str) -> Iterator[None]:
+    """End with a sentence and code 130 when the user stops the command; say what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        typer.echo(f"Stopped: give the same command again to go on; {kept}.", err=True)
+        raise typer.Exit(code=130) from err
+
+
+def _fail(sentence: str, err: Exception) -> None:
+    typer.echo(f"Error: {sentence}", err=True)
+    raise typer.Exit(code=1) from err

@@ -1,13 +1,26 @@
-"""The command ``demo-tokens``, which makes the files that the Flower app carries."""
+"""The command ``demo-tokens``: the shards in ``flower_ist``, 6,000 images of Fashion-MNIST.
+
+They are 4,000 training and 2,000 test images, 1,000 a file, as many of each class in every file.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.commands.common import console, describe_shard, errors_as_sentences
+from data_prep.commands.common import console, errors_as_sentences
+from data_prep.console import image_progress, print_sentence
+
+if TYPE_CHECKING:
+    from data_prep.shards.encode import Encoding
+    from flower_ist.tokens.shard import TokenShard
+
+PARTS = {"train": 4, "test": 2}
+"""Text files per split; each stays below 1 MB, the largest file a Flower app bundle may carry."""
+PER_CLASS = {"train": 400, "test": 200}
 
 
 def demo_tokens(
@@ -17,18 +30,61 @@ def demo_tokens(
     weights: Annotated[str, typer.Option(help="As prep's.")] = "",
     image_size: Annotated[int | None, typer.Option(help="As prep's.")] = None,
     mask_ratio: Annotated[float, typer.Option(help="Share of patches dropped.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Of the masks, the order and random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the masks, the order and random weights.")] = 0,
 ) -> None:
     """Make the demo tokens that the Flower app carries: int8 text shards of Fashion-MNIST.
 
     FASHION_MNIST is a folder with the data set's four published idx files.
     """
     with errors_as_sentences():
-        from data_prep.commands.demo_shards import write_demo_tokens
         from data_prep.encoders.open import open_encoder
         from data_prep.shards.encode import Encoding
+        from flower_ist.tokens.writer import write_text
 
         opened = open_encoder(encoder, weights, image_size=image_size, seed=seed)
         encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
-        for file in write_demo_tokens(fashion_mnist, out, encoding):
-            console.print(describe_shard(file), highlight=False)
+        out.mkdir(parents=True, exist_ok=True)
+        for split in PARTS:
+            for name, shard in _encode(fashion_mnist, split, encoding):
+                write_text(shard, out / f"{name}.json")
+                meta = shard.meta
+                print_sentence(
+                    console,
+                    f"{out / name}.json: {meta.num_examples} tokens of {meta.dim} "
+                    f"{meta.token_dtype}, {meta.mask.kept} of {meta.mask.patches} patches kept",
+                )
+
+
+def _encode(folder: Path, split: str, encoding: Encoding) -> Iterator[tuple[str, TokenShard]]:
+    """Yield the names and shards of a split: the first images of each class, in a random order.
+
+    The same encoding on the same machine gives the same shards.
+    """
+    import numpy as np
+
+    from data_prep.sources.arrays import FashionMnistSource
+    from data_prep.splits.rows import balanced_parts, first_of_each_class
+    from flower_ist.tokens.shard import TokenShard
+    from flower_ist.tokens.writer import quantize_rows
+
+    data = FashionMnistSource(folder).read(split)
+    count = PER_CLASS[split]
+    chosen = first_of_each_class(data.labels, count, len(data.class_names))
+    source = f"{data.source} (MIT), first {count} of each class of the {split} set"
+    for part, rows in enumerate(balanced_parts(chosen, PARTS[split], encoding.mask.seed)):
+        name, images, tokens = f"{split}-{part}", data.take(rows), []
+        with image_progress(console, f"Encoding {name}", len(rows)) as advance:
+            for batch in encoding.batches(images):
+                tokens.append(batch)
+                advance(len(batch))
+        stored, scales = quantize_rows(np.concatenate(tokens))
+        yield (
+            name,
+            TokenShard(
+                meta=encoding.meta(images, f"demo-{name}", source=source),
+                tokens=stored,
+                labels=images.labels.astype(np.int32),
+                image_ids=images.image_ids,
+                scales=scales,
+            ),
+        )

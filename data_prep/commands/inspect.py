@@ -9,6 +9,7 @@ import typer
 
 from data_prep import PrepError
 from data_prep.commands.common import console, errors_as_sentences
+from data_prep.console import print_sentence
 
 
 def inspect(
@@ -46,7 +47,7 @@ def inspect(
                 raise PrepError("No shard is whole: there is nothing to draw.")
             names = whole.meta.class_names
             data = read_source(source, split or whole.meta.split, "skip", classes=names)
-            console.print(f"Sheet: {draw_sheet(whole, data, sheet, images)}", highlight=False)
+            print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
         for sentence in (*report.damages, *report.disagreements):
             typer.echo(f"Error: {sentence}", err=True)
         if not report.sound:

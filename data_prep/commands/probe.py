@@ -9,11 +9,11 @@ import typer
 
 from data_prep import PrepError
 from data_prep.commands.common import OnError, console, errors_as_sentences
-from data_prep.shards.inspect import disagreements
-from flower_ist.tokens.shard import TokenShard, open_shard
+from data_prep.console import print_sentence, print_skipped
 
 if TYPE_CHECKING:
     from data_prep.shards.probe import ProbeResult
+    from flower_ist.tokens.shard import TokenShard
 
 Shards = Annotated[list[Path], typer.Argument(help="Token shards to train on.")]
 TestShards = Annotated[
@@ -27,13 +27,12 @@ def probe(train: Shards, test: TestShards) -> None:
     TRAIN... are token shards, folders or text files. The probe is logistic
     regression; its L2 penalty is chosen on a fifth of the training tokens.
     """
-    from data_prep.shards.probe import linear_probe, token_features
-
     with errors_as_sentences():
+        from data_prep.shards.probe import linear_probe, token_features
+
         training, testing = _open(train, test)
         classes = training[0].meta.num_classes
-        result = linear_probe(token_features(training), token_features(testing), classes)
-        _report("tokens", result)
+        _print("tokens", linear_probe(token_features(training), token_features(testing), classes))
 
 
 def probe_pixels(
@@ -51,7 +50,6 @@ def probe_pixels(
     """
     with errors_as_sentences():
         from data_prep.shards.probe import linear_probe, pixel_features
-        from data_prep.shards.report import print_skipped
         from data_prep.sources.open import read_source
 
         training, testing = _open(train, test)
@@ -59,11 +57,14 @@ def probe_pixels(
         test_images = read_source(test_source or source, "test", on_error)
         seen = pixel_features(training, train_images)
         unseen = pixel_features(testing, test_images)
-        _report("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
+        _print("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
         print_skipped(console, (*train_images.skipped, *test_images.skipped))
 
 
 def _open(train: list[Path], test: list[Path]) -> tuple[list[TokenShard], list[TokenShard]]:
+    from data_prep.shards.inspect import disagreements
+    from flower_ist.tokens.shard import open_shard
+
     paths = [*train, *test]
     shards = [open_shard(path) for path in paths]
     named = [(str(path), shard.meta) for path, shard in zip(paths, shards, strict=True)]
@@ -72,11 +73,10 @@ def _open(train: list[Path], test: list[Path]) -> tuple[list[TokenShard], list[T
     return shards[: len(train)], shards[len(train) :]
 
 
-def _report(features: str, result: ProbeResult) -> None:
-    console.print(
+def _print(features: str, result: ProbeResult) -> None:
+    print_sentence(
+        console,
         f"Linear probe on {features}: test accuracy {result.test_accuracy:.4f} "
         f"({result.train_examples} train, {result.test_examples} test, {result.dim} features, "
         f"L2 {result.l2:g} chosen at held-out accuracy {result.held_out_accuracy:.4f})",
-        highlight=False,
-        soft_wrap=True,
     )

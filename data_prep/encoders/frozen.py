@@ -1,8 +1,9 @@
-"""A network that is only read: on a device, in a number type, behind its input scaling."""
+"""A network that is only read: on a device, in a number type, behind the scaling of its input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.encoders import normalization as norms
 from data_prep.errors import first_line
 
 DTYPES = {
@@ -19,6 +19,13 @@ DTYPES = {
     "float16": torch.float16,
 }
 """Number types of weights and activations, by the name a shard's meta data carry."""
+Rgb = tuple[float, float, float]
+
+NORMALIZATIONS: dict[str, tuple[Rgb, Rgb]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Mean and standard deviation of RGB in [0, 1], by the name a shard's meta data carry."""
 
 
 class FrozenNetwork:
@@ -26,7 +33,7 @@ class FrozenNetwork:
 
     Args:
         model: Any torch module; it is changed in place.
-        normalization: As :func:`data_prep.encoders.normalization.resolve` reads it.
+        normalization: As :func:`resolve_normalization` reads it.
         device: ``cpu``, ``cuda``, ``mps`` or another that torch knows.
         dtype: A name in ``DTYPES``, for weights and activations alike. The two half types are for
             GPUs: a CPU without units for them is several times slower than in float32.
@@ -42,7 +49,9 @@ class FrozenNetwork:
             raise PrepError(
                 f"The number type {dtype!r} is unknown: use one of {', '.join(DTYPES)}."
             )
-        self.normalization = norms.resolve(normalization, getattr(model, "pretrained_cfg", None))
+        self.normalization = resolve_normalization(
+            normalization, getattr(model, "pretrained_cfg", None)
+        )
         self.dtype = dtype
         try:
             self.device = torch.device(device)
@@ -51,7 +60,7 @@ class FrozenNetwork:
             raise PrepError(f"The device {device!r} cannot be used: {first_line(err)}.") from err
         # Pixels are scaled in float32: rounding to a half type comes once, at the very end.
         mean, deviation = (
-            torch.tensor(v, device=self.device) for v in norms.values(self.normalization)
+            torch.tensor(v, device=self.device) for v in normalization_values(self.normalization)
         )
         self._mean, self._deviation = mean.view(1, 3, 1, 1), deviation.view(1, 3, 1, 1)
 
@@ -84,3 +93,48 @@ class FrozenNetwork:
                 f"{self.device} cannot run this network in {self.dtype} ({first_line(err)}): use "
                 "float32."
             ) from err
+
+
+def resolve_normalization(name: str, config: Mapping[str, Any] | None = None) -> str:
+    """Return the name to record: one of ``NORMALIZATIONS`` or ``mean/deviation`` in numbers.
+
+    Args:
+        name: A name in ``NORMALIZATIONS``; six numbers as in ``0.4,0.4,0.4/0.2,0.2,0.2``; or
+            ``model`` for what the network's configuration says.
+        config: timm's configuration of the network, with ``mean`` and ``std``.
+
+    Raises:
+        PrepError: the name is unknown, or the configuration lacks the numbers.
+    """
+    if name == "model":
+        wanted = (tuple((config or {}).get("mean", ())), tuple((config or {}).get("std", ())))
+        if [len(part) for part in wanted] != [3, 3]:
+            raise PrepError(
+                "The model's configuration names no normalization: choose imagenet or half."
+            )
+    else:
+        wanted = normalization_values(name)
+    # One spelling for equal numbers: it tells whether two shards' tokens live in one space.
+    known = [key for key, numbers in NORMALIZATIONS.items() if numbers == wanted]
+    return known[0] if known else "/".join(",".join(str(float(x)) for x in part) for part in wanted)
+
+
+def normalization_values(name: str) -> tuple[Rgb, Rgb]:
+    """Return the mean and standard deviation of RGB that a resolved name stands for.
+
+    Raises:
+        PrepError: the name is unknown, or its numbers are out of range.
+    """
+    if name in NORMALIZATIONS:
+        return NORMALIZATIONS[name]
+    try:
+        mean, deviation = (tuple(map(float, part.split(","))) for part in name.split("/"))
+        (r, g, b), (dr, dg, db) = mean, deviation
+    except ValueError:
+        raise PrepError(
+            f"The normalization {name!r} is unknown: use one of "
+            f"{', '.join(['model', *NORMALIZATIONS])} or six numbers, mean/deviation."
+        ) from None
+    if not all(map(math.isfinite, (r, g, b))) or not all(0 < d < math.inf for d in (dr, dg, db)):
+        raise PrepError(f"The normalization {name!r} needs finite means and deviations above 0.")
+    return (r, g, b), (dr, dg, db)

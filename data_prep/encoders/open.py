@@ -1,4 +1,4 @@
-"""Every way to name an encoder, and what all encoders can do."""
+"""Open an encoder by its name or file; what every encoder can do."""
 
 from __future__ import annotations
 
@@ -13,21 +13,10 @@ from data_prep import PrepError
 from data_prep.encoders.checkpoints import read_description
 from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder, build_cnn
 from data_prep.encoders.timm import default_size, has_vit, published
-from data_prep.encoders.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.encoders.weights import fit_weights, load_weights, state_sha256
 from data_prep.masks.kinds import Grid
 from flower_ist.tokens.meta import Encoder
-
-__all__ = [
-    "EMBEDDED",
-    "ImageEncoder",
-    "KeptPatches",
-    "TokenEncoder",
-    "build_vit",
-    "load_weights",
-    "open_encoder",
-    "state_sha256",
-]
 
 EMBEDDED = Path(__file__).parent / "embedded" / "encoder.safetensors"
 """The encoder that comes with this package."""
@@ -94,9 +83,7 @@ def open_encoder(
         label = label or described["label"] or name
         normalization = described["normalisation"] if normalization == "model" else normalization
     own_size = kwargs.pop("img_size", None)
-    size = image_size
-    if size is None:
-        size = own_size or default_size(name)
+    size = (own_size or default_size(name)) if image_size is None else image_size
     label = label or name
     if weights == "random":
         label = f"{label}, random weights"

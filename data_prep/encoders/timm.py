@@ -1,4 +1,4 @@
-"""The one door to timm: build a network by name, and get its published weights.
+"""The one place that imports timm: build a network by name, and get its published weights.
 
 timm's networks share attributes but no typed base class, so they are ``Any`` here.
 """

@@ -1,24 +1,50 @@
 """The pass over a source's images before any work: which can be read, and what they measure.
 
-It runs in threads, as PIL gives other threads way while it decodes, and keeps a few whole numbers
+It runs in threads, as PIL lets other threads run while it decodes, and keeps a few whole numbers
 per image, never pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
 from data_prep import PrepError
+from data_prep.images.decode import ImageFiles, look_at_file
 from data_prep.images.prefetch import prefetch, usual_workers
 
 ON_ERROR = ("stop", "skip")
-"""What to do about an image that cannot be read."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How any source is read.
+
+    Attributes:
+        on_error: At an image that cannot be read: ``stop``, or ``skip`` to list it in the set's
+            ``skipped``. The other images keep their ids.
+        partial: A list of classes is given, so a class may lack images or be in one split only.
+        workers: Threads that check images; None for one per core, up to 8.
+
+    Raises:
+        PrepError: the choice on error is unknown.
+    """
+
+    on_error: str = "stop"
+    partial: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise PrepError(
+                f"The choice on error {self.on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -37,11 +63,7 @@ class Readable:
 
 
 def check_images(
-    look: Callable[[int], tuple[int, ...]],
-    count: int,
-    split: str,
-    on_error: str,
-    workers: int | None = None,
+    look: Callable[[int], tuple[int, ...]], count: int, split: str, options: ReadOptions
 ) -> Readable:
     """Look at images 0 to ``count - 1``, several at once; the result is in their order.
 
@@ -49,17 +71,12 @@ def check_images(
         look: Decodes image i and returns F whole numbers; raises PrepError where it cannot.
         count: Number of images, 1 and up.
         split: Names the set on the progress bar.
-        on_error: A name in ``ON_ERROR``.
-        workers: Threads; 0 for none, None for as many as there are cores, up to 8.
+        options: What to do at an unreadable image, and the number of threads.
 
     Raises:
-        PrepError: an image cannot be read under ``stop`` (the first in order is named), none can be
-            read under ``skip``, or the choice on error is unknown.
+        PrepError: an image cannot be read under ``stop`` (the first in order is named), or none can
+            be read under ``skip``.
     """
-    if on_error not in ON_ERROR:
-        raise PrepError(
-            f"The choice on error {on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
-        )
 
     def attempt(row: int) -> tuple[int, ...] | PrepError:
         try:
@@ -68,13 +85,13 @@ def check_images(
             return err
 
     rows, facts, skipped = [], [], []
-    threads = usual_workers() if workers is None else workers
+    threads = usual_workers() if options.workers is None else options.workers
     with closing(prefetch(attempt, range(count), threads)) as attempts:
         for row, found in enumerate(track(attempts, f"Checking {split} images", total=count)):
             if not isinstance(found, PrepError):
                 rows.append(row)
                 facts.append(found)
-            elif on_error == "stop":
+            elif options.on_error == "stop":
                 sentence = str(found).rstrip(".")
                 raise PrepError(f"{sentence}; remove it or use --on-error skip.") from found
             else:
@@ -82,3 +99,19 @@ def check_images(
     if not rows:
         raise PrepError(f"None of {count} {split} images can be read: {skipped[0]}")
     return Readable(np.array(rows, dtype=np.int64), np.array(facts, dtype=np.int64), tuple(skipped))
+
+
+def check_files(
+    paths: Sequence[Path], split: str, options: ReadOptions
+) -> tuple[ImageFiles, NDArray[np.int64], Readable]:
+    """Check image files as :func:`check_images` does.
+
+    Returns:
+        The readable files, their bytes (M,), and what the check found.
+
+    Raises:
+        PrepError: as :func:`check_images`.
+    """
+    found = check_images(lambda row: look_at_file(paths[row]), len(paths), split, options)
+    files = tuple(paths[row] for row in found.rows)
+    return ImageFiles(files, found.facts[:, 0], found.facts[:, 2]), found.facts[:, 1], found

@@ -1,16 +1,14 @@
-"""A small JSON file that fixes the class names and their order, so that all clients agree.
+"""Class names: their order, whether two sets agree on them, and the file that fixes them.
 
-A device that labels its own images may lack some classes. Without a schema its labels would be
-numbered by what it happens to have.
+A device that labels its own images may lack some classes. Without a list that all clients share,
+its labels would be numbered by what it happens to have. The list is a small JSON file, the class
+schema.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,48 @@ from data_prep.images.image_set import ImageSet
 
 FORMAT = "flower-ist-classes"
 VERSION = 1
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct names sorted: as numbers where all are whole numbers, else as texts."""
+    distinct = set(names)
+    if all(name.isdecimal() and name.isascii() for name in distinct):
+        # Equal numbers, such as 1 and 01, still have one order.
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+def check_same_classes(
+    train: Collection[str], test: Collection[str], train_place: object, test_place: object
+) -> None:
+    """Refuse two splits of which one has a class that the other lacks; the places name them.
+
+    Raises:
+        PrepError: a class is in one split only.
+    """
+    sides = ((train, test, train_place, test_place), (test, train, test_place, train_place))
+    for one, other, here, there in sides:
+        if missing := in_order(set(one) - set(other)):
+            raise PrepError(
+                f"The class {missing[0]!r} is in {here} but not in {there}: add its images there, "
+                "remove it, or name all classes in a class schema."
+            )
+
+
+def check_names(names: Sequence[object], where: str) -> tuple[str, ...]:
+    """Return class names that a schema may hold; errors begin with ``where`` they stand.
+
+    Raises:
+        PrepError: there are none, or they are not distinct texts.
+    """
+    if not names:
+        raise PrepError(f"{where} names no class: it needs at least one.")
+    checked = tuple(name for name in names if isinstance(name, str) and name.strip())
+    if len(checked) != len(names):
+        raise PrepError(f"{where}: every class name must be a text that is not empty.")
+    if repeated := sorted({name for name in checked if checked.count(name) > 1}):
+        raise PrepError(f"{where} names the class {repeated[0]!r} twice.")
+    return checked
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -51,7 +91,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def write_classes(path: Path, names: Sequence[str]) -> None:
-    """Write a schema file; the same names give the same bytes, and a file there is replaced.
+    """Write a schema file; the same names give the same bytes, and an existing file is replaced.
 
     Raises:
         PrepError: the names are not distinct texts, or the file cannot be written.
@@ -63,24 +103,8 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_place(path: Path) -> None:
-    """Find out before any work that a schema file cannot be written; nothing is left behind.
-
-    Raises:
-        PrepError: a folder has that name, or the folder around it is none or cannot be written to.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        nearest = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as err:
-        raise PrepError(f"{path} cannot be written: {first_line(err)}.") from err
-
-
 def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
-    """Number the labels by the schema's order; classes without images here are fine.
+    """Number the labels by the schema's order; a class may have no images here.
 
     Raises:
         PrepError: there are images of a class that the schema lacks; both lists are shown.
@@ -96,19 +120,3 @@ def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
     number = {name: label for label, name in enumerate(schema)}
     renumbered = np.array([number.get(name, -1) for name in data.class_names], dtype=np.int64)
     return replace(data, labels=renumbered[data.labels], class_names=schema)
-
-
-def check_names(names: Sequence[object], where: str) -> tuple[str, ...]:
-    """Return class names that a schema may hold; ``where`` they stand begins an error's sentence.
-
-    Raises:
-        PrepError: there is none, or they are not distinct texts.
-    """
-    if not names:
-        raise PrepError(f"{where} names no class: it needs at least one.")
-    checked = tuple(name for name in names if isinstance(name, str) and name.strip())
-    if len(checked) != len(names):
-        raise PrepError(f"{where}: every class name must be a text that is not empty.")
-    if repeated := sorted({name for name in checked if checked.count(name) > 1}):
-        raise PrepError(f"{where} names the class {repeated[0]!r} twice.")
-    return checked

@@ -27,9 +27,9 @@ from PIL import Image, UnidentifiedImageError
 from data_prep import PrepError
 from data_prep.errors import first_line
 
-_GREY = ("1", "L", "LA", "La")
-_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
-_COLOUR = ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+_GRAY = ("1", "L", "LA", "La")
+_DEEP_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
+_COLOR = ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 _ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _BLOCK_BYTES = 1 << 20
 
@@ -141,24 +141,24 @@ def to_pixels(image: Image.Image, name: object) -> NDArray[np.uint8]:
     # Some readers know the mode only after decoding.
     image.load()
     _check_mode(image, name)
-    if image.mode in _DEEP_GREY:
+    if image.mode in _DEEP_GRAY:
         # PIL's own conversion cuts off everything above 255.
         return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
     if image.mode in _ALPHA or "transparency" in image.info:
         shown = image.convert("RGBA")
         white = Image.new("RGBA", shown.size, "white")
         return np.asarray(Image.alpha_composite(white, shown).convert("RGB"))
-    if image.mode in _GREY:
+    if image.mode in _GRAY:
         return np.asarray(image.convert("L"))[..., None]
     return np.asarray(image.convert("RGB"))
 
 
 def _bytes_of(size: tuple[int, int], image: Image.Image) -> int:
-    return size[0] * size[1] * (2 if image.mode in _DEEP_GREY else len(image.getbands()))
+    return size[0] * size[1] * (2 if image.mode in _DEEP_GRAY else len(image.getbands()))
 
 
 def _check_mode(image: Image.Image, name: object) -> None:
-    if image.mode not in _GREY + _DEEP_GREY + _COLOUR:
+    if image.mode not in _GRAY + _DEEP_GRAY + _COLOR:
         raise PrepError(f"{name} has pixels of mode {image.mode}: store it with 8 bits.")
 
 

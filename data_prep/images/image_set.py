@@ -1,11 +1,9 @@
-"""Pixels: a labeled set of images, its resized input for a network, its masked pixels."""
+"""A labeled set of images: arrays in memory, or stored elsewhere and decoded when needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import ceil
 from typing import Protocol, Self
 
 import numpy as np
@@ -13,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.masks.kinds import Grid
+from data_prep.images.pixels import network_input
 from flower_ist.tokens.meta import Mask
-
-INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 class StoredImages(Protocol):
@@ -24,7 +20,7 @@ class StoredImages(Protocol):
 
     @property
     def native_bytes(self) -> NDArray[np.int64]:
-        """(N,) uncompressed bytes of each image."""
+        """(N,) height x width x channels of each image: its uncompressed bytes."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -41,6 +37,34 @@ class StoredImages(Protocol):
 
 
 @dataclass(frozen=True)
+class IndexedImages:
+    """Stored images of a data set that another library gives out by their number.
+
+    Attributes:
+        read: Returns the pixels (H, W, 1 or 3) of one image; raises PrepError where it cannot.
+        indices: (N,) numbers of the images in the data set.
+        native_bytes: (N,) height x width x channels of each image.
+    """
+
+    read: Callable[[int], NDArray[np.uint8]]
+    indices: NDArray[np.int64]
+    native_bytes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.indices)
+
+    def take(self, rows: NDArray[np.intp]) -> IndexedImages:
+        """Return some images, in that order; none is decoded."""
+        return IndexedImages(self.read, self.indices[rows], self.native_bytes[rows])
+
+    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (H, W, 1 or 3) of some images, one at a time."""
+        for index in self.indices[rows]:
+            yield self.read(int(index))
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Labeled images: arrays of one size in memory, or of any size and stored elsewhere.
 
@@ -53,9 +77,12 @@ class ImageSet:
         split: ``train`` or ``test``.
         file_bytes: (N,) bytes of each image's stored file, or None where images have no own file.
         skipped: A sentence for each unreadable file that was left out.
-        owners: (N,) texts: whose image it is, or None where nobody knows.
+        owners: (N,) whose image it is, or None where that is unknown.
         mask: The mask under which patches were dropped already (their pixels are 0), if any.
         masked_bytes: (N,) stored bytes of each image's kept patches, where ``mask`` is given.
+
+    Raises:
+        PrepError: the shapes do not fit each other, or a label names no class.
     """
 
     images: NDArray[np.uint8] | StoredImages
@@ -95,11 +122,16 @@ class ImageSet:
         return len(self.images)
 
     @property
-    def native_bytes(self) -> int:
-        """Height x width x channels, summed over the images: their uncompressed bytes."""
+    def native_bytes_of_each(self) -> NDArray[np.int64]:
+        """(N,) height x width x channels of each image: its uncompressed bytes."""
         if isinstance(self.images, np.ndarray):
-            return self.images.size
-        return int(self.images.native_bytes.sum())
+            return np.full(len(self), self.images[0].size, dtype=np.int64)
+        return self.images.native_bytes
+
+    @property
+    def native_bytes(self) -> int:
+        """The uncompressed bytes of all images."""
+        return int(self.native_bytes_of_each.sum())
 
     def take(self, rows: NDArray[np.intp]) -> ImageSet:
         """Return the images of some rows, in that order."""
@@ -114,8 +146,17 @@ class ImageSet:
             masked_bytes=None if self.masked_bytes is None else self.masked_bytes[rows],
         )
 
+    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (H, W, 1 or 3) of some images at their native size, one at a time.
+
+        Raises:
+            PrepError: an image cannot be read.
+        """
+        images = self.images
+        yield from images[rows] if isinstance(images, np.ndarray) else images.decode(rows)
+
     def network_input(self, rows: slice, size: int, interpolation: str = "bicubic") -> torch.Tensor:
-        """Return some images as :func:`network_input` (B, 3, size, size) uint8.
+        """Return some images resized to (B, 3, size, size) uint8.
 
         Of stored images, one at a time is in memory at its native size.
 
@@ -133,10 +174,8 @@ class ImageSet:
         Raises:
             PrepError: they differ in size or channels, or an image cannot be read.
         """
-        if isinstance(self.images, np.ndarray):
-            return self.images[rows]
         decoded: list[NDArray[np.uint8]] = []
-        for pixels in self.images.decode(rows):
+        for pixels in self.decode(rows):
             if decoded and pixels.shape != decoded[0].shape:
                 raise PrepError(
                     f"{self.source} has images of {decoded[0].shape} and of {pixels.shape} pixels "
@@ -145,56 +184,25 @@ class ImageSet:
             decoded.append(pixels)
         return np.stack(decoded)
 
+    def find(self, image_ids: NDArray[np.int64], classes: NDArray[np.str_]) -> NDArray[np.intp]:
+        """Return the rows (B,) of the images with these ids (B,) and class names (B,).
 
-def network_input(
-    images: NDArray[np.uint8], size: int, interpolation: str = "bicubic"
-) -> torch.Tensor:
-    """Resize images (B, H, W, C) uint8 to (B, 3, size, size) uint8.
-
-    Rounding to whole numbers is what image libraries do; here it also lets kept patches be stored
-    as bytes and encoded later to the same tokens. The whole image is resized, not cropped, so that
-    every native pixel lies under one patch. Gray images are repeated to three channels. Shrinking
-    is antialiased.
-
-    Raises:
-        PrepError: the interpolation is unknown.
-    """
-    if interpolation not in INTERPOLATIONS:
-        raise PrepError(
-            f"The interpolation {interpolation!r} is unknown: use {' or '.join(INTERPOLATIONS)}."
-        )
-    # A copy, as torch warns of arrays that cannot be written, such as those of a file's bytes.
-    pixels = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
-    if pixels.shape[2:] != (size, size):
-        resized = torch.nn.functional.interpolate(
-            pixels.float(), size=(size, size), mode=interpolation, antialias=True
-        )
-        # Bicubic overshoots at edges.
-        pixels = resized.round().clamp(0, 255).to(torch.uint8)
-    return pixels.expand(-1, 3, -1, -1)
-
-
-def masked_pixels(
-    images: NDArray[np.uint8], grid: Grid, kept: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Set the native pixels under dropped patches to zero: (B, H, W, C) -> (B, H, W, C).
-
-    A pixel belongs to the patch under its center. ``kept`` (B, k) holds patch indices in row order.
-    """
-    shown = np.zeros((len(images), grid[0] * grid[1]), dtype=np.uint8)
-    np.put_along_axis(shown, kept, 1, axis=1)
-    rows, columns = (_patch_of_pixel(images.shape[1 + axis], grid[axis]) for axis in (0, 1))
-    masks = shown.reshape(-1, *grid)[:, rows[:, None], columns[None, :]]
-    return images * masks[..., None]
-
-
-def masked_bytes(native_bytes: int, patches: int, kept: int) -> int:
-    """Return the bytes of the kept patches of images of ``native_bytes`` bytes in total.
-
-    A patch covers ``1 / patches`` of its image. That is a whole number of bytes where the grid
-    divides the image; elsewhere it counts shares of pixels and the total is rounded up.
-    """
-    return ceil(Fraction(native_bytes * kept, patches))
+        Raises:
+            PrepError: an id is not there, or its image is of another class.
+        """
+        order = np.argsort(self.image_ids, kind="stable")
+        found = np.searchsorted(self.image_ids, image_ids, sorter=order)
+        rows = order[np.minimum(found, len(order) - 1)]
+        names = np.array(self.class_names)[self.labels[rows]]
+        wrong = (self.image_ids[rows] != image_ids) | (names != classes)
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise PrepError(
+                f"{self.source} ({self.split}) has no image {image_ids[first]} of class "
+                f"{str(classes[first])!r}: give the source and the split that the shard was made "
+                "of."
+            )
+        return rows
 
 
 def _check_array(images: NDArray[np.uint8], source: str) -> None:
@@ -204,8 +212,3 @@ def _check_array(images: NDArray[np.uint8], source: str) -> None:
             f"{source}: images must be uint8 of shape (N, H, W) or (N, H, W, 1 or 3) with "
             f"N of 1 and up, not {images.dtype} of shape {shape}."
         )
-
-
-def _patch_of_pixel(pixels: int, patches: int) -> NDArray[np.intp]:
-    # Whole-number form of floor((pixel + 1/2) * patches / pixels).
-    return (2 * np.arange(pixels) + 1) * patches // (2 * pixels)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,53 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.masks.kinds import Grid, block_mask, center_mask, fixed_mask, grid_mask, random_mask
 from data_prep.masks.noise import check_seed
+from flower_ist.tokens.meta import Mask
 
 MaskKind = Callable[[Grid, int, int, NDArray[np.int64], int], NDArray[np.int64]]
 """(grid, kept, seed, image ids (B,), epoch) -> sorted kept patch indices (B, kept)."""
+
+MASK_KINDS: dict[str, MaskKind] = {
+    "random": random_mask,
+    "fixed": fixed_mask,
+    "grid": grid_mask,
+    "block": block_mask,
+    "center": center_mask,
+}
+"""Every way of choosing patches, by the name that a shard's meta data carry."""
+DRAWN_PER_EPOCH = ("random", "block")
+"""Mask kinds that differ from epoch to epoch: only of these are several views worth storing."""
+
+
+def describe_kinds() -> list[str]:
+    """Return one line per kind: its name and the first line of its function's docstring."""
+    lines = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in MASK_KINDS.items()}
+    return [f"{name}: {line[:1].lower()}{line[1:]}" for name, line in lines.items()]
+
+
+def make_mask(kind: str, ratio: float, seed: int, patches: int) -> Mask:
+    """Return a mask on images of that many patches, as meta data carry it.
+
+    Raises:
+        PrepError: the kind is unknown, or the ratio or the seed is out of range.
+    """
+    _check_kind(kind)
+    check_seed(seed)
+    return Mask(kind, ratio, seed, patches, kept_count(patches, ratio))
+
+
+def check_views(views: int, mask: Mask) -> None:
+    """Refuse views that would all be the same token.
+
+    Raises:
+        PrepError: there are none, or the mask does not change from epoch to epoch.
+    """
+    if views < 1:
+        raise PrepError(f"The number of views must be at least 1, not {views}.")
+    if views > 1 and (mask.kind not in DRAWN_PER_EPOCH or mask.kept == mask.patches):
+        raise PrepError(
+            f"{views} views of the {mask.kind} mask at ratio {mask.ratio} would be {views} times "
+            "the same token: use one view, or a random or block mask that drops patches."
+        )
 
 
 def kept_count(patches: int, ratio: float) -> int:
@@ -47,20 +92,28 @@ def kept_count(patches: int, ratio: float) -> int:
     return kept
 
 
-MASK_KINDS: dict[str, MaskKind] = {
-    "random": random_mask,
-    "fixed": fixed_mask,
-    "grid": grid_mask,
-    "block": block_mask,
-    "center": center_mask,
-}
-"""Every way of choosing patches, by the name that a shard's meta data carry."""
+def square_grid(mask: Mask) -> Grid:
+    """Return rows and columns of the patches that a mask was drawn on.
+
+    Raises:
+        PrepError: their number is no square.
+    """
+    side = isqrt(mask.patches)
+    if side * side != mask.patches:
+        raise PrepError(f"{mask.patches} patches are no square grid: their masks cannot be drawn.")
+    return side, side
 
 
-def describe_kinds() -> list[str]:
-    """Return one line a kind: its name and the first line of its function's docstring."""
-    lines = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in MASK_KINDS.items()}
-    return [f"{name}: {line[:1].lower()}{line[1:]}" for name, line in lines.items()]
+def draw_mask(mask: Mask, image_ids: NDArray[np.int64], epoch: int = 0) -> NDArray[np.int64]:
+    """Return the patches (B, kept) that a mask keeps of images of a square grid of patches.
+
+    Raises:
+        PrepError: as :func:`kept_patches` and :func:`square_grid`.
+    """
+    grid = square_grid(mask)
+    return kept_patches(
+        mask.kind, grid, mask.ratio, seed=mask.seed, image_ids=image_ids, epoch=epoch
+    )
 
 
 def kept_patches(
@@ -88,8 +141,7 @@ def kept_patches(
     Raises:
         PrepError: the kind is unknown or an argument is out of range.
     """
-    if kind not in MASK_KINDS:
-        raise PrepError(f"The mask kind {kind!r} is unknown: use one of {', '.join(MASK_KINDS)}.")
+    _check_kind(kind)
     kept = kept_count(grid[0] * grid[1], ratio)
     check_seed(seed)
     if not 0 <= epoch < 2**64:
@@ -100,3 +152,8 @@ def kept_patches(
     if ids.min() < 0:
         raise PrepError(f"Image ids must be 0 and up, not {ids.min()}.")
     return MASK_KINDS[kind](grid, kept, seed, ids, epoch)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in MASK_KINDS:
+        raise PrepError(f"The mask kind {kind!r} is unknown: use one of {', '.join(MASK_KINDS)}.")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.errors import first_line
-from data_prep.images.image_set import INTERPOLATIONS
+from data_prep.images.pixels import INTERPOLATIONS
 from data_prep.masks.draw import MASK_KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
 from flower_ist.tokens.meta import Mask
@@ -51,14 +51,14 @@ class MaskedMeta:
         patch_size: Height and width of a patch in pixels.
         channels: 1 or 3 of every image, or 0 where they differ.
         interpolation: How images were resized.
-        compression: A name in ``patch_codec.COMPRESSIONS``.
+        compression: A name in ``codec.COMPRESSIONS``.
         image_bytes: Height x width x channels at the native sizes.
         image_file_bytes: The images' files, or ``image_bytes`` where there were none.
         masked_bytes: The kept patches as stored, with 8 bytes an offset and 1 a channel count where
             those are stored.
         split: ``train`` or ``test``.
         source: Where the images come from, in words.
-        sha256: Of each array that is there, by its name; see ``tokens.array_sha256``.
+        sha256: Of each array by its name, as :func:`flower_ist.tokens.shard.array_sha256` has it.
     """
 
     num_images: int
@@ -75,12 +75,6 @@ class MaskedMeta:
     split: str
     source: str
     sha256: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        side = self.image_size // self.patch_size
-        return side, side
 
     def write(self, folder: Path) -> None:
         """Write ``meta.json`` into a folder."""

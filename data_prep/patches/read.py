@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
-from data_prep.masks.draw import kept_patches
+from data_prep.masks.draw import draw_mask
 from data_prep.patches.codec import unpack
 from data_prep.patches.cut import place_patches
 from data_prep.patches.meta import MaskedMeta, bytes_per_image, has_meta, read_meta
@@ -71,12 +71,10 @@ class MaskedImages:
         Raises:
             PrepError: an image's patches are damaged.
         """
-        indices, ids, mask = self.indices[rows], self.image_ids[rows], self.meta.mask
+        indices, ids = self.indices[rows], self.image_ids[rows]
         for start in range(0, len(indices), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            kept = kept_patches(
-                mask.kind, self.meta.grid, mask.ratio, seed=mask.seed, image_ids=ids[part]
-            )
+            kept = draw_mask(self.meta.mask, ids[part])
             for index, of_image in zip(indices[part], kept, strict=True):
                 yield place_patches(self._patches(int(index)), of_image, self.meta.image_size)
 
@@ -95,14 +93,43 @@ class MaskedImages:
             ) from err
 
 
+class MaskedSource:
+    """A folder that ``flower-ist mask`` wrote: one set, or ``train`` and ``test``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def has_test(self) -> bool:
+        """Whether both ``train`` and ``test`` are there."""
+        return has_meta(self._folder / "train") and has_meta(self._folder / "test")
+
+    def count_test(self) -> int:
+        """Return the number of test images.
+
+        Raises:
+            PrepError: their meta data are damaged.
+        """
+        return read_meta(self._folder / "test").num_images
+
+    def read(self, split: str) -> ImageSet:
+        """Read as :func:`read_masked` does."""
+        return read_masked(self._folder, split)
+
+
 def is_masked(folder: Path) -> bool:
     """Return whether a folder, or the folder ``train`` or ``test`` in it, holds masked images."""
     return any(has_meta(place) for place in (folder, folder / "train", folder / "test"))
 
 
-def masked_has_test(folder: Path) -> bool:
-    """Return whether a folder holds masked images in both ``train`` and ``test``."""
-    return has_meta(folder / "train") and has_meta(folder / "test")
+def stored_meta(source: str | Path) -> MaskedMeta | None:
+    """Return the meta data of training images that were masked already, None for other sources.
+
+    Raises:
+        PrepError: the meta data are damaged.
+    """
+    places = (Path(source), Path(source) / "train")
+    return next((read_meta(place) for place in places if has_meta(place)), None)
 
 
 def read_masked(folder: Path, split: str = "train", *, verify: bool = True) -> ImageSet:

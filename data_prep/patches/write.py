@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.class_names import check_same_classes
-from data_prep.images.image_set import ImageSet, network_input
+from data_prep.console import Advance
+from data_prep.images.classes import check_same_classes
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import network_input
 from data_prep.images.prefetch import prefetch, usual_workers
+from data_prep.masks.draw import draw_mask
 from data_prep.new_folder import new_folder
 from data_prep.patches.codec import pack
 from data_prep.patches.cut import cut_patches
@@ -25,9 +28,6 @@ from data_prep.patches.meta import MaskedMeta, bytes_per_image
 from data_prep.patches.settings import MaskSettings
 from flower_ist.tokens.shard import array_sha256
 
-__all__ = ["MaskSettings", "write_masked", "write_masked_splits"]
-
-Advance = Callable[[int], object]
 _HEADER_BYTES = 128
 _SMALL_BYTES = 64
 """More than labels, ids, sizes and offsets take for an image."""
@@ -92,6 +92,20 @@ def write_masked_splits(
     return written[0], written[1]
 
 
+def masked_summary(folder: Path, metas: Sequence[MaskedMeta]) -> str:
+    """Return a sentence on masked images that were written."""
+    native, files, kept = (
+        sum(getattr(meta, name) for meta in metas)
+        for name in ("image_bytes", "image_file_bytes", "masked_bytes")
+    )
+    mask = metas[0].mask
+    return (
+        f"{folder}: {sum(meta.num_images for meta in metas)} images, {mask.kept} of "
+        f"{mask.patches} patches kept in {kept} bytes; the images take {native} bytes as pixels "
+        f"and {files} as files."
+    )
+
+
 @dataclass(frozen=True)
 class _Written:
     """What the file of patches holds: bytes (N,) and channels (N,) of each image, its hash."""
@@ -117,7 +131,7 @@ def _write(
         "channels": None if same else patches.channels,
         "labels": data.labels.astype(np.int32),
         "image_ids": data.image_ids.astype(np.int64),
-        "native_bytes": _native_bytes(data),
+        "native_bytes": data.native_bytes_of_each,
         "file_bytes": data.file_bytes,
         "owners": data.owners,
     }
@@ -179,18 +193,12 @@ def _write_patches(
 def _patches(data: ImageSet, row: int, settings: MaskSettings) -> NDArray[np.uint8]:
     """Return the kept patches (k, P, P, C) of one image."""
     one = slice(row, row + 1)
-    images = data.images
-    native = images[row] if isinstance(images, np.ndarray) else next(iter(images.decode(one)))
+    native = next(data.decode(one))
     resized = network_input(native[None], settings.image_size, settings.interpolation)[0]
     # Gray comes back repeated.
     pixels = resized[: native.shape[2]].permute(1, 2, 0).numpy()
-    return cut_patches(pixels, settings.kept(data.image_ids[one])[0], settings.patch_size)
-
-
-def _native_bytes(data: ImageSet) -> NDArray[np.int64]:
-    if isinstance(data.images, np.ndarray):
-        return np.full(len(data), data.images[0].size, dtype=np.int64)
-    return data.images.native_bytes
+    kept = draw_mask(settings.mask, data.image_ids[one])[0]
+    return cut_patches(pixels, kept, settings.patch_size)
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:

@@ -3,7 +3,7 @@
 The folder holds
 
 * ``encoder.safetensors``  float16 weights that describe themselves, for ``prep --encoder``;
-* ``state.safetensors``    model and optimizer after the last full epoch, to go on from;
+* ``state.pt``             model and optimizer after the last full epoch, to go on from;
 * ``loss.jsonl``           one line an epoch: mean loss, learning rate, images a second;
 * ``loss.png``, ``reconstruction.png``  the curve; and images, their kept patches, the decoder's.
 """
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep import PrepError
 from data_prep.atomic_file import atomic_file
+from data_prep.console import image_progress
 from data_prep.encoders.checkpoints import Description, write_encoder
 from data_prep.errors import first_line
 from data_prep.images.figure import new_figure, save_png
@@ -30,7 +31,7 @@ from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
 from data_prep.sources.digest import images_sha256
 
-ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.safetensors", "loss.jsonl"
+ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"
 _PICTURED = 8
 
 
@@ -68,54 +69,46 @@ def pretrain(
             f"These images of {data.source} are masked already: give the images themselves."
         )
     training = Pretraining(settings, device)
-    facts = {"settings": asdict(settings), "images": _fingerprint(data)}
+    own = {each.name: getattr(settings, each.name) for each in fields(PretrainSettings)}
+    facts = {"settings": own, "images": _fingerprint(data)}
     lines: list[dict[str, Any]] = []
     if (out / STATE_FILE).exists():
-        training.load(out / STATE_FILE, facts)
-        # The epoch that was cut short after its line, if any, is trained and written again.
-        lines = _read_lines(out / LOSS_FILE)[: training.epoch]
+        lines = training.load(out / STATE_FILE, facts)
     else:
         _make_folder(out)
+    total, done = settings.epochs * len(data), training.epoch * len(data)
+    with image_progress(console or Console(), "Pre-training", total, done) as advance:
+        while training.epoch < settings.epochs:
+            lines.append(_train_epoch(training, data, advance))
+            _write_lines(out / LOSS_FILE, lines)
+            training.save(out / STATE_FILE, facts, lines)
     description = Description(
         timm=settings.vit,
         kwargs={"img_size": settings.image_size, **settings.vit_sizes()},
         normalisation=settings.normalization,
         label=label or f"masked autoencoder of {data.source}",
     )
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:.0f} images/s"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with progress:
-        total = settings.epochs * len(data)
-        task = progress.add_task(
-            "Pre-training", total=total, completed=training.epoch * len(data), speed=0.0
-        )
-        while training.epoch < settings.epochs:
-            start, seen, loss = time.monotonic(), 0, 0.0
-            for images, value in training.train_epoch(data):
-                seen, loss = seen + images, loss + images * value
-                speed = seen / (time.monotonic() - start)
-                text = f"Epoch {training.epoch + 1} of {settings.epochs}, loss {value:.4f}"
-                progress.update(task, advance=images, description=text, speed=speed)
-            lines.append(
-                {
-                    "epoch": training.epoch,
-                    "loss": loss / seen,
-                    "learning_rate": settings.learning_rate_at(training.epoch - 1),
-                    "images_per_second": seen / (time.monotonic() - start),
-                }
-            )
-            _write_lines(out / LOSS_FILE, lines)
-            training.save(out / STATE_FILE, facts)
     write_encoder(out / ENCODER_FILE, training.model.encoder, description)
     _draw_losses(lines, out / "loss.png")
     _draw_reconstruction(training, data, out / "reconstruction.png")
     return out / ENCODER_FILE
+
+
+def _train_epoch(
+    training: Pretraining, data: ImageSet, advance: Callable[[int, str], None]
+) -> dict[str, Any]:
+    """Train one epoch and return its line of the log."""
+    settings = training.settings
+    start, seen, loss = time.monotonic(), 0, 0.0
+    for images, value in training.train_epoch(data):
+        seen, loss = seen + images, loss + images * value
+        advance(images, f"Epoch {training.epoch + 1} of {settings.epochs}, loss {value:.4f}")
+    return {
+        "epoch": training.epoch,
+        "loss": loss / seen,
+        "learning_rate": settings.learning_rate_at(training.epoch - 1),
+        "images_per_second": seen / (time.monotonic() - start),
+    }
 
 
 def _fingerprint(data: ImageSet) -> str:
@@ -136,13 +129,6 @@ def _make_folder(out: Path) -> None:
 def _is_first_line(file: Path) -> bool:
     """Return whether a file is what a run leaves that is ended while its first state is written."""
     return file.name == LOSS_FILE or (file.name.startswith(".") and file.suffix == ".tmp")
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as err:
-        raise PrepError(f"{file} cannot be read: {first_line(err)}.") from err
 
 
 def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:

@@ -7,49 +7,42 @@ from dataclasses import dataclass
 
 from data_prep import PrepError
 from data_prep.masks.noise import check_seed
+from data_prep.options import option
+
+_NETWORK, _TRAINING = "Network", "Training"
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Two runs with equal settings and images are the same run.
+    """Two runs with equal settings and images are the same run."""
 
-    Attributes:
-        vit: Name of the timm ViT to start from; the next entries change its sizes.
-        image_size: Height and width in pixels.
-        patch_size: Height and width of a patch in pixels.
-        dim: Width of the encoder, a multiple of 4 and of ``heads``.
-        depth: Its blocks.
-        heads: Attention heads of each block.
-        decoder_dim: Width of the decoder, a multiple of 4; it has a head for each full 32.
-        decoder_depth: Its blocks.
-        mask_ratio: Share of patches that the encoder does not see.
-        epochs: Passes over the images.
-        batch_size: Images in a step.
-        learning_rate: Peak of the schedule, for this batch size.
-        warmup_epochs: Epochs over which the rate rises to its peak, at most half of all.
-        weight_decay: Of AdamW, on matrices only.
-        least_crop: Least share of an image's area that a crop keeps; 1 switches crops off.
-        normalization: ``half`` or ``imagenet``.
-        seed: Of weights, masks, orders and crops.
-    """
-
-    vit: str = "vit_tiny_patch16_224"
-    image_size: int = 28
-    patch_size: int = 4
-    dim: int = 128
-    depth: int = 4
-    heads: int = 4
-    decoder_dim: int = 64
-    decoder_depth: int = 1
-    mask_ratio: float = 0.75
-    epochs: int = 36
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 1.0
-    weight_decay: float = 0.05
-    least_crop: float = 0.8
-    normalization: str = "half"
-    seed: int = 0
+    vit: str = option(
+        "timm ViT to start from; the next options change its sizes.",
+        "vit_tiny_patch16_224",
+        panel=_NETWORK,
+    )
+    image_size: int = option("Images are resized to this height and width.", 28, panel=_NETWORK)
+    patch_size: int = option("Height and width of a patch in pixels.", 4, panel=_NETWORK)
+    dim: int = option("Width of a token, a multiple of 4 and of --heads.", 128, panel=_NETWORK)
+    depth: int = option("Blocks of the encoder.", 4, panel=_NETWORK)
+    heads: int = option("Attention heads of a block.", 4, panel=_NETWORK)
+    decoder_dim: int = option("Width of the decoder, a multiple of 4.", 64, panel=_NETWORK)
+    decoder_depth: int = option("Blocks of the decoder.", 1, panel=_NETWORK)
+    mask_ratio: float = option(
+        "Share of patches that the encoder does not see.", 0.75, panel=_TRAINING
+    )
+    epochs: int = option("Passes over the images.", 36, panel=_TRAINING)
+    batch_size: int = option("Images in a step.", 128, panel=_TRAINING)
+    learning_rate: float = option("Peak of the learning rate.", 1e-3, panel=_TRAINING)
+    warmup_epochs: float = option(
+        "Epochs over which the rate rises to its peak, at most half of all.", 1.0, panel=_TRAINING
+    )
+    weight_decay: float = option("Weight decay of AdamW, on matrices.", 0.05, panel=_TRAINING)
+    least_crop: float = option(
+        "Least share of the area that a random crop keeps; 1 for no crops.", 0.8, panel=_TRAINING
+    )
+    normalization: str = option("half (0.5/0.5) or imagenet.", "half", panel=_TRAINING)
+    seed: int = option("Seed of weights, masks, orders and crops.", 0, panel=_TRAINING)
 
     def vit_sizes(self) -> dict[str, int]:
         """Return the options that timm builds the encoder with, beside its image size."""
@@ -69,7 +62,7 @@ class PretrainSettings:
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
     def check(self) -> None:
-        """Refuse settings of no use.
+        """Refuse settings that cannot train anything.
 
         Raises:
             PrepError: with one sentence that names the setting.

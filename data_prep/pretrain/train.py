@@ -1,4 +1,4 @@
-"""A masked autoencoder in training: its epochs, its state on disk, what it makes of images.
+"""A masked autoencoder in training: its epochs, its state on disk, and how it draws images.
 
 Follows He et al. (CVPR 2022, https://arxiv.org/abs/2111.06377, appendix A.1): AdamW with betas 0.9
 and 0.95, a linear rise and half a cosine, random resized crops and mirror images. Everything drawn
@@ -7,8 +7,8 @@ follows from (seed, epoch), so that a run that was stopped goes on with the same
 
 from __future__ import annotations
 
-import json
 import math
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from data_prep import PrepError
 from data_prep.atomic_file import atomic_file
-from data_prep.encoders.normalization import NORMALIZATIONS
-from data_prep.encoders.open import build_vit
+from data_prep.encoders.frozen import NORMALIZATIONS
+from data_prep.encoders.vit import build_vit
 from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
-from data_prep.masks.draw import kept_count, kept_patches
+from data_prep.masks.draw import draw_mask, make_mask
 from data_prep.pretrain.augment import crop_and_flip
 from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.pretrain.settings import PretrainSettings
@@ -38,10 +36,15 @@ _CROPS = 1_000_003
 """Keeps the crops of neighboring seeds apart."""
 _WORKERS = 1
 _HEAD_WIDTH = 32
+_DAMAGED = (
+    *(OSError, EOFError, pickle.UnpicklingError, RuntimeError),
+    *(LookupError, TypeError, ValueError),
+)
+"""What reading a damaged state raises."""
 
 
 class Pretraining:
-    """A model, its optimizer and how many epochs they have come.
+    """A model, its optimizer and the number of epochs they were trained.
 
     Args:
         settings: How to train.
@@ -71,7 +74,8 @@ class Pretraining:
                 settings.decoder_depth,
                 max(1, settings.decoder_dim // _HEAD_WIDTH),
             )
-        kept_count(math.prod(self.model.grid), settings.mask_ratio)
+        patches = math.prod(self.model.grid)
+        self.mask = make_mask("random", settings.mask_ratio, settings.seed, patches)
         try:
             self.model.to(device)
         except (RuntimeError, AssertionError) as err:
@@ -96,7 +100,7 @@ class Pretraining:
         def batch(start: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
             images = data.take(order[start : start + settings.batch_size])
             pixels = images.network_input(slice(None), settings.image_size)
-            return pixels, self._kept(images, epoch)
+            return pixels, draw_mask(self.mask, images.image_ids, epoch)
 
         self.model.train()
         for step, (pixels, kept) in enumerate(prefetch(batch, starts, _WORKERS)):
@@ -123,7 +127,7 @@ class Pretraining:
         Each is (B, 3, S, S) in [0, 1], dropped patches in the middle one gray. The decoder knows
         normalized patches only: they are drawn with the true patches' mean and deviation.
         """
-        kept = self._kept(data, epoch=0)
+        kept = draw_mask(self.mask, data.image_ids)
         pixels = data.network_input(slice(None), self.settings.image_size).float() / 255
         pixels = self._normalize(pixels)
         self.model.eval()
@@ -143,59 +147,41 @@ class Pretraining:
         )
         return whole, part, guess
 
-    def save(self, file: Path, facts: Mapping[str, Any]) -> None:
-        """Write model, optimizer, epoch and some facts as one file, complete or not at all.
+    def save(self, file: Path, facts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
+        """Write model, optimizer, facts and the log's lines as one file, complete or not at all.
 
         Raises:
             PrepError: the file cannot be written.
         """
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        content = json.dumps({"epoch": self.epoch, **facts})
+        state = {
+            "facts": dict(facts),
+            "lines": lines,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         with atomic_file(file) as temporary:
-            save_file(
-                {name: value.cpu().contiguous() for name, value in tensors.items()},
-                temporary,
-                {"state": content},
-            )
+            torch.save(state, temporary)
 
-    def load(self, file: Path, facts: Mapping[str, Any]) -> None:
-        """Go on from a file that :meth:`save` wrote.
+    def load(self, file: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Go on from a file that :meth:`save` wrote; return the log's lines.
+
+        No pickled code is run: the file may hold tensors, numbers and texts only.
 
         Raises:
             PrepError: the file is damaged, or one of the facts was another.
         """
         try:
-            with safe_open(file, framework="pt") as opened:
-                found = json.loads(opened.metadata()["state"])
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            _check_same(file, found, json.loads(json.dumps(facts)))
-            states: dict[int, dict[str, torch.Tensor]] = {}
-            weights = {}
-            for name, value in tensors.items():
-                owner, key = name.split(".", 1)
-                if owner == "model":
-                    weights[key] = value
-                else:
-                    index, entry = key.split(".")
-                    states.setdefault(int(index), {})[entry] = value
-            self.model.load_state_dict(weights)
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": states, "param_groups": groups})
-            self.epoch = int(found["epoch"])
-        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as err:
-            if isinstance(err, PrepError):
-                raise
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            _check_same(file, state["facts"], facts)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch = state["epoch"]
+            return list(state["lines"])
+        except _DAMAGED as err:
             raise PrepError(
                 f"{file} cannot be read: {first_line(err)}; remove it to start anew."
             ) from err
-
-    def _kept(self, images: ImageSet, epoch: int) -> NDArray[np.int64]:
-        settings = self.settings
-        ids = images.image_ids
-        grid, ratio = self.model.grid, settings.mask_ratio
-        return kept_patches("random", grid, ratio, seed=settings.seed, image_ids=ids, epoch=epoch)
 
     def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         return (pixels.to(self.device) - self._mean) / self._std

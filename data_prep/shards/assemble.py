@@ -32,7 +32,7 @@ def assemble(
     """
     for index, shard in enumerate(shards):
         folder = out / shard.name
-        if is_assembled(folder, shard):
+        if _is_assembled(folder, shard):
             continue
         try:
             with ShardWriter(folder, shard.meta, scratch=work.path) as writer:
@@ -42,7 +42,7 @@ def assemble(
                         writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
         except (ShardError, FileNotFoundError) as err:
             # The other process was first with this shard, or with all and removed the chunks.
-            if is_assembled(folder, shard):
+            if _is_assembled(folder, shard):
                 continue
             if isinstance(err, ShardError):
                 raise
@@ -50,12 +50,28 @@ def assemble(
     return [out / shard.name for shard in shards]
 
 
-def is_assembled(folder: Path, shard: PlannedShard) -> bool:
-    """Return whether ``folder`` is that very shard already.
+def all_assembled(out: Path, shards: Sequence[PlannedShard]) -> bool:
+    """Return whether every shard has its name already.
 
     Raises:
-        ShardError: it is another shard, or none.
+        ShardError: another shard, or something else, has one of the names.
     """
+    return all(_is_assembled(out / shard.name, shard) for shard in shards)
+
+
+def refuse_existing(out: Path, shards: Sequence[PlannedShard]) -> None:
+    """Find out now, not after an hour of encoding, that a shard's name is taken.
+
+    Raises:
+        ShardError: it is.
+    """
+    for shard in shards:
+        folder = out / shard.name
+        if folder.exists():
+            raise ShardError(f"{folder} exists already: choose another folder or remove it.")
+
+
+def _is_assembled(folder: Path, shard: PlannedShard) -> bool:
     if not folder.exists():
         return False
     found = open_shard(folder).meta

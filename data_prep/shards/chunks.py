@@ -1,19 +1,19 @@
 """Encoding as a list of chunks, each a fixed number of images of one shard.
 
-Chunks are what makes a run resumable and what several processes, machines or Ray's actors share:
-a chunk's tokens depend on its own images only, whoever encodes it and when.
+Chunks make a run resumable, and several processes, machines or Ray's actors can share them: a
+chunk's tokens depend on its own images only, whoever encodes it and when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.console import Advance
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
 from data_prep.shards.encode import Batch, Encoding
@@ -21,17 +21,15 @@ from data_prep.shards.work_folder import WorkFolder
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.tokens.writer import stored_rows
 
-CHUNK_IMAGES = 512
-
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard that is going to be made.
+    """A shard to be made.
 
     Attributes:
         data: The set that its images are in.
         rows: (N,) which of them.
-        meta: Its meta data but for the hashes; ``meta.client`` is its folder's name.
+        meta: Its meta data without the hashes; ``meta.client`` is its folder's name.
     """
 
     data: ImageSet
@@ -45,7 +43,7 @@ class PlannedShard:
 
     @property
     def views(self) -> int:
-        """Examples an image."""
+        """Examples per image."""
         return self.meta.mask.views
 
     def labels_and_ids(self, part: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -57,7 +55,7 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Chunk:
-    """``part`` of the images of shard ``shard``; numbered through over all shards."""
+    """``part`` of the images of shard ``shard``; ``number`` counts over all shards."""
 
     number: int
     shard: int
@@ -78,6 +76,11 @@ def cut_chunks(shards: Sequence[PlannedShard], images: int) -> list[Chunk]:
     return [Chunk(number, index, part) for number, (index, part) in enumerate(parts)]
 
 
+def count_images(chunks: Collection[Chunk]) -> int:
+    """Return the number of images in all of some chunks."""
+    return sum(map(len, chunks))
+
+
 def encode_chunks(
     encoding: Encoding,
     shards: Sequence[PlannedShard],
@@ -86,7 +89,7 @@ def encode_chunks(
     *,
     batch_size: int,
     workers: int,
-    advance: Callable[[int], Any] = lambda images: None,
+    advance: Advance = lambda images: None,
 ) -> None:
     """Encode chunks one after the other and store each when it is whole.
 

@@ -11,16 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.image_set import INTERPOLATIONS, ImageSet, masked_bytes
-from data_prep.masks.draw import kept_count, kept_patches
-from data_prep.masks.noise import check_seed
-from flower_ist.tokens.meta import TOKEN_DTYPES, Mask, ShardMeta
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import check_interpolation, masked_bytes
+from data_prep.masks.draw import draw_mask, make_mask
+from flower_ist.tokens.meta import TOKEN_DTYPES, ShardMeta
 
 if TYPE_CHECKING:
     from data_prep.encoders.open import ImageEncoder
-
-DRAWN_PER_EPOCH = ("random", "block")
-"""Mask kinds that differ from epoch to epoch: only of these are several views worth storing."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,13 @@ class Encoding:
         interpolation: str = "bicubic",
         token_dtype: str = "float16",
     ) -> None:
-        patches = encoder.grid[0] * encoder.grid[1]
-        kept = check_encoding(mask_kind, mask_ratio, seed, interpolation, token_dtype, patches)
+        if token_dtype not in TOKEN_DTYPES:
+            raise PrepError(
+                f"The token type {token_dtype!r} is unknown: use one of {', '.join(TOKEN_DTYPES)}."
+            )
+        check_interpolation(interpolation)
         self.encoder = encoder
-        self.mask = Mask(mask_kind, mask_ratio, seed, patches, kept)
+        self.mask = make_mask(mask_kind, mask_ratio, seed, encoder.grid[0] * encoder.grid[1])
         self.interpolation = interpolation
         self.token_dtype = token_dtype
 
@@ -74,17 +74,7 @@ class Encoding:
         Raises:
             PrepError: an image cannot be read.
         """
-        masks = [
-            kept_patches(
-                self.mask.kind,
-                self.encoder.grid,
-                self.mask.ratio,
-                seed=self.mask.seed,
-                image_ids=data.image_ids,
-                epoch=epoch,
-            )
-            for epoch in range(views)
-        ]
+        masks = [draw_mask(self.mask, data.image_ids, epoch) for epoch in range(views)]
         size = self.encoder.record.image_size
         pixels = data.network_input(slice(None), size, self.interpolation)
         return Batch(pixels, np.stack(masks))
@@ -115,7 +105,7 @@ class Encoding:
         count what they take in a set that stores them alone, else their share of the native bytes.
         """
         rows = np.arange(len(data)) if rows is None else rows
-        native = _native_bytes(data, rows)
+        native = int(data.native_bytes_of_each[rows].sum())
         stored = native if data.file_bytes is None else int(data.file_bytes[rows].sum())
         masked = masked_bytes(native, self.mask.patches, self.mask.kept)
         if data.masked_bytes is not None:
@@ -134,53 +124,3 @@ class Encoding:
             split=data.split,
             source=source or data.source,
         )
-
-
-def check_encoding(
-    mask_kind: str,
-    mask_ratio: float,
-    seed: int,
-    interpolation: str,
-    token_dtype: str,
-    patches: int,
-) -> int:
-    """Return how many of ``patches`` patches are kept, after a look at all the settings.
-
-    Raises:
-        PrepError: one of them is unknown or out of range.
-    """
-    check_seed(seed)
-    if token_dtype not in TOKEN_DTYPES:
-        raise PrepError(
-            f"The token type {token_dtype!r} is unknown: use one of {', '.join(TOKEN_DTYPES)}."
-        )
-    if interpolation not in INTERPOLATIONS:
-        raise PrepError(
-            f"The interpolation {interpolation!r} is unknown: use {' or '.join(INTERPOLATIONS)}."
-        )
-    # No image is needed to find out whether the kind exists.
-    kept_patches(mask_kind, (1, patches), mask_ratio, seed=seed, image_ids=np.empty(0, np.int64))
-    return kept_count(patches, mask_ratio)
-
-
-def check_views(views: int, mask: Mask) -> None:
-    """Refuse views that would all be the same token.
-
-    Raises:
-        PrepError: there are none, or the mask does not change from epoch to epoch.
-    """
-    if views < 1:
-        raise PrepError(f"The number of views must be at least 1, not {views}.")
-    if views > 1 and (mask.kind not in DRAWN_PER_EPOCH or mask.kept == mask.patches):
-        raise PrepError(
-            f"{views} views of the {mask.kind} mask at ratio {mask.ratio} would be {views} times "
-            "the same token: use one view, or a random or block mask that drops patches."
-        )
-
-
-def _native_bytes(data: ImageSet, rows: NDArray[np.intp]) -> int:
-    images = data.images
-    if isinstance(images, np.ndarray):
-        # Taking the rows would copy their pixels.
-        return int(images[0].size) * len(rows)
-    return int(images.native_bytes[rows].sum())

@@ -1,7 +1,8 @@
 """From images to token shards in one call: ``prep(PrepSettings(source, out))``.
 
-The work is a list of chunks (:mod:`data_prep.shards.chunks`); each finished one is a file in
-``OUT/.prep``. That one mechanism serves three needs:
+The settings are opened once, into images, encoder, mask and split; these make a job, a list of
+chunks (:mod:`data_prep.shards.chunks`). Each finished chunk is a file in ``OUT/.prep``. That one
+mechanism serves three needs:
 
 * A run that was ended at any moment, by ``kill -9`` too, goes on when the same command is given
   again. Its shards equal those of an uninterrupted run byte for byte.
@@ -16,23 +17,31 @@ Nothing lies under a shard's name before the shard is complete.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from data_prep.atomic_file import atomic_file
-from data_prep.images.classes import check_place, write_classes
-from data_prep.shards.assemble import assemble, is_assembled
-from data_prep.shards.chunks import Chunk, encode_chunks
+from data_prep.console import image_progress, print_sentence
+from data_prep.encoders.open import open_encoder
+from data_prep.images.image_set import ImageSet
+from data_prep.masks.draw import check_views
+from data_prep.new_folder import refuse_inside
+from data_prep.patches.read import check_mask_fits, stored_meta
+from data_prep.shards.assemble import all_assembled, assemble, refuse_existing
+from data_prep.shards.chunks import count_images, encode_chunks
+from data_prep.shards.encode import Encoding
 from data_prep.shards.job import Job, plan_job
-from data_prep.shards.report import image_progress, print_skipped, shard_table
+from data_prep.shards.report import print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
-from data_prep.splits.plot import plot_split
-from data_prep.splits.report import to_json, to_table
-from flower_ist.tokens.meta import ShardError
+from data_prep.splits.clients import ClientSplit, split_clients
+from data_prep.splits.report import SplitReport
+from data_prep.splits.rows import Rows
 
-__all__ = ["PrepSettings", "prep"]
+__all__ = ["PrepSettings", "open_job", "prep"]
 
 
 def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
@@ -55,83 +64,138 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
             another command's work or cannot be written.
         ShardError: a shard exists already or cannot be written.
     """
-    if settings.save_classes is not None:
-        check_place(settings.save_classes)
-    job = plan_job(settings)
-    if console is not None and job.left_out:
-        console.print(job.left_out, highlight=False, markup=False, soft_wrap=True)
-    path = settings.out / WORK_FOLDER
-    if not (path / PLAN_FILE).exists():
-        _refuse_existing(settings.out, job)
-    work = WorkFolder(path, job.plan)
-    _encode(settings, job, work, console)
-    missing = sum(not work.has(chunk.number) for chunk in job.chunks)
-    if missing and not _all_assembled(settings.out, job):
-        if console is not None:
-            console.print(
+    out, console = settings.out, console or Console(quiet=True)
+    job = open_job(settings)
+    print_sentence(console, settings.left_out())
+    if not (out / WORK_FOLDER / PLAN_FILE).exists():
+        refuse_existing(out, job.shards)
+    work = WorkFolder(out / WORK_FOLDER, job.plan)
+    if not all_assembled(out, job.shards):
+        _encode(settings, job, work, console)
+        missing = sum(not work.has(chunk.number) for chunk in job.chunks)
+        # Another process may have assembled all of them meanwhile and removed the chunks.
+        if missing and not all_assembled(out, job.shards):
+            print_sentence(
+                console,
                 f"This process's share is finished; {missing} of {len(job.chunks)} chunks are left "
                 "to others. The last one to finish makes the shards.",
-                highlight=False,
-                soft_wrap=True,
             )
-        return []
-    folders = assemble(settings.out, job.shards, job.chunks, work)
-    _write_reports(settings, job)
+            return []
+    folders = assemble(out, job.shards, job.chunks, work)
+    write_reports(out, job)
     work.remove()
-    if console is not None:
-        console.print(shard_table(job.shards))
-        if not settings.client:
-            console.print(to_table(job.split))
-        print_skipped(console, job.skipped)
+    print_report(console, job)
     return folders
 
 
-def _refuse_existing(out: Path, job: Job) -> None:
-    for shard in job.shards:
-        # Found out now, not after an hour of encoding.
-        if (out / shard.name).exists():
-            raise ShardError(
-                f"{out / shard.name} exists already: choose another folder or remove it."
-            )
+def open_job(settings: PrepSettings) -> Job:
+    """Open encoder, mask, images and split, and plan the shards that are made of them.
+
+    The same settings and source give the same job in every process and on every machine. Wrong
+    settings are found before the images are read, which may take long.
+
+    Raises:
+        PrepError: the settings, the encoder or the images cannot be used.
+    """
+    settings.check()
+    refuse_inside(settings.out, settings.source, settings.test)
+    encoding = _open_encoding(settings)
+    seed, record = encoding.mask.seed, encoding.encoder.record
+    train, test = settings.read(seed)
+    for data, views in ((train, settings.views), (test, 1)):
+        if data is not None:
+            mask = replace(encoding.mask, views=views)
+            check_mask_fits(data, mask, record.image_size, record.patch_size)
+    parts, split = _deal(settings, train, seed)
+    return plan_job(
+        encoding,
+        train,
+        test,
+        parts,
+        split,
+        views=settings.views,
+        chunk_images=settings.chunk_images,
+        asked={"client": settings.client, "split": str(ClientSplit.parse(settings.split))},
+    )
 
 
-def _all_assembled(out: Path, job: Job) -> bool:
-    return all(is_assembled(out / shard.name, shard) for shard in job.shards)
+def _open_encoding(settings: PrepSettings) -> Encoding:
+    """Open the encoder with its mask, which images masked already leave no choice of.
+
+    Neither do they of the image size. Their patch size is not taken over: an encoder of another
+    one is the wrong encoder.
+    """
+    stored = stored_meta(settings.source)
+    kind, ratio, seed, size = ("random", 0.5, 0, None)
+    if stored is not None:
+        kind, ratio, seed = stored.mask.kind, stored.mask.ratio, stored.mask.seed
+        size = stored.image_size
+    seed = seed if settings.seed is None else settings.seed
+    encoder = open_encoder(
+        settings.encoder,
+        settings.weights,
+        image_size=size if settings.image_size is None else settings.image_size,
+        patch_size=settings.patch_size,
+        pool=settings.pool,
+        layer=settings.layer,
+        normalization=settings.normalization,
+        dtype=settings.compute_dtype,
+        device=settings.device,
+        seed=seed,
+    )
+    encoding = Encoding(
+        encoder,
+        mask_kind=kind if settings.mask is None else settings.mask,
+        mask_ratio=ratio if settings.mask_ratio is None else settings.mask_ratio,
+        seed=seed,
+        interpolation=settings.interpolation,
+        token_dtype=settings.dtype,
+    )
+    check_views(settings.views, encoding.mask)
+    return encoding
 
 
-def _encode(settings: PrepSettings, job: Job, work: WorkFolder, console: Console | None) -> None:
-    if _all_assembled(settings.out, job):
-        return
+def _deal(
+    settings: PrepSettings, train: ImageSet, seed: int
+) -> tuple[dict[str, Rows], SplitReport | None]:
+    """Return each client's rows, and their class counts where there is more than one client."""
+    if settings.client:
+        return {settings.client: np.arange(len(train))}, None
+    split = ClientSplit.parse(settings.split)
+    dealt = split_clients(train, split, settings.clients, seed)
+    owners: list[str] = []
+    if split.kind == "natural" and train.owners is not None:
+        owners = [str(train.owners[rows[0]]) for rows in dealt]
+    report = SplitReport.of_parts(train.labels, train.class_names, dealt, owners)
+    return dict(zip(report.clients, dealt, strict=True)), report
+
+
+def _encode(settings: PrepSettings, job: Job, work: WorkFolder, console: Console) -> None:
+    """Encode those of this process's chunks that are not finished."""
     mine = [c for c in job.chunks if c.number % settings.num_shards == settings.shard_index]
     left = [chunk for chunk in mine if not work.has(chunk.number)]
-    finished = _images(mine) - _images(left)
-    with image_progress(console, "Encoding images", _images(mine), finished) as advance:
+    images, finished = count_images(mine), count_images(mine) - count_images(left)
+    with image_progress(console, "Encoding images", images, finished) as advance:
         if settings.ray:
             # Only clusters need it, and importing it takes seconds.
             from data_prep.shards.ray import encode_with_ray
 
-            encode_with_ray(settings, left, advance)
-            return
-        encode_chunks(
-            job.encoding,
-            job.shards,
-            left,
-            work,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            advance=advance,
-        )
-
-
-def _images(chunks: list[Chunk]) -> int:
-    return sum(len(chunk) for chunk in chunks)
-
-
-def _write_reports(settings: PrepSettings, job: Job) -> None:
-    for file in (settings.out / "classes.json", settings.save_classes):
-        if file is not None:
-            write_classes(file, job.split.class_names)
-    if not settings.client:
-        plot_split(job.split, settings.out / "split.png")
-        with atomic_file(settings.out / "split.json") as temporary:
-            temporary.write_text(to_json(job.split), encoding="utf-8")
+            encode_with_ray(
+                left,
+                partial(open_job, settings),
+                work.path,
+                device=settings.device,
+                batch_size=settings.batch_size,
+                workers=settings.workers,
+                advance=advance,
+            )
+        else:
+            encode_chunks(
+                job.encoding,
+                job.shards,
+                left,
+                work,
+                batch_size=settings.batch_size,
+                workers=settings.workers,
+                advance=advance,
+            )

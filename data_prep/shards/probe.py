@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.image_set import ImageSet, masked_pixels
-from data_prep.masks.draw import kept_patches
-from data_prep.shards.images import rows_of_shard, square_grid
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import masked_pixels
+from data_prep.masks.draw import draw_mask, square_grid
 from data_prep.splits.rows import hold_out
 from flower_ist.tokens.shard import TokenShard
 
@@ -89,16 +89,13 @@ def pixel_features(shards: Sequence[TokenShard], data: ImageSet) -> Features:
     """
     pixels = []
     for shard in shards:
-        rows = rows_of_shard(shard, data, np.arange(len(shard)))
         mask, grid = shard.meta.mask, square_grid(shard.meta.mask)
+        rows = data.find(shard.image_ids, np.array(shard.meta.class_names)[shard.labels])
         # A copy of the images' pixels, also where they are in memory.
         shown = data.native_pixels(rows)
         for epoch in range(mask.views):
             view = slice(epoch, None, mask.views)
-            ids = shard.image_ids[view]
-            kept = kept_patches(
-                mask.kind, grid, mask.ratio, seed=mask.seed, image_ids=ids, epoch=epoch
-            )
+            kept = draw_mask(mask, shard.image_ids[view], epoch)
             shown[view] = masked_pixels(shown[view], grid, kept)
         pixels.append(shown.reshape(len(rows), -1).astype(np.float32) / 255)
     labels = np.concatenate([shard.labels for shard in shards])

@@ -1,8 +1,8 @@
 """Chunks encoded by Ray Data's actors, for clusters whose machines share a disk.
 
-Each actor plans the same job from the same settings and writes chunk files as any other process
-would (https://docs.ray.io/en/latest/data/transforming-data.html, "stateful transforms"). Give
-absolute paths where Ray runs on other machines.
+Each actor plans the same job for itself and writes chunk files as any other process would
+(https://docs.ray.io/en/latest/data/transforming-data.html, "stateful transforms"). Give absolute
+paths where Ray runs on other machines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,26 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.console import Advance
 from data_prep.errors import first_line
 from data_prep.shards.chunks import Chunk, encode_chunks
-from data_prep.shards.job import plan_job
-from data_prep.shards.settings import PrepSettings
-from data_prep.shards.work_folder import WORK_FOLDER, WorkFolder
+from data_prep.shards.job import Job
+from data_prep.shards.work_folder import WorkFolder
 
 CPUS_PER_ACTOR = 4
 
 
 class ChunkEncoder:
-    """An actor: holds an encoder and turns numbers of chunks into chunk files."""
+    """An actor: holds a job and turns numbers of chunks into chunk files."""
 
-    def __init__(self, settings: PrepSettings, threads: int) -> None:
+    def __init__(
+        self, open_job: Callable[[], Job], folder: Path, batch_size: int, workers: int, threads: int
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._settings = settings
-        self._job = plan_job(settings)
-        self._work = WorkFolder(settings.out / WORK_FOLDER, self._job.plan)
+        self._job = open_job()
+        self._work = WorkFolder(folder, self._job.plan)
+        self._batch_size, self._workers = batch_size, workers
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
         """Encode the chunks of some numbers; return how many images each has."""
@@ -44,18 +47,34 @@ class ChunkEncoder:
             self._job.shards,
             chunks,
             self._work,
-            batch_size=self._settings.batch_size,
-            workers=self._settings.workers,
+            batch_size=self._batch_size,
+            workers=self._workers,
         )
         return {"images": np.array([len(chunk) for chunk in chunks])}
 
 
 def encode_with_ray(
-    settings: PrepSettings, chunks: Sequence[Chunk], advance: Callable[[int], Any]
+    chunks: Sequence[Chunk],
+    open_job: Callable[[], Job],
+    folder: Path,
+    *,
+    device: str,
+    batch_size: int,
+    workers: int,
+    advance: Advance,
 ) -> None:
     """Encode chunks with as many actors as the cluster has room for; a local one is started.
 
     On ``cuda`` an actor takes one GPU, elsewhere up to 4 CPUs.
+
+    Args:
+        chunks: What to encode.
+        open_job: Opens the job that they are of, anywhere.
+        folder: The work folder.
+        device: What the encoder runs on.
+        batch_size: As :func:`encode_chunks` has it.
+        workers: As :func:`encode_chunks` has it.
+        advance: Called with the number of images after each chunk.
 
     Raises:
         PrepError: Ray is not installed or cannot be started, the cluster has no GPU, or an actor
@@ -73,12 +92,18 @@ def encode_with_ray(
         _start(ray)
     try:
         cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        resources, actors = share_cluster(settings.device, cluster)
+        resources, actors = share_cluster(device, cluster)
         ray.data.DataContext.get_current().enable_progress_bars = False
         numbers = [{"chunk": chunk.number} for chunk in chunks]
         encoded = ray.data.from_items(numbers, override_num_blocks=len(chunks)).map_batches(
             ChunkEncoder,
-            fn_constructor_args=(settings, resources.get("num_cpus", 0)),
+            fn_constructor_args=(
+                open_job,
+                folder,
+                batch_size,
+                workers,
+                resources.get("num_cpus", 0),
+            ),
             batch_size=1,
             concurrency=min(actors, len(chunks)),
             **resources,
@@ -96,7 +121,7 @@ def encode_with_ray(
 def _start(ray: Any) -> None:
     try:
         with warnings.catch_warnings():
-            # Hints on coming releases of Ray are of no use to who runs this.
+            # Hints about coming releases of Ray do not help whoever runs this.
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
     # Ray raises plain exceptions where a cluster cannot be reached or started.

@@ -1,57 +1,43 @@
-"""What ``prep`` shows: its progress, the shards it made with their bytes, and what it left out."""
+"""What ``prep`` reports: tables of bytes and of the split, and the files beside the shards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.patches.meta import MaskedMeta
+from data_prep.atomic_file import atomic_file
+from data_prep.console import print_skipped
+from data_prep.images.classes import write_classes
 from data_prep.shards.chunks import PlannedShard
+from data_prep.shards.job import Job
+from data_prep.splits.plot import plot_split
+from data_prep.splits.report import to_json, to_table
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} images/s")
+def write_reports(out: Path, job: Job) -> None:
+    """Write ``classes.json`` and, where images were split, ``split.json`` and ``split.png``.
 
-
-@contextmanager
-def image_progress(
-    console: Console | None, work: str, images: int, finished: int = 0
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar with images a second and the time left; yield a function that counts images.
-
-    Args:
-        console: Where; None for nowhere.
-        work: What is done, in words.
-        images: Images in all.
-        finished: Images that an earlier run finished.
+    Raises:
+        PrepError: a file cannot be written.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=console is None) as progress:
-        task = progress.add_task(work, total=images, completed=finished)
-        yield lambda count: progress.advance(task, count)
+    write_classes(out / "classes.json", job.shards[0].meta.class_names)
+    if job.split is not None:
+        plot_split(job.split, out / "split.png")
+        with atomic_file(out / "split.json") as temporary:
+            temporary.write_text(to_json(job.split), encoding="utf-8")
+
+
+def print_report(console: Console, job: Job) -> None:
+    """Print the shards with their bytes, who holds what, and what was left out."""
+    console.print(shard_table(job.shards))
+    if job.split is not None:
+        console.print(to_table(job.split))
+    print_skipped(console, job.skipped)
 
 
 def shard_table(shards: Sequence[PlannedShard]) -> Table:
@@ -70,28 +56,6 @@ def shard_table(shards: Sequence[PlannedShard]) -> Table:
     for name, *counts in rows:
         table.add_row(Text(name), *map(str, counts), _saved(counts[1], counts[3]))
     return table
-
-
-def masked_summary(folder: Path, metas: Sequence[MaskedMeta]) -> str:
-    """Return a sentence on masked images that were written."""
-    native, files, kept = (
-        sum(getattr(meta, name) for meta in metas)
-        for name in ("image_bytes", "image_file_bytes", "masked_bytes")
-    )
-    mask = metas[0].mask
-    return (
-        f"{folder}: {sum(meta.num_images for meta in metas)} images, {mask.kept} of "
-        f"{mask.patches} patches kept in {kept} bytes; the images take {native} bytes as pixels "
-        f"and {files} as files."
-    )
-
-
-def print_skipped(console: Console, skipped: Sequence[str]) -> None:
-    """List the images that were left out, if any."""
-    if skipped:
-        console.print(f"Skipped {len(skipped)} unreadable image files:", highlight=False)
-    for sentence in skipped:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def _bytes(shard: PlannedShard) -> tuple[int, int, int, int]:

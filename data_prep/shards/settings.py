@@ -1,4 +1,4 @@
-"""What one ``prep`` does: every option of the command, under the same name."""
+"""The settings of ``prep``, each also an option of the command under the same name."""
 
 from __future__ import annotations
 
@@ -6,80 +6,91 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep import PrepError
-from data_prep.shards.chunks import CHUNK_IMAGES
-from data_prep.splits.clients import ClientSplit
+from data_prep.masks.draw import describe_kinds
+from data_prep.options import option
+from data_prep.sources.settings import SourceSettings
+from data_prep.splits.clients import ClientSplit, describe_splits
+
+_ENCODER, _MASK, _CLIENTS, _RUN = "Encoder", "Masks", "Clients", "Running"
 
 
 @dataclass(frozen=True)
-class PrepSettings:
+class PrepSettings(SourceSettings):
     """How images become shards. Only ``source`` and ``out`` have no default.
 
-    Attributes:
-        source: Where the images are, as :func:`data_prep.sources.open.read_train_and_test` reads
-            it.
-        out: The folder that gets the shards.
-        test: Another source for the test images; None for the published ones or a share.
-        test_share: Share held out where no test images are given; 0 for no test shard.
-        classes: A file of class names that this source's must fit.
-        save_classes: A second place for this source's class names, beside ``out/classes.json``.
-        on_error: ``stop`` or ``skip``, at an image that cannot be read.
-        encoder: ``embedded``, or the name of a timm model.
-        weights: A checkpoint, ``random``, ``pretrained`` or empty for the encoder's own.
-        image_size: Pixels that images are resized to; None for the encoder's own.
-        patch_size: Pixels of a patch; None for the encoder's own.
-        pool: ``cls`` or ``mean``.
-        layer: Blocks that are run; 0 for all.
-        normalization: ``model``, ``imagenet`` or ``half``.
-        interpolation: ``bicubic`` or ``bilinear``.
-        device: Where torch runs the encoder.
-        compute_dtype: What the encoder computes in.
-        dtype: What shards store: ``float16``, ``float32`` or ``int8``.
-        mask: A mask kind; None for ``random``, or for that of images masked already.
-        mask_ratio: Share of patches dropped; None for 0.5, or for that of images masked already.
-        views: Tokens for each training image, under masks of that many epochs.
-        seed: Of masks, splits and random weights; None for 0, or that of images masked already.
-        clients: Number of training shards; None for the split's own.
-        split: Which client gets which images, as ``ClientSplit.parse`` reads it.
-        client: The name of the one client whose images these all are; empty to split them.
-        workers: Threads that decode ahead of the encoder; 0 to decode in between.
-        batch_size: Images encoded at once.
-        chunk_images: Images a unit of work: what a stop in the middle loses at most.
-        num_shards: Processes or machines that share the encoding.
-        shard_index: Which of them this is, from 0.
-        ray: Whether Ray Data runs the encoding, on all its GPUs or CPUs.
+    A mask, its ratio, a seed and an image size of None are those of images masked already, else
+    ``random``, 0.5, 0 and the encoder's own.
     """
 
-    source: str
-    out: Path
-    test: str | None = None
-    test_share: float = 0.2
-    classes: Path | None = None
-    save_classes: Path | None = None
-    on_error: str = "stop"
-    encoder: str = "embedded"
-    weights: str = ""
-    image_size: int | None = None
-    patch_size: int | None = None
-    pool: str = "cls"
-    layer: int = 0
-    normalization: str = "model"
-    interpolation: str = "bicubic"
-    device: str = "cpu"
-    compute_dtype: str = "float32"
-    dtype: str = "float16"
-    mask: str | None = None
-    mask_ratio: float | None = None
-    views: int = 1
-    seed: int | None = None
-    clients: int | None = None
-    split: str = "iid"
-    client: str = ""
-    workers: int = 2
-    batch_size: int = 64
-    chunk_images: int = CHUNK_IMAGES
-    num_shards: int = 1
-    shard_index: int = 0
-    ray: bool = False
+    out: Path = option("Folder for the new shards: OUT/client-0 ..., OUT/test.")
+    encoder: str = option(
+        "embedded, the name of a timm model, or a file that pretrain wrote.",
+        "embedded",
+        panel=_ENCODER,
+    )
+    weights: str = option(
+        "A checkpoint file; pretrained: timm's, from the network; random: as a control.",
+        "",
+        panel=_ENCODER,
+    )
+    image_size: int | None = option(
+        "Images are resized to this height and width; default: the encoder's own.",
+        None,
+        panel=_ENCODER,
+    )
+    patch_size: int | None = option(
+        "Height and width of a patch in pixels; default: the encoder's own.", None, panel=_ENCODER
+    )
+    pool: str = option("cls: the class token; mean: of the patches.", "cls", panel=_ENCODER)
+    layer: int = option("Blocks to run; 0 for all.", 0, panel=_ENCODER)
+    normalization: str = option(
+        "model (its own), imagenet, or half (0.5/0.5, the paper's).", "model", panel=_ENCODER
+    )
+    interpolation: str = option("bicubic or bilinear.", "bicubic", panel=_ENCODER)
+    device: str = option("cpu, cuda or mps.", "cpu", panel=_ENCODER)
+    compute_dtype: str = option("float32, bfloat16 or float16.", "float32", panel=_ENCODER)
+    dtype: str = option("Tokens are stored as float16, float32 or int8.", "float16", panel=_ENCODER)
+    mask: str | None = option(
+        "\n\n".join(["Which patches are kept; default random.", *describe_kinds()]),
+        None,
+        panel=_MASK,
+    )
+    mask_ratio: float | None = option(
+        "Share of patches dropped, from 0 to below 1; default 0.5.", None, panel=_MASK
+    )
+    views: int = option(
+        "Tokens for each training image, under the masks of that many epochs. 1 is one mask for "
+        "each image, kept for good, which the paper calls fixed; its random, a new mask each "
+        "epoch, is approximated by more. The test shard always has 1.",
+        1,
+        panel=_MASK,
+    )
+    seed: int | None = option(
+        "Seed of masks, splits and random weights; default 0.", None, panel=_MASK
+    )
+    clients: int | None = option(
+        "Number of training shards; default 4, or one for each owner.", None, panel=_CLIENTS
+    )
+    split: str = option(
+        "\n\n".join(["Which client gets which images.", *describe_splits()]),
+        "iid",
+        panel=_CLIENTS,
+    )
+    client: str = option(
+        "On a device: all images are this client's; makes OUT/CLIENT.", "", panel=_CLIENTS
+    )
+    workers: int = option(
+        "Threads that decode images ahead of the encoder; 0 for none.", 2, panel=_RUN
+    )
+    batch_size: int = option("Images encoded at once.", 64, panel=_RUN)
+    chunk_images: int = option(
+        "Images in a chunk, the unit of work: a run that is stopped loses at most this many.",
+        512,
+        panel=_RUN,
+    )
+    num_shards: int = option("Processes or machines that share the encoding.", 1, panel=_RUN)
+    shard_index: int = option("Which of these this process is, from 0.", 0, panel=_RUN)
+    ray: bool = option("Share the encoding out with Ray Data.", False, panel=_RUN, flag="--ray")
 
     def check(self) -> None:
         """Find what is wrong without any image or encoder.

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.images.figure import new_figure, save_png
-from data_prep.images.image_set import ImageSet, masked_pixels
-from data_prep.masks.draw import kept_patches
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import masked_pixels
+from data_prep.masks.draw import draw_mask, square_grid
 from data_prep.masks.kinds import Grid
-from data_prep.shards.images import rows_of_shard, square_grid
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import TokenShard
 
@@ -27,7 +27,7 @@ _LONGEST_NAME = 26
 def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -> Path:
     """Draw some images of a shard, each as it is and under the masks of its first views.
 
-    The images stand at even distances in the shard. They are found in ``data`` by their ids. Where
+    The images are taken at even distances in the shard and found in ``data`` by their ids. Where
     ``data`` holds masked images, what was dropped there is dropped on both sides.
 
     Args:
@@ -50,7 +50,9 @@ def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -
         )
     images = len(shard) // mask.views
     chosen = np.unique(np.linspace(0, images - 1, min(count, images)).round().astype(np.intp))
-    rows = rows_of_shard(shard, data, chosen * mask.views)
+    examples = chosen * mask.views
+    classes = np.array(shard.meta.class_names)[shard.labels[examples]]
+    rows = data.find(shard.image_ids[examples], classes)
     grid = square_grid(mask)
     epochs = range(min(mask.views, _MOST_VIEWS))
     figure_rows = [_panels(data, row, mask, grid, epochs) for row in rows]
@@ -77,10 +79,7 @@ def _panels(
 ) -> list[NDArray[np.uint8]]:
     pixels = data.native_pixels(np.array([row]))[0]
     ids = data.image_ids[[row]]
-    kept = [
-        kept_patches(mask.kind, grid, mask.ratio, seed=mask.seed, image_ids=ids, epoch=epoch)[0]
-        for epoch in epochs
-    ]
+    kept = [draw_mask(mask, ids, epoch)[0] for epoch in epochs]
     return [
         np.broadcast_to(pixels, (*pixels.shape[:2], 3)),
         *(shown_pixels(pixels, grid, k) for k in kept),

@@ -1,7 +1,9 @@
-"""A ``.npz`` file of images and labels, read without pickles."""
+"""Images in arrays: a ``.npz`` file without pickles, and Fashion-MNIST's four idx files."""
 
 from __future__ import annotations
 
+import gzip
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,16 +16,139 @@ from data_prep import PrepError
 from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
 
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_IDX_SPLITS = {"train": "train", "test": "t10k"}
+_IDX_UINT8 = 0x08
 
-def read_npz(path: Path, split: str = "train") -> ImageSet:
-    """Read ``x`` (N, H, W) or (N, H, W, C) uint8 and ``y`` (N,) from a ``.npz`` without pickles.
+
+class NpzSource:
+    """A ``.npz`` file with ``x`` (N, H, W) or (N, H, W, C) uint8 and ``y`` (N,) whole numbers.
 
     Optional arrays: ``index`` (N,), the images' positions in the published order (default: 0 to
-    N - 1), and ``class_names`` (C,) texts (default: the labels' numbers).
+    N - 1), and ``class_names`` (C,) texts (default: the labels' numbers). It is one set: it
+    publishes no test split.
+    """
+
+    has_test = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def count_test(self) -> int:
+        """Return 0."""
+        return 0
+
+    def read(self, split: str) -> ImageSet:
+        """Read all images.
+
+        Raises:
+            PrepError: the file is missing or damaged, or an array is missing or of another form.
+        """
+        path, arrays = self._path, _read_npz(self._path)
+        if "x" not in arrays or "y" not in arrays:
+            raise PrepError(f"{path} must hold the arrays x (images) and y (labels).")
+        x, y = arrays["x"], arrays["y"]
+        if y.dtype.kind not in "iu" or y.ndim != 1 or not len(y) or y.min() < 0:
+            raise PrepError(f"{path}: y must hold one whole number of 0 and up per image.")
+        names = arrays.get("class_names", np.arange(int(y.max()) + 1).astype(str))
+        index = arrays.get("index", np.arange(len(x)))
+        if index.dtype.kind not in "iu" or (len(index) and index.min() < 0):
+            raise PrepError(f"{path}: index must hold whole numbers of 0 and up.")
+        return ImageSet(
+            images=x[..., None] if x.ndim == 3 else x,
+            labels=y.astype(np.int64),
+            image_ids=index.astype(np.int64),
+            class_names=tuple(str(name) for name in names),
+            source=path.stem,
+            split=split,
+        )
+
+
+class FashionMnistSource:
+    """Fashion-MNIST (Xiao et al. 2017, MIT license) from its idx files, gzipped or not.
+
+    The folder holds ``train-images-idx3-ubyte[.gz]`` and the other three files as published at
+    https://github.com/zalandoresearch/fashion-mnist.
+    """
+
+    has_test = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @staticmethod
+    def is_here(folder: Path) -> bool:
+        """Return whether a folder holds idx files of images or labels."""
+        return any(folder.glob("*-idx[13]-ubyte*"))
+
+    def count_test(self) -> int:
+        """Return the number of test images.
+
+        Raises:
+            PrepError: they cannot be read.
+        """
+        return len(self.read("test"))
+
+    def read(self, split: str) -> ImageSet:
+        """Read ``train`` or ``test``.
+
+        Raises:
+            PrepError: a file is missing or damaged, or the split is not train or test.
+        """
+        if split not in _IDX_SPLITS:
+            raise PrepError(f"Fashion-MNIST has the splits train and test, not {split!r}.")
+        images = read_idx(self._find(f"{_IDX_SPLITS[split]}-images-idx3-ubyte"))
+        labels = read_idx(self._find(f"{_IDX_SPLITS[split]}-labels-idx1-ubyte"))
+        return ImageSet(
+            images=images[..., None],
+            labels=labels.astype(np.int64),
+            image_ids=np.arange(len(images), dtype=np.int64),
+            class_names=FASHION_MNIST_CLASSES,
+            source="Fashion-MNIST",
+            split=split,
+        )
+
+    def _find(self, name: str) -> Path:
+        for path in (self._folder / name, self._folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+        raise PrepError(
+            f"{self._folder} lacks {name}[.gz]: give a folder with Fashion-MNIST's idx files."
+        )
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read one idx file of bytes: two zeros, 0x08, the number of axes, big-endian sizes, data.
 
     Raises:
-        PrepError: the file is missing or damaged, or an array is missing or of another form.
+        PrepError: the file is missing, damaged or not of bytes.
     """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as err:
+        raise PrepError(f"{path} cannot be read: {err}.") from err
+    if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_UINT8)):
+        raise PrepError(f"{path} is not an idx file of bytes.")
+    axes = content[3]
+    shape = tuple(int(n) for n in np.frombuffer(content[4:][: 4 * axes], dtype=">u4"))
+    body = content[4 + 4 * axes :]
+    if len(shape) != axes or len(body) != math.prod(shape):
+        raise PrepError(f"{path} has {len(body)} bytes of data, which is not {list(shape)}.")
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # numpy leaves a file open that it opened itself and cannot read.
         with path.open("rb") as opened:
@@ -32,27 +157,8 @@ def read_npz(path: Path, split: str = "train") -> ImageSet:
                 raise zipfile.BadZipFile("it is no zip archive, or one that was cut off")
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as file:
-                arrays: dict[str, NDArray[Any]] = {
-                    name: file[name] for name in ("x", "y", "index", "class_names") if name in file
-                }
+                return {n: file[n] for n in ("x", "y", "index", "class_names") if n in file}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise PrepError(
             f"{path} is not a readable .npz file of plain arrays: {first_line(err)}."
         ) from err
-    if "x" not in arrays or "y" not in arrays:
-        raise PrepError(f"{path} must hold the arrays x (images) and y (labels).")
-    x, y = arrays["x"], arrays["y"]
-    if y.dtype.kind not in "iu" or y.ndim != 1 or not len(y) or y.min() < 0:
-        raise PrepError(f"{path}: y must hold one whole number of 0 and up per image.")
-    names = arrays.get("class_names", np.arange(int(y.max()) + 1).astype(str))
-    index = arrays.get("index", np.arange(len(x)))
-    if index.dtype.kind not in "iu" or (len(index) and index.min() < 0):
-        raise PrepError(f"{path}: index must hold whole numbers of 0 and up.")
-    return ImageSet(
-        images=x[..., None] if x.ndim == 3 else x,
-        labels=y.astype(np.int64),
-        image_ids=index.astype(np.int64),
-        class_names=tuple(str(name) for name in names),
-        source=path.stem,
-        split=split,
-    )

@@ -8,14 +8,87 @@ import numpy as np
 
 from data_prep import PrepError
 from data_prep.errors import first_line
-from data_prep.images.check import check_images
-from data_prep.images.class_names import check_same_classes
-from data_prep.images.decode import ImageFiles, is_image, look_at_file
+from data_prep.images.check import ReadOptions, check_files
+from data_prep.images.classes import check_same_classes
+from data_prep.images.decode import is_image
 from data_prep.images.image_set import ImageSet
 
 _TEST_FOLDERS = ("test", "val")
 _LEFTOVER = "__MACOSX"
 """What one system's archives hold beside the images."""
+
+
+class FolderSource:
+    """The images of class folders; only their paths and sizes stay in memory.
+
+    Classes are the sorted names of the folders in ``folder`` (or in the lone folder inside it, see
+    :func:`class_root`), or, where a split is published, of those in its ``train`` and in its
+    ``test`` (else ``val``) folder. An image's id is its position among the sorted relative paths,
+    unreadable files included, so that a bad file changes no other image's mask. Names that start
+    with a dot are ignored. Every file is decoded once when a split is read: what is damaged is
+    found before anything is encoded.
+
+    Raises:
+        PrepError: a folder cannot be listed.
+    """
+
+    def __init__(self, folder: Path, options: ReadOptions) -> None:
+        self._root = class_root(folder)
+        self._options = options
+        published = (self._root / "train").is_dir()
+        tests = [self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()]
+        self._test = tests[0] if published and tests else None
+        self._train = self._root if self._test is None else self._root / "train"
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are a ``train`` and a ``test`` (or ``val``) folder."""
+        return self._test is not None
+
+    def count_test(self) -> int:
+        """Return how many files are in the class folders of the test split.
+
+        Raises:
+            PrepError: a folder cannot be listed.
+        """
+        classes = [] if self._test is None else [p for p in _listed(self._test) if p.is_dir()]
+        return sum(path.is_file() for folder in classes for path in _listed(folder))
+
+    def read(self, split: str) -> ImageSet:
+        """Read ``train`` or ``test``; a folder without a published split is read whole.
+
+        Raises:
+            PrepError: there is no class, a class is empty or in one split only, a class folder
+                holds a folder, or a file cannot be read under ``stop``.
+        """
+        root, partial = self._train, self._options.partial
+        if self._test is not None:
+            root = self._test if split == "test" else self._train
+            if not partial:
+                sides = _class_names(self._train), _class_names(self._test)
+                check_same_classes(*sides, self._train, self._test)
+        names = _class_names(root)
+        # Names are compared as texts: paths are ordered part by part.
+        listed = sorted(
+            (f"{name}/{path.name}", path) for name in names for path in _files(root / name, partial)
+        )
+        if not listed:
+            raise PrepError(f"No class folder in {root} holds an image.")
+        files, file_bytes, checked = check_files([p for _, p in listed], split, self._options)
+        number = {name: label for label, name in enumerate(names)}
+        labels = np.array([number[path.parent.name] for path in files.paths], dtype=np.int64)
+        if not partial and (missing := sorted(set(range(len(names))) - set(labels.tolist()))):
+            raise PrepError(f"The class {names[missing[0]]!r} in {root} has no readable image.")
+        return ImageSet(
+            images=files,
+            labels=labels,
+            image_ids=checked.rows,
+            class_names=tuple(names),
+            source=self._root.resolve().name,
+            split=split,
+            file_bytes=file_bytes,
+            skipped=checked.skipped,
+        )
 
 
 def class_root(folder: Path) -> Path:
@@ -34,88 +107,6 @@ def class_root(folder: Path) -> Path:
     if any(is_image(path) for path in entries if path.is_file()):
         return folder
     return class_root(inside[0]) if any(path.is_dir() for path in entries) else folder
-
-
-def published_test(folder: Path) -> Path | None:
-    """Return the test split's folder if ``folder`` holds ``train`` and ``test``, else ``val``."""
-    root = class_root(folder)
-    if not (root / "train").is_dir():
-        return None
-    return next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
-
-
-def count_published_test(folder: Path) -> int:
-    """Return how many files are in the class folders of a test split, if one is published.
-
-    Raises:
-        PrepError: a folder cannot be listed.
-    """
-    tests = published_test(folder)
-    classes = [] if tests is None else [path for path in _listed(tests) if path.is_dir()]
-    return sum(path.is_file() for name in classes for path in _listed(name))
-
-
-def read_folder(
-    folder: Path,
-    split: str,
-    on_error: str = "stop",
-    *,
-    partial: bool = False,
-    workers: int | None = None,
-) -> ImageSet:
-    """Read the images of class folders; only their paths and sizes stay in memory.
-
-    Classes are the sorted names of the folders in ``folder`` (or in the lone folder inside it, see
-    :func:`class_root`), or, where a split is published, of those in its ``train`` and in its
-    ``test`` (else ``val``) folder. An image's id is its position among the sorted relative paths,
-    unreadable files included, so that a bad file changes no other image's mask. Names that start
-    with a dot are passed over. Every file is decoded once, here: what cannot be read is found
-    before anything is encoded.
-
-    Args:
-        folder: Holds a folder for each class, or ``train`` and ``test``.
-        split: ``train`` or ``test``; which one to read where both are published.
-        on_error: ``stop``, or ``skip`` to list unreadable files in the set's ``skipped``.
-        partial: A class schema follows: a class may lack images, or a folder in one split.
-        workers: Threads that check files; None for as many as there are cores, up to 8.
-
-    Raises:
-        PrepError: there is no class, a class is empty or in one split only, a class folder holds a
-            folder, or a file cannot be read under ``stop``.
-    """
-    root = top = class_root(folder)
-    tests = published_test(top)
-    if tests is not None:
-        root = tests if split == "test" else top / "train"
-        if not partial:
-            train = top / "train"
-            check_same_classes(_class_names(train), _class_names(tests), train, tests)
-    names = _class_names(root)
-    listed = [
-        (f"{name}/{path.name}", path) for name in names for path in _files(root / name, partial)
-    ]
-    if not listed:
-        raise PrepError(f"No class folder in {root} holds an image.")
-    listed.sort()
-    paths = [path for _, path in listed]
-    checked = check_images(
-        lambda row: look_at_file(paths[row]), len(paths), split, on_error, workers
-    )
-    number = {name: label for label, name in enumerate(names)}
-    readable = [paths[row] for row in checked.rows]
-    labels = np.array([number[path.parent.name] for path in readable], dtype=np.int64)
-    if not partial and (missing := sorted(set(range(len(names))) - set(labels.tolist()))):
-        raise PrepError(f"The class {names[missing[0]]!r} in {root} has no readable image.")
-    return ImageSet(
-        images=ImageFiles(tuple(readable), checked.facts[:, 0], checked.facts[:, 2]),
-        labels=labels,
-        image_ids=checked.rows,
-        class_names=tuple(names),
-        source=top.resolve().name,
-        split=split,
-        file_bytes=checked.facts[:, 1],
-        skipped=checked.skipped,
-    )
 
 
 def _class_names(root: Path) -> list[str]:

@@ -1,58 +1,52 @@
-"""One entry for every source of images: by its form or its name the right reader is chosen."""
+"""Open any source of images: by its form or its name the right reader is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl
 
 from data_prep import PrepError
-from data_prep.images.check import ON_ERROR
-from data_prep.images.class_names import check_same_classes
-from data_prep.images.classes import apply_classes
+from data_prep.images.check import ReadOptions
+from data_prep.images.classes import apply_classes, check_same_classes
 from data_prep.images.image_set import ImageSet
-from data_prep.patches.meta import read_meta
-from data_prep.patches.read import is_masked, masked_has_test, read_masked
-from data_prep.sources.arrays import read_npz
-from data_prep.sources.fashion_mnist import is_fashion_mnist, read_fashion_mnist, read_idx
-from data_prep.sources.folder import count_published_test, published_test, read_folder
-from data_prep.sources.hub import count_hub_test, hub_has_test, read_hub
-from data_prep.sources.named import parse_named
-from data_prep.sources.table import SUFFIXES, count_table_test, read_table, table_has_test
-from data_prep.sources.torchvision import read_torchvision, torchvision_has_test
+from data_prep.patches.read import MaskedSource, is_masked
+from data_prep.sources.arrays import FashionMnistSource, NpzSource
+from data_prep.sources.folder import FolderSource
+from data_prep.sources.hub import HubSource
+from data_prep.sources.table import SUFFIXES, TableSource
+from data_prep.sources.torchvision import TorchvisionSource
 from data_prep.splits.rows import stratified_hold_out
 
-__all__ = [
-    "read_fashion_mnist",
-    "read_idx",
-    "read_npz",
-    "read_source",
-    "read_train_and_test",
-    "left_out_tests",
-]
+_NAMED: dict[str, type[HubSource] | type[TorchvisionSource]] = {
+    "hf": HubSource,
+    "torchvision": TorchvisionSource,
+}
+"""Data sets given by name: ``SCHEME:NAME[?option=value&...]``."""
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads ``train`` or ``test`` of a source, and says whether it publishes both.
+class Source(Protocol):
+    """Images that were found but not read."""
 
-    Where it does, it counts the test images if that takes no download.
-    """
+    @property
+    def has_test(self) -> bool:
+        """Whether a training and a test split are published."""
 
-    read: Callable[[str], ImageSet]
-    has_test: Callable[[], bool]
-    count_test: Callable[[], int] | None = None
+    def count_test(self) -> int | None:
+        """Return the number of published test images; None where counting takes a download."""
+
+    def read(self, split: str) -> ImageSet:
+        """Read ``train`` or ``test``; a source without a published test split is read whole.
+
+        Raises:
+            PrepError: nothing readable is there.
+        """
 
 
-def read_source(
-    source: str | Path,
-    split: str = "train",
-    on_error: str = "stop",
-    *,
-    classes: Sequence[str] | None = None,
-    workers: int | None = None,
-) -> ImageSet:
-    """Read one split of any source; a source that publishes no test split is read whole.
+def open_source(source: str | Path, options: ReadOptions) -> Source:
+    """Find out of what kind a source is; its images are read later.
 
     A source is one of:
 
@@ -65,18 +59,71 @@ def read_source(
     * ``hf:NAME[:CONFIG]``, a data set of the Hugging Face hub or saved in a local folder;
     * ``torchvision:NAME``, such as ``torchvision:CIFAR10``.
 
+    Raises:
+        PrepError: it is none of these, or cannot be looked at.
+    """
+    scheme, colon, rest = str(source).partition(":")
+    if colon and scheme in _NAMED:
+        return _open_named(scheme, rest, options)
+    path = Path(source)
+    if path.is_dir():
+        if is_masked(path):
+            return MaskedSource(path)
+        if FashionMnistSource.is_here(path):
+            return FashionMnistSource(path)
+        return FolderSource(path, options)
+    if path.suffix in SUFFIXES:
+        return TableSource(path, options)
+    if path.suffix == ".npz":
+        return NpzSource(path)
+    raise PrepError(
+        f"{source} is no source of images: give a folder, a .npz, .csv or .parquet file, hf:NAME "
+        "or torchvision:NAME."
+    )
+
+
+def _open_named(scheme: str, rest: str, read_options: ReadOptions) -> Source:
+    name, _, query = rest.partition("?")
+    if not name:
+        raise PrepError(f"The source '{scheme}:{rest}' lacks a name: write {scheme}:NAME.")
+    try:
+        options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+    except ValueError as err:
+        raise PrepError(
+            f"The options in '{scheme}:{rest}' cannot be read: write them as "
+            "?name=value&name=value."
+        ) from err
+    kind = _NAMED[scheme]
+    if unknown := sorted(options.keys() - set(kind.OPTIONS)):
+        raise PrepError(
+            f"The source {scheme}:{name} knows no option {unknown[0]!r}: use "
+            f"{', '.join(kind.OPTIONS)}."
+        )
+    return kind(name, options, read_options)
+
+
+def read_source(
+    source: str | Path,
+    split: str = "train",
+    on_error: str = "stop",
+    *,
+    classes: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> ImageSet:
+    """Read one split of any source; a source that publishes no test split is read whole.
+
     Args:
-        source: A path or a name.
+        source: A path or a name, see :func:`open_source`.
         split: ``train`` or ``test``.
-        on_error: What becomes of an unreadable image: ``stop``, or ``skip`` to list it in the set's
-            ``skipped``. The others keep their ids.
+        on_error: As in :class:`ReadOptions`.
         classes: The class schema's names. Labels are numbered by it, and classes may lack images.
-        workers: Threads that check images; None for as many as there are cores, up to 8.
+        workers: As in :class:`ReadOptions`.
 
     Raises:
         PrepError: nothing readable is there.
     """
-    data = _reader(source, on_error, classes is not None, workers).read(split)
+    options = ReadOptions(on_error, classes is not None, workers)
+    data = open_source(source, options).read(split)
     return data if classes is None else apply_classes(data, classes)
 
 
@@ -89,28 +136,45 @@ def read_train_and_test(
     classes: Sequence[str] | None = None,
     *,
     workers: int | None = None,
-) -> tuple[ImageSet, ImageSet]:
+) -> tuple[ImageSet, ImageSet | None]:
     """Read both sets: a published test split, a second source, or a share held out by the seed.
 
-    The same share of each class is held out; see :func:`read_source` for the arguments.
+    The same share of each class is held out; see :func:`read_source` for the other arguments.
+
+    Args:
+        source: Holds the training images.
+        test: A second source, for the test images.
+        test_share: Share held out where no test images are given or published; 0 for no test set
+            at all.
+        seed: Of the share held out.
+        on_error: As in :class:`ReadOptions`.
+        classes: The class schema's names.
+        workers: As in :class:`ReadOptions`.
 
     Raises:
-        PrepError: a source cannot be read, the two sets have different classes, or the share leaves
-            a set empty.
+        PrepError: a source cannot be read, the two sets have different classes or number them
+            differently, or the share leaves a set empty.
     """
-    reader = _reader(source, on_error, classes is not None, workers)
-    train = reader.read("train")
+    options = ReadOptions(on_error, classes is not None, workers)
+    opened = open_source(source, options)
+    train, held = opened.read("train"), None
     if test is not None:
-        held = _reader(test, on_error, classes is not None, workers).read("test")
-    elif reader.has_test():
-        held = reader.read("test")
-    else:
+        held = open_source(test, options).read("test")
+    elif test_share and opened.has_test:
+        held = opened.read("test")
+    elif test_share:
         train_rows, test_rows = stratified_hold_out(train.labels, test_share, seed)
         train, held = train.take(train_rows), replace(train.take(test_rows), split="test")
     if classes is not None:
-        return apply_classes(train, classes), apply_classes(held, classes)
-    places = ("the training images", "the test images")
-    check_same_classes(train.class_names, held.class_names, *places)
+        return apply_classes(train, classes), None if held is None else apply_classes(held, classes)
+    if held is not None:
+        places = ("the training images", "the test images")
+        check_same_classes(train.class_names, held.class_names, *places)
+        if train.class_names != held.class_names:
+            raise PrepError(
+                "The training and the test images number their classes differently: give the "
+                "class names' order as a class schema (--classes)."
+            )
     return train, held
 
 
@@ -120,59 +184,12 @@ def left_out_tests(source: str | Path) -> str:
     It is empty where the source publishes no test split that can be read; no image is decoded.
     """
     try:
-        reader = _reader(source, "stop", partial=True, workers=None)
-        if not reader.has_test():
+        opened = open_source(source, ReadOptions(partial=True))
+        if not opened.has_test:
             return ""
-        count = "" if reader.count_test is None else f": {reader.count_test()}"
+        count = opened.count_test()
     except PrepError:  # what is left out need not be whole
         return ""
-    return f"--test-share 0 leaves out the test images of {source}{count}."
-
-
-def _reader(source: str | Path, on_error: str, partial: bool, workers: int | None) -> _Reader:
-    if on_error not in ON_ERROR:
-        raise PrepError(
-            f"The choice on error {on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
-        )
-    if named := parse_named(str(source)):
-        if named.scheme == "hf":
-            return _Reader(
-                lambda split: read_hub(named, split, on_error, partial=partial, workers=workers),
-                lambda: hub_has_test(named),
-                lambda: count_hub_test(named),
-            )
-        return _Reader(
-            lambda split: read_torchvision(named, split, on_error, workers=workers),
-            lambda: torchvision_has_test(named),
-        )
-    path = Path(source)
-    if path.is_dir() and is_masked(path):
-        return _Reader(
-            lambda split: read_masked(path, split),
-            lambda: masked_has_test(path),
-            lambda: read_meta(path / "test").num_images,
-        )
-    if path.is_dir() and is_fashion_mnist(path):
-        return _Reader(
-            lambda split: read_fashion_mnist(path, split),
-            lambda: True,
-            lambda: len(read_fashion_mnist(path, "test")),
-        )
-    if path.is_dir():
-        return _Reader(
-            lambda split: read_folder(path, split, on_error, partial=partial, workers=workers),
-            lambda: published_test(path) is not None,
-            lambda: count_published_test(path),
-        )
-    if path.suffix in SUFFIXES:
-        return _Reader(
-            lambda split: read_table(path, split, on_error, partial=partial, workers=workers),
-            lambda: table_has_test(path),
-            lambda: count_table_test(path),
-        )
-    if path.suffix == ".npz":
-        return _Reader(lambda split: read_npz(path, split), lambda: False)
-    raise PrepError(
-        f"{source} is no source of images: give a folder, a .npz, .csv or .parquet file, hf:NAME "
-        "or torchvision:NAME."
+    return f"--test-share 0 leaves out the test images of {source}" + (
+        "." if count is None else f": {count}."
     )

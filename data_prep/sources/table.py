@@ -1,8 +1,8 @@
 """A table of image files: ``.csv`` or ``.parquet`` with the columns path and label.
 
 Optional columns: ``split`` says train or test (or val, validation) of each image, ``client`` whose
-image it is. Paths count from the table's folder. Spaces around labels, splits and clients do not
-count, nor do a split's capitals.
+image it is. Paths are relative to the table's folder. Spaces around labels, splits and clients do
+not count, nor do a split's capitals.
 """
 
 from __future__ import annotations
@@ -16,103 +16,81 @@ import numpy as np
 
 from data_prep import PrepError
 from data_prep.errors import first_line
-from data_prep.images.check import check_images
-from data_prep.images.class_names import check_same_classes, in_order
-from data_prep.images.decode import ImageFiles, look_at_file
+from data_prep.images.check import ReadOptions, check_files
+from data_prep.images.classes import check_same_classes, in_order
 from data_prep.images.image_set import ImageSet
 
 TEST_NAMES = ("test", "validation", "val", "valid")
-"""What a published test split may be called; the first that is there counts."""
+"""What a published test split may be called; the first one found counts."""
 SUFFIXES = (".csv", ".parquet")
 _NEEDED, _OPTIONAL = ("path", "label"), ("split", "client")
-Table = Mapping[str, Sequence[str]]
 
 
-def table_has_test(path: Path) -> bool:
-    """Return whether a table has a split column, which then names train and a test split.
-
-    Raises:
-        PrepError: the table cannot be read.
-    """
-    return "split" in _read(path)
-
-
-def count_table_test(path: Path) -> int:
-    """Return how many rows are of the test split of a table that has one.
-
-    Raises:
-        PrepError: the table cannot be read.
-    """
-    splits = _read(path)["split"]
-    return splits.count(_test_name(splits))
-
-
-def read_table(
-    path: Path,
-    split: str,
-    on_error: str = "stop",
-    *,
-    partial: bool = False,
-    workers: int | None = None,
-) -> ImageSet:
-    """Read the images that a table lists; only their paths and sizes stay in memory.
+class TableSource:
+    """The images that a table lists; only their paths and sizes stay in memory.
 
     Classes are the distinct labels of all rows, in the order of :func:`in_order`. An image's id is
-    its row in the table, from 0. Without a split column all rows are read; of several test splits
-    the first of ``TEST_NAMES`` counts. Every file is decoded once, here, to find unreadable ones.
-
-    Args:
-        path: The table.
-        split: ``train`` or ``test``; which one to read where both are there.
-        on_error: ``stop``, or ``skip`` to list unreadable files in the set's ``skipped``.
-        partial: A class schema follows: a class may lack images in a split.
-        workers: Threads that check files; None for as many as there are cores, up to 8.
+    its row in the table, from 0. Of several test splits the first of ``TEST_NAMES`` counts. Every
+    file is decoded once when a split is read, to find unreadable ones.
 
     Raises:
-        PrepError: the table cannot be read, lacks a column or a value, its split column has other
-            words or lacks a split, a class is in one split only, or a file cannot be read under
-            ``stop``.
+        PrepError: the table cannot be read, lacks a column or a value, or its split column has
+            other words or lacks a split.
     """
-    table = _read(path)
-    names = in_order(table["label"])
-    rows = list(range(len(table["path"])))
-    if "split" in table:
-        tests = _test_name(table["split"])
-        chosen = {
-            name: [row for row in rows if table["split"][row] == name] for name in ("train", tests)
-        }
-        if not partial:
-            held = [{table["label"][row] for row in part} for part in chosen.values()]
-            places = [f"the split {name} of {path}" for name in chosen]
-            check_same_classes(held[0], held[1], places[0], places[1])
-        rows = chosen[tests if split == "test" else "train"]
-    files = [path.parent / table["path"][row] for row in rows]
-    checked = check_images(
-        lambda row: look_at_file(files[row]), len(files), split, on_error, workers
-    )
-    number = {name: label for label, name in enumerate(names)}
-    kept = [rows[row] for row in checked.rows]
-    owners = np.array([table["client"][row] for row in kept]) if "client" in table else None
-    return ImageSet(
-        images=ImageFiles(
-            tuple(files[row] for row in checked.rows), checked.facts[:, 0], checked.facts[:, 2]
-        ),
-        labels=np.array([number[table["label"][row]] for row in kept], dtype=np.int64),
-        image_ids=np.array(kept, dtype=np.int64),
-        class_names=names,
-        source=path.stem,
-        split=split,
-        file_bytes=checked.facts[:, 1],
-        skipped=checked.skipped,
-        owners=owners,
-    )
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self._path, self._options = path, options
+        self._table = _read(path)
+        splits = self._table.get("split")
+        self._test = next(name for name in TEST_NAMES if name in splits) if splits else None
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a split column names a train and a test split."""
+        return self._test is not None
+
+    def count_test(self) -> int:
+        """Return how many rows are of the test split."""
+        return len(self._rows_of(self._test))
+
+    def read(self, split: str) -> ImageSet:
+        """Read ``train`` or ``test``; without a split column all rows are read.
+
+        Raises:
+            PrepError: a class is in one split only, or a file cannot be read under ``stop``.
+        """
+        table = self._table
+        rows = list(range(len(table["path"])))
+        if self._test is not None:
+            if not self._options.partial:
+                words = ("train", self._test)
+                classes = [{table["label"][row] for row in self._rows_of(word)} for word in words]
+                check_same_classes(*classes, *(f"the split {w} of {self._path}" for w in words))
+            rows = self._rows_of(self._test if split == "test" else "train")
+        paths = [self._path.parent / table["path"][row] for row in rows]
+        files, file_bytes, checked = check_files(paths, split, self._options)
+        names = in_order(table["label"])
+        number = {name: label for label, name in enumerate(names)}
+        kept = [rows[row] for row in checked.rows]
+        owners = table.get("client")
+        return ImageSet(
+            images=files,
+            labels=np.array([number[table["label"][row]] for row in kept], dtype=np.int64),
+            image_ids=np.array(kept, dtype=np.int64),
+            class_names=names,
+            source=self._path.stem,
+            split=split,
+            file_bytes=file_bytes,
+            skipped=checked.skipped,
+            owners=None if owners is None else np.array([owners[row] for row in kept]),
+        )
+
+    def _rows_of(self, name: str | None) -> list[int]:
+        return [row for row, word in enumerate(self._table.get("split", ())) if word == name]
 
 
-def _test_name(splits: Sequence[str]) -> str:
-    return next(name for name in TEST_NAMES if name in splits)
-
-
-def _read(path: Path) -> Table:
+def _read(path: Path) -> Mapping[str, Sequence[str]]:
+    """Return a table's columns of use as texts; its split column only where it splits."""
     try:
         columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (OSError, ValueError, csv.Error) as err:
@@ -155,7 +133,7 @@ def _read_parquet(path: Path) -> dict[str, list[object]]:
         present = file.schema_arrow.names
         used = [name for name in present if name in (*_NEEDED, *_OPTIONAL)]
         columns: dict[str, list[object]] = file.read(columns=used).to_pydict()
-    # Names of the others serve the sentence about a missing column.
+    # The other columns' names appear in the error about a missing column.
     return {name: columns.get(name, []) for name in present}
 
 
@@ -170,7 +148,7 @@ def _texts(path: Path, name: str, values: Sequence[object]) -> list[str]:
 
 
 def _split_words(path: Path, values: Sequence[str]) -> list[str] | None:
-    """Return a split column in small letters; one that says less than it seems to is refused.
+    """Return a split column in small letters; one that cannot be followed exactly is refused.
 
     None for one that names one split only: all rows are of one set then, as without a column.
     """

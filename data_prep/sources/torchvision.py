@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,9 @@ from PIL import Image
 from data_prep import PrepError
 from data_prep.encoders.torchvision_guard import guard_torchvision
 from data_prep.errors import first_line
-from data_prep.images.check import check_images
+from data_prep.images.check import ReadOptions, check_images
 from data_prep.images.decode import native_bytes, to_pixels
-from data_prep.images.image_set import ImageSet
-from data_prep.images.indexed import IndexedImages
-from data_prep.sources.named import NamedSource, check_options
+from data_prep.images.image_set import ImageSet, IndexedImages
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
 _BY_NAME = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -70,7 +69,7 @@ class TorchvisionImages:
     def _item(self, index: int) -> tuple[Image.Image, Any]:
         try:
             image, label = self.dataset[index]
-        # As PIL's readers, see image_files.
+        # PIL's readers raise many kinds, see images/decode.py.
         except Exception as err:
             raise PrepError(f"{self._call(index)} cannot be read: {first_line(err)}.") from err
         return image, label
@@ -79,82 +78,80 @@ class TorchvisionImages:
         return f"Image {index} of {self.name}"
 
 
-def torchvision_has_test(source: NamedSource) -> bool:
-    """Return whether the data set comes with a test split.
+class TorchvisionSource:
+    """One of torchvision's data sets in ``SETS``; images are decoded when needed.
+
+    The files lie in the folder of the option ``root``, by default ``flower-ist/torchvision`` in the
+    user's cache folder; what is missing there is downloaded when a split is read. An image's id is
+    its position in its split. Class names are torchvision's; where it has none, the labels'
+    numbers. Images count as having no file of their own.
 
     Raises:
         PrepError: the data set is unknown.
     """
-    return "test" in _splits(source)
 
+    OPTIONS = ("root",)
 
-def read_torchvision(
-    source: NamedSource, split: str, on_error: str = "stop", *, workers: int | None = None
-) -> ImageSet:
-    """Read one split of ``torchvision:NAME[?root=FOLDER]``; images are decoded when needed.
+    def __init__(self, name: str, options: Mapping[str, str], read_options: ReadOptions) -> None:
+        if name not in SETS:
+            raise PrepError(
+                f"{name!r} is no torchvision data set known here: use one of "
+                f"{', '.join(sorted(SETS))}."
+            )
+        self._name, self._options, self._read_options = name, options, read_options
 
-    The files lie in ``root``, by default ``flower-ist/torchvision`` in the user's cache folder;
-    what is missing there is downloaded. Sets without a published test split are read whole. An
-    image's id is its position in its split. Class names are torchvision's; where it has none, the
-    labels' numbers. Images count as having no file of their own.
+    @property
+    def has_test(self) -> bool:
+        """Whether the data set comes with a test split."""
+        return "test" in SETS[self._name]
 
-    Args:
-        source: Name and options.
-        split: ``train`` or ``test``.
-        on_error: ``stop``, or ``skip`` to list unreadable images in the set's ``skipped``.
-        workers: Threads that check images; None for as many as there are cores, up to 8.
+    def count_test(self) -> None:
+        """Return None: counting may take a download."""
 
-    Raises:
-        PrepError: the data set is unknown or cannot be downloaded, or an image cannot be read.
-    """
-    dataset = _load(source, split)
-    name = f"torchvision:{source.name}"
-    images = TorchvisionImages(dataset, name)
-    checked = check_images(images.check, len(dataset), split, on_error, workers)
-    labels = checked.facts[:, 1]
-    known = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
-    return ImageSet(
-        images=IndexedImages(images, checked.rows, checked.facts[:, 0]),
-        labels=labels,
-        image_ids=checked.rows,
-        class_names=tuple(_text(c) for c in known or range(int(labels.max()) + 1)),
-        source=name,
-        split=split,
-        skipped=checked.skipped,
-    )
+    def read(self, split: str) -> ImageSet:
+        """Read ``train`` or ``test``; a set without a published test split is read whole.
 
-
-def _load(source: NamedSource, split: str) -> Any:
-    splits = _splits(source)
-    options = splits.get(split, splits["train"])
-    try:
-        guard_torchvision()
-        import torchvision.datasets
-    except ImportError as err:
-        raise PrepError(
-            "torchvision's data sets need torchvision: in the checkout, pip install -e '.[prep]'."
-        ) from err
-    folder = Path(source.options.get("root") or _cache_folder())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return getattr(torchvision.datasets, source.name)(str(folder), download=True, **options)
-    # Downloads, archives and each set's own files fail in many ways.
-    except Exception as err:
-        raise PrepError(
-            f"torchvision's {source.name} cannot be downloaded to {folder} or read there: "
-            f"{first_line(err)}; check the network, or give a folder that holds it as "
-            f"torchvision:{source.name}?root=FOLDER."
-        ) from err
-
-
-def _splits(source: NamedSource) -> dict[str, dict[str, Any]]:
-    check_options(source, ("root",))
-    if source.name not in SETS:
-        raise PrepError(
-            f"{source.name!r} is no torchvision data set known here: use one of "
-            f"{', '.join(sorted(SETS))}."
+        Raises:
+            PrepError: the data set cannot be downloaded, or an image cannot be read.
+        """
+        dataset = self._load(split)
+        name = f"torchvision:{self._name}"
+        images = TorchvisionImages(dataset, name)
+        checked = check_images(images.check, len(dataset), split, self._read_options)
+        labels = checked.facts[:, 1]
+        known = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+        return ImageSet(
+            images=IndexedImages(images.read, checked.rows, checked.facts[:, 0]),
+            labels=labels,
+            image_ids=checked.rows,
+            class_names=tuple(_text(c) for c in known or range(int(labels.max()) + 1)),
+            source=name,
+            split=split,
+            skipped=checked.skipped,
         )
-    return SETS[source.name]
+
+    def _load(self, split: str) -> Any:
+        try:
+            guard_torchvision()
+            import torchvision.datasets
+        except ImportError as err:
+            raise PrepError(
+                "torchvision's data sets need torchvision: in the checkout, pip install -e "
+                "'.[prep]'."
+            ) from err
+        name, splits = self._name, SETS[self._name]
+        folder = Path(self._options.get("root") or _cache_folder())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            build = getattr(torchvision.datasets, name)
+            return build(str(folder), download=True, **splits.get(split, splits["train"]))
+        # Downloads, archives and each set's own files fail in many ways.
+        except Exception as err:
+            raise PrepError(
+                f"torchvision's {name} cannot be downloaded to {folder} or read there: "
+                f"{first_line(err)}; check the network, or give a folder that holds it as "
+                f"torchvision:{name}?root=FOLDER."
+            ) from err
 
 
 def _cache_folder() -> Path:

@@ -13,15 +13,18 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.image_set import ImageSet
 from data_prep.masks.noise import check_seed
 from data_prep.splits.rows import CLIENTS, Rows, iid_split, permutation
+
+if TYPE_CHECKING:
+    # torch comes along, which the text on splits in a command's help needs not.
+    from data_prep.images.image_set import ImageSet
 
 SPLITS = {
     "iid": "every client gets as many images, drawn at random",

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from data_prep.encoders.checkpoints import write_encoder
-from data_prep.encoders.open import build_vit
+from data_prep.encoders.vit import build_vit
 
 KWARGS = {"embed_dim": 16, "depth": 1, "num_heads": 2}
 

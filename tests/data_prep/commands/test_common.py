@@ -1,15 +1,21 @@
-"""Errors of the system: each command ends with one sentence, whatever path it was given."""
+"""What commands share: settings as options, and one sentence for each error."""
 
 import errno
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from data_prep import PrepError
 from data_prep.commands.app import app
-from data_prep.commands.common import errors_as_sentences
+from data_prep.commands.common import command_of, errors_as_sentences, resumable
+from data_prep.options import argument, option
+from tests.fakes import ROOT
 from tests.fakes.tiny_encoder import tiny_encoder
 
 
@@ -88,3 +94,74 @@ def test_a_reader_that_is_gone_is_no_error_of_ours(capsys):
     with pytest.raises(BrokenPipeError), errors_as_sentences():
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     assert capsys.readouterr().err == ""
+
+
+@dataclass(frozen=True)
+class Base:
+    shade: str = option("The color.", "red", panel="Paint", flag="--color")
+    dry: bool = option("Without paint.", False, flag="--dry")
+
+
+@dataclass(frozen=True)
+class Painting(Base):
+    place: Path = argument("Where.")
+    coats: int = option("How many.")
+
+
+def painter(run):
+    app = typer.Typer()
+    app.command()(command_of(Painting)(run))
+    return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def test_fields_of_settings_become_arguments_options_and_panels():
+    """What must be given comes first, though a base class with defaults is declared before it."""
+    painted = []
+
+    def paint(settings: Painting) -> None:
+        """Paint a place."""
+        painted.append(settings)
+
+    call = painter(paint)
+    assert call("wall", "--coats", 2, "--color", "blue", "--dry").exit_code == 0
+    assert call("wall", "--coats", 2).exit_code == 0
+    assert painted == [Painting(Path("wall"), 2, shade=c, dry=c == "blue") for c in ("blue", "red")]
+    assert call("wall").exit_code == 2
+    shown = typer.unstyle(call("--help").output)
+    for text in ("Paint a place.", "The color. [default: red]", "Where. [required]"):
+        assert text in shown
+    assert shown.index("─ Options ─") < shown.index("─ Paint ─") < shown.index("--color")
+
+
+def test_an_error_of_settings_or_of_their_command_is_a_sentence():
+    def paint(settings: Painting) -> None:
+        raise PrepError("The paint is out.")
+
+    result = painter(paint)("wall", "--coats", 1)
+    assert (result.exit_code, result.stderr) == (1, "Error: The paint is out.\n")
+
+
+def test_a_command_that_is_stopped_says_what_is_kept(capsys):
+    with pytest.raises(typer.Exit) as end, resumable("the wall is half red"):
+        raise KeyboardInterrupt
+    assert end.value.exit_code == 130
+    stopped = "Stopped: give the same command again to go on; the wall is half red.\n"
+    assert capsys.readouterr().err == stopped
+
+
+@pytest.mark.parametrize("command", ["prep", "mask", "pretrain", "inspect", "probe"])
+def test_no_help_imports_what_only_the_work_needs(command):
+    code = (
+        "import sys\n"
+        "from data_prep.commands.app import app\n"
+        "try:\n"
+        f"    app(['{command}', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "Usage" in result.stdout
+    heavy = {"torch", "timm", "torchvision", "datasets", "flwr", "flwr_datasets", "matplotlib"}
+    assert not heavy & set(result.stdout.splitlines()[-1].split())

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from tests.fakes.tiny_encoder import tiny_encoder
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
     """Drawing a picture takes longer than all else here."""
-    monkeypatch.setattr("data_prep.shards.prep.plot_split", lambda report, file: file.touch())
+    monkeypatch.setattr("data_prep.shards.report.plot_split", lambda report, file: file.touch())
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,12 @@ def encoder(tmp_path):
 
 def test_every_setting_is_an_option_with_the_same_default():
     options = inspect.signature(prep).parameters
-    assert list(options) == [field.name for field in fields(PrepSettings)]
-    for field in fields(PrepSettings)[2:]:
-        assert options[field.name].default == field.default
+    assert set(options) == {field.name for field in fields(PrepSettings)}
+    required = [field.name for field in fields(PrepSettings) if field.default is MISSING]
+    assert required == ["source", "out"] == list(options)[:2]
+    for field in fields(PrepSettings):
+        if field.name not in required:
+            assert options[field.name].default == field.default
 
 
 def test_prep_writes_shards_and_prints_their_bytes_and_the_split(fashion_folder, tmp_path, encoder):

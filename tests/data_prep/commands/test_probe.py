@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from data_prep.commands import demo_shards as demo
+from data_prep.commands import demo
 from data_prep.commands.app import app
 from data_prep.shards.prep import PrepSettings, prep
 from flower_ist.tokens.shard import open_shard
@@ -23,7 +23,7 @@ def call(*arguments, fails=False):
 @pytest.fixture
 def encoded(tmp_path, monkeypatch):
     """Encode a source; a picture would take longer than all else here."""
-    monkeypatch.setattr("data_prep.shards.prep.plot_split", lambda report, file: file.touch())
+    monkeypatch.setattr("data_prep.shards.report.plot_split", lambda report, file: file.touch())
     encoder = str(tiny_encoder(tmp_path))
 
     def encode(source, name="shards", **options):

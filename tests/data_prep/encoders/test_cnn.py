@@ -5,7 +5,7 @@ import torch
 
 from data_prep import PrepError
 from data_prep.encoders.cnn import PooledEncoder, blacken, build_cnn
-from data_prep.encoders.normalization import NORMALIZATIONS
+from data_prep.encoders.frozen import NORMALIZATIONS
 from data_prep.masks.draw import kept_patches
 
 ALL = np.tile(np.arange(16), (3, 1))

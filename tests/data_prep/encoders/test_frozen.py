@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from data_prep import PrepError
-from data_prep.encoders.frozen import FrozenNetwork
+from data_prep.encoders.frozen import (
+    NORMALIZATIONS,
+    FrozenNetwork,
+    normalization_values,
+    resolve_normalization,
+)
 from data_prep.encoders.vit import TokenEncoder
 from data_prep.masks.draw import kept_patches
 
@@ -79,3 +84,42 @@ def test_what_the_device_cannot_run_is_a_sentence(tiny_vit):
         network.run(failing(torch.cuda.OutOfMemoryError()), pixels())
     with pytest.raises(RuntimeError, match="a defect"):
         network.run(failing(RuntimeError("a defect")), pixels())
+
+
+@pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
+def test_a_models_known_numbers_get_their_name(name):
+    mean, std = NORMALIZATIONS[name]
+    assert resolve_normalization("model", {"mean": mean, "std": list(std)}) == name
+    assert normalization_values(name) == (mean, std)
+
+
+def test_a_models_other_numbers_are_recorded_and_read_again():
+    recorded = resolve_normalization(
+        "model", {"mean": (0.48145466, 0.25, 0.5), "std": (1, 0.5, 0.25)}
+    )
+    assert recorded == "0.48145466,0.25,0.5/1.0,0.5,0.25"
+    assert resolve_normalization(recorded) == recorded
+    assert normalization_values(recorded) == ((0.48145466, 0.25, 0.5), (1.0, 0.5, 0.25))
+
+
+def test_a_choice_wins_over_the_models_own():
+    mean, std = NORMALIZATIONS["imagenet"]
+    assert resolve_normalization("half", {"mean": mean, "std": std}) == "half"
+
+
+@pytest.mark.parametrize("config", [None, {}, {"mean": (0.5,), "std": (0.5,)}])
+def test_a_model_without_numbers_for_rgb_needs_a_choice(config):
+    with pytest.raises(PrepError, match="names no normalization: choose imagenet or half"):
+        resolve_normalization("model", config)
+
+
+@pytest.mark.parametrize("name", ["other", "1,1/1,1", "1,1,1", "a,b,c/1,1,1", "1,1,1/1,1,1/1,1,1"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(PrepError, match="is unknown: use one of model, imagenet, half or six num"):
+        resolve_normalization(name)
+
+
+@pytest.mark.parametrize("name", ["0,0,0/1,1,0", "0,0,0/-1,1,1", "0,0,0/1,nan,1", "inf,0,0/1,1,1"])
+def test_numbers_must_be_finite_and_deviations_above_zero(name):
+    with pytest.raises(PrepError, match="needs finite means and deviations above 0"):
+        resolve_normalization(name)

@@ -7,7 +7,7 @@ import torch
 from data_prep import PrepError
 from data_prep.encoders import open as encoders
 from data_prep.encoders.checkpoints import write_encoder
-from data_prep.encoders.normalization import resolve
+from data_prep.encoders.frozen import resolve_normalization
 from data_prep.encoders.open import open_encoder
 from data_prep.encoders.vit import build_vit
 from data_prep.encoders.weights import state_sha256
@@ -160,4 +160,4 @@ def test_a_file_has_no_published_weights(own_file):
     "name", ["imagenet", "0.4850,.456,0.406/0.229,0.224,0.225", "0.485,0.456,0.406/.229,.224,.2250"]
 )
 def test_equal_numbers_have_one_name(name):
-    assert resolve(name) == "imagenet"
+    assert resolve_normalization(name) == "imagenet"

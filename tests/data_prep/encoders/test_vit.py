@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from data_prep import PrepError
-from data_prep.encoders.normalization import NORMALIZATIONS
+from data_prep.encoders.frozen import NORMALIZATIONS
 from data_prep.encoders.timm import Eva
 from data_prep.encoders.vit import KeptProjection, TokenEncoder, build_vit
 from data_prep.encoders.weights import state_sha256

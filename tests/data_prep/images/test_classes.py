@@ -1,14 +1,16 @@
-import errno
 import json
-import os
-import tempfile
 
 import numpy as np
 import pytest
 
 from data_prep import PrepError
-from data_prep.images.class_names import check_same_classes, in_order
-from data_prep.images.classes import apply_classes, check_place, read_classes, write_classes
+from data_prep.images.classes import (
+    apply_classes,
+    check_same_classes,
+    in_order,
+    read_classes,
+    write_classes,
+)
 from data_prep.images.image_set import ImageSet
 
 
@@ -99,23 +101,6 @@ def test_files_that_cannot_be_read_or_written_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PrepError, match="cannot be written"):
         write_classes(tmp_path / "file" / "classes.json", ["a"])
-
-
-def test_a_place_that_cannot_be_written_is_found_without_leaving_anything(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    check_place(tmp_path / "file")
-    check_place(tmp_path / "new" / "deep" / "classes.json")
-    for place, reason in (("", "Is a directory"), ("file/classes.json", "Not a directory")):
-        with pytest.raises(PrepError, match=rf"cannot be written: {reason}\.$"):
-            check_place(tmp_path / place)
-
-    def refuse(**_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(PrepError, match=r"classes\.json cannot be written: Read-only file system"):
-        check_place(tmp_path / "classes.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_names_that_are_all_numbers_are_ordered_as_numbers():

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import PrepError
-from data_prep.images.image_set import ImageSet, masked_bytes, masked_pixels, network_input
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import masked_bytes, masked_pixels, network_input
 
 
 def make_set(**changes):

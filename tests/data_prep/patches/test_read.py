@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.encoders.open import TokenEncoder
-from data_prep.images.image_set import ImageSet, masked_pixels, network_input
+from data_prep.encoders.vit import TokenEncoder
+from data_prep.images.image_set import ImageSet
+from data_prep.images.pixels import masked_pixels, network_input
 from data_prep.masks.draw import MASK_KINDS, kept_patches
 from data_prep.patches import write as masked_writer
 from data_prep.patches.codec import pack, unpack
 from data_prep.patches.cut import cut_patches, lay_mosaic, place_patches
 from data_prep.patches.read import check_mask_fits, read_masked
-from data_prep.patches.write import MaskSettings, write_masked, write_masked_splits
+from data_prep.patches.settings import MaskSettings
+from data_prep.patches.write import write_masked, write_masked_splits
 from data_prep.sources.open import read_source, read_train_and_test
 from flower_ist.tokens.meta import Mask
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.encoders.open import build_vit
+from data_prep.encoders.vit import build_vit
 from data_prep.masks.draw import kept_patches
 from data_prep.pretrain.mae import MaskedAutoencoder, normalize_patches, patchify, unpatchify
 

@@ -12,7 +12,8 @@ from data_prep import PrepError
 from data_prep.commands.app import app
 from data_prep.encoders.open import open_encoder
 from data_prep.images.image_set import ImageSet
-from data_prep.patches.write import MaskSettings, write_masked
+from data_prep.patches.settings import MaskSettings
+from data_prep.patches.write import write_masked
 from data_prep.pretrain import run as module
 from data_prep.pretrain.run import pretrain
 from data_prep.pretrain.settings import PretrainSettings
@@ -92,7 +93,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, mo
     monkeypatch.setattr(Pretraining, "train_epoch", train_epoch)
     assert not (out / "encoder.safetensors").exists()
 
-    def no_room(self, file, facts):
+    def no_room(self, file, facts, lines):
         raise PrepError("The disk is full.")
 
     with monkeypatch.context() as full:
@@ -114,7 +115,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, mo
 def test_a_run_that_ended_while_its_first_state_was_written_begins_anew(whole_run, tmp_path):
     """A kill leaves the first epoch's line and a part of the state under a temporary name."""
     (tmp_path / "loss.jsonl").write_text('{"epoch": 1, "lo')
-    (tmp_path / ".state.safetensors.0123.tmp").write_bytes(b"half")
+    (tmp_path / ".state.pt.0123.tmp").write_bytes(b"half")
     pretrain(images(), tmp_path, TINY, label="tiny")
     encoders = [(run / "encoder.safetensors").read_bytes() for run in (tmp_path, whole_run)]
     assert encoders[0] == encoders[1]
@@ -156,7 +157,7 @@ def test_another_run_in_the_folder_is_refused(whole_run, tmp_path):
 
 
 def test_a_damaged_state_is_refused(tmp_path):
-    (tmp_path / "state.safetensors").write_bytes(b"nonsense")
+    (tmp_path / "state.pt").write_bytes(b"nonsense")
     with pytest.raises(PrepError, match="cannot be read"):
         pretrain(images(), tmp_path, TINY)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import PrepError
-from data_prep.images.image_set import network_input
+from data_prep.images.pixels import network_input
 from data_prep.masks.draw import kept_patches
 from data_prep.shards.chunks import Chunk, PlannedShard, cut_chunks, encode_chunks
 from data_prep.shards.encode import Encoding

@@ -18,11 +18,12 @@ from data_prep import PrepError
 from data_prep.encoders.open import open_encoder
 from data_prep.images.classes import read_classes
 from data_prep.masks.draw import kept_patches
-from data_prep.patches.write import MaskSettings, write_masked_splits
-from data_prep.shards import job
+from data_prep.patches.settings import MaskSettings
+from data_prep.patches.write import write_masked_splits
 from data_prep.shards.encode import Encoding
 from data_prep.shards.prep import PrepSettings, prep
 from data_prep.shards.work_folder import WorkFolder
+from data_prep.sources import open as opening
 from data_prep.sources.open import read_source, read_train_and_test
 from flower_ist.tokens.meta import ShardError
 from flower_ist.tokens.shard import open_shard
@@ -50,7 +51,7 @@ def settings(tmp_path):
 def drawn(monkeypatch, request):
     """Drawing a picture takes longer than all else here; one test looks at a real one."""
     if "real_picture" not in request.fixturenames:
-        monkeypatch.setattr("data_prep.shards.prep.plot_split", lambda report, file: file.touch())
+        monkeypatch.setattr("data_prep.shards.report.plot_split", lambda report, file: file.touch())
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_an_error_at_any_chunk_is_gone_on_from(settings, whole, monkeypatch, mom
     assert contents(settings.out) == whole
 
 
-@pytest.mark.parametrize("step", ["assemble", "_write_reports"])
+@pytest.mark.parametrize("step", ["assemble", "write_reports"])
 def test_a_stop_after_the_last_chunk_encodes_nothing_again(settings, whole, monkeypatch, step):
     """Also where all shards have their names already and only the reports lack."""
 
@@ -286,14 +287,12 @@ def test_a_device_makes_its_own_shard_with_the_agreed_classes(settings, tmp_path
         client="porch",
         classes=tmp_path / "agreed.json",
         test_share=0.0,
-        save_classes=tmp_path / "copy.json",
     )
     assert prep(own) == [own.out / "porch"]
     assert {path.name for path in own.out.iterdir()} == {"porch", "classes.json"}
     shard = open_shard(own.out / "porch", verify=True)
     assert shard.meta.class_names == ("owl", "cat", "dog")
     assert (shard.meta.client, shard.labels.tolist()) == ("porch", [2, 2, 2, 0, 0, 0])
-    assert read_classes(tmp_path / "copy.json") == ("owl", "cat", "dog")
 
 
 CHANGES = {
@@ -371,20 +370,11 @@ def test_class_names_that_no_shard_set_can_have_are_found_before_anything_is_enc
     assert not settings.out.exists()
 
 
-def test_a_place_for_class_names_that_cannot_be_is_found_before_images_are_read(
-    settings, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
-    with pytest.raises(PrepError, match="cannot be written: Is a directory"):
-        prep(replace(settings, save_classes=tmp_path))
-    assert not settings.out.exists()
-
-
 @pytest.mark.parametrize("out", ["", "shards", "cat/shards", "../images", "../link/shards"])
 @pytest.mark.parametrize("option", ["source", "test"])
 def test_shards_do_not_go_into_the_images_folder(settings, tmp_path, monkeypatch, out, option):
     """They would be taken for a class by the run that goes on, and by the next one."""
-    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(opening, "read_train_and_test", lambda *_, **__: pytest.fail("read"))
     (tmp_path / "images" / "cat").mkdir(parents=True)
     (tmp_path / "link").symlink_to("images")
     folder = tmp_path / "images"
@@ -424,7 +414,7 @@ def test_existing_shards_are_found_before_anything_is_encoded(settings, monkeypa
 
 
 def test_wrong_settings_are_found_before_images_are_read(settings, monkeypatch):
-    monkeypatch.setattr(job, "read_train_and_test", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(opening, "read_train_and_test", lambda *_, **__: pytest.fail("read"))
     for change, message in (
         ({"batch_size": 0}, "The batch size must be at least 1, not 0"),
         ({"workers": -1}, "The number of workers must be at least 0, not -1"),

@@ -7,7 +7,6 @@ import pytest
 from data_prep import PrepError
 from data_prep.shards.chunks import Chunk
 from data_prep.shards.ray import encode_with_ray, share_cluster
-from data_prep.shards.settings import PrepSettings
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_a_cluster_without_a_gpu_is_a_sentence():
 
 def test_ray_that_is_not_installed_is_a_sentence_only_where_there_is_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    settings = PrepSettings("images", tmp_path)
-    encode_with_ray(settings, [], lambda images: None)
+    run = {"device": "cpu", "batch_size": 1, "workers": 0, "advance": lambda images: None}
+    encode_with_ray([], pytest.fail, tmp_path, **run)
     with pytest.raises(PrepError, match="Ray is not installed"):
-        encode_with_ray(settings, [Chunk(0, 0, slice(0, 3))], lambda images: None)
+        encode_with_ray([Chunk(0, 0, slice(0, 3))], pytest.fail, tmp_path, **run)

@@ -8,7 +8,6 @@ from PIL import Image
 
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
-from data_prep.shards.images import rows_of_shard
 from data_prep.shards.sheet import draw_sheet, shown_pixels
 from flower_ist.tokens.shard import open_shard
 from flower_ist.tokens.writer import ShardWriter
@@ -56,7 +55,8 @@ def test_dropped_patches_are_colored():
 def test_images_are_found_by_id(tmp_path, data):
     shard = shard_of(tmp_path, data, np.array([5, 0, 3]))
     shuffled = data.take(np.array([3, 1, 5, 0, 2, 4]))
-    assert rows_of_shard(shard, shuffled, np.arange(3)).tolist() == [2, 3, 0]
+    names = np.array(data.class_names)[shard.labels]
+    assert shuffled.find(shard.image_ids, names).tolist() == [2, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_each_view_has_a_panel(tmp_path, data, monkeypatch):
         seen.append((int(image_ids[0]), epoch))
         return np.array([[0, 1]])
 
-    monkeypatch.setattr("data_prep.shards.sheet.kept_patches", record)
+    monkeypatch.setattr("data_prep.masks.draw.kept_patches", record)
     draw_sheet(shard_of(tmp_path, data, np.array([4, 1]), views=3), data, tmp_path / "sheet.png")
     assert seen == [(14, 0), (14, 1), (14, 2), (11, 0), (11, 1), (11, 2)]
     seen.clear()

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_prep.images.decode import ImageFiles
-from data_prep.patches.write import MaskSettings, write_masked
+from data_prep.patches.settings import MaskSettings
+from data_prep.patches.write import write_masked
 from data_prep.sources.digest import images_sha256
 from data_prep.sources.open import read_source
 from tests.fakes.fake_encoder import image_set

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep import PrepError
 from data_prep.images import decode as image_files
-from data_prep.images.image_set import network_input
+from data_prep.images.pixels import network_input
 from data_prep.sources.open import read_source, read_train_and_test
 
 

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.patches.write import MaskSettings, write_masked, write_masked_splits
-from data_prep.sources.open import left_out_tests, read_idx, read_source, read_train_and_test
+from data_prep.patches.settings import MaskSettings
+from data_prep.patches.write import write_masked, write_masked_splits
+from data_prep.sources.arrays import read_idx
+from data_prep.sources.open import left_out_tests, read_source, read_train_and_test
 
 
 def test_fashion_mnist_from_idx_files_gzipped_or_not(fashion_folder):

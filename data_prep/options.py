@@ -1,0 +1,34 @@
+"""Settings whose fields are also the options of a command: type, default and help in one place.
+
+:func:`data_prep.commands.common.command_of` makes the command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, field
+from typing import Any
+
+ON_ERROR_HELP = "At an image that cannot be read: stop, or skip and list it at the end."
+
+
+def option(text: str, default: Any = MISSING, *, panel: str | None = None, flag: str = "") -> Any:
+    """Return a dataclass field that is an option; with a default it is given by its name only.
+
+    Args:
+        text: What ``--help`` says of it; only a blank line starts a new line.
+        default: Its default; without one the option must be given.
+        panel: The heading that it is listed under.
+        flag: How it is written, where that is not ``--`` and the field's name.
+    """
+    metadata = {"help": text, "panel": panel, "flag": flag}
+    return field(default=default, kw_only=default is not MISSING, metadata=metadata)
+
+
+def argument(text: str) -> Any:
+    """Return a dataclass field that is an argument, given by its position."""
+    return field(metadata={"help": text, "argument": True})
+
+
+def on_error(panel: str | None = None) -> Any:
+    """Return the option of every command that reads images."""
+    return option(ON_ERROR_HELP, "stop", panel=panel)

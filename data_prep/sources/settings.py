@@ -1,0 +1,65 @@
+"""Which images are read: the settings that ``prep`` and ``mask`` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.options import argument, on_error, option
+
+if TYPE_CHECKING:
+    from data_prep.images.image_set import ImageSet
+
+_PANEL = "Images"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """The source of the training images, and where test images come from."""
+
+    source: str = argument("Where the images are.")
+    test: str | None = option(
+        "Test images; default: the published ones or a share.", None, panel=_PANEL
+    )
+    test_share: float = option(
+        "Share held out where no test set is given or published; 0 for no test set.",
+        0.2,
+        panel=_PANEL,
+    )
+    classes: Path | None = option(
+        "Class names that all clients agreed on (classes.json).", None, panel=_PANEL
+    )
+    on_error: str = on_error(panel=_PANEL)
+
+    def read(self, seed: int, workers: int | None = None) -> tuple[ImageSet, ImageSet | None]:
+        """Read the training and, if one is asked for, the test images.
+
+        Args:
+            seed: Of the share held out.
+            workers: Threads that check images; None for one per core, up to 8.
+
+        Raises:
+            PrepError: they cannot be read, or their class names cannot be used.
+        """
+        # They import torch, which a command's help needs not.
+        from data_prep.images.classes import check_names, read_classes
+        from data_prep.sources.open import read_train_and_test
+
+        train, test = read_train_and_test(
+            self.source,
+            self.test,
+            self.test_share,
+            seed,
+            self.on_error,
+            None if self.classes is None else read_classes(self.classes),
+            workers=workers,
+        )
+        check_names(train.class_names, train.source)
+        return train, test
+
+    def left_out(self) -> str:
+        """Return a sentence on published test images that are not asked for, or an empty text."""
+        from data_prep.sources.open import left_out_tests
+
+        return "" if self.test or self.test_share else left_out_tests(self.source)
