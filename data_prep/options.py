@@ -12,7 +12,7 @@ ON_ERROR_HELP = "At an image that cannot be read: stop, or skip and list it at t
 
 
 def option(text: str, default: Any = MISSING, *, panel: str | None = None, flag: str = "") -> Any:
-    """Return a dataclass field that is an option; with a default it is given by its name only.
+    """Return a dataclass field that is an option.
 
     Args:
         text: What ``--help`` says of it; only a blank line starts a new line.
@@ -21,7 +21,7 @@ def option(text: str, default: Any = MISSING, *, panel: str | None = None, flag:
         flag: How it is written, where that is not ``--`` and the field's name.
     """
     metadata = {"help": text, "panel": panel, "flag": flag}
-    return field(default=default, kw_only=default is not MISSING, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def argument(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep.commands.common import command_of, console
@@ -17,6 +17,7 @@ class MaskCommand(MaskSettings, SourceSettings):
     """How images are masked, which images, and where the kept patches go."""
 
     out: Path = option("New folder for the kept patches.")
+    _: KW_ONLY
     workers: int | None = option("Threads; default: one per core, up to 8.", None, panel="Running")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep.commands.common import command_of, console, resumable
@@ -19,6 +19,7 @@ class PretrainCommand(PretrainSettings):
 
     source: str = argument("Images; labels are not used.")
     out: Path = option("Folder for the encoder, the state and the log.")
+    _: KW_ONLY
     label: str = option("What shards call the encoder; default: by its source.", "", panel=_RUN)
     device: str = option("cpu, cuda or mps.", "cpu", panel=_RUN)
     threads: int = option(

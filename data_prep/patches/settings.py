@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from data_prep import PrepError
 from data_prep.images.pixels import check_interpolation
@@ -27,6 +27,7 @@ class MaskSettings:
         "Images are resized to this height and width: the encoder's input size.", panel=_MASK
     )
     patch_size: int = option("Height and width of the encoder's patches, in pixels.", panel=_MASK)
+    _: KW_ONLY
     kind: str = option(
         "\n\n".join(["Which patches are kept.", *describe_kinds()]),
         "random",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from data_prep import PrepError
 from data_prep.masks.noise import check_seed
@@ -16,6 +16,7 @@ _NETWORK, _TRAINING = "Network", "Training"
 class PretrainSettings:
     """Two runs with equal settings and images are the same run."""
 
+    _: KW_ONLY
     vit: str = option(
         "timm ViT to start from; the next options change its sizes.",
         "vit_tiny_patch16_224",

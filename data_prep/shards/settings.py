@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep import PrepError
@@ -23,6 +23,7 @@ class PrepSettings(SourceSettings):
     """
 
     out: Path = option("Folder for the new shards: OUT/client-0 ..., OUT/test.")
+    _: KW_ONLY
     encoder: str = option(
         "embedded, the name of a timm model, or a file that pretrain wrote.",
         "embedded",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ class SourceSettings:
     """The source of the training images, and where test images come from."""
 
     source: str = argument("Where the images are.")
+    _: KW_ONLY
     test: str | None = option(
         "Test images; default: the published ones or a share.", None, panel=_PANEL
     )

@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import pytest
@@ -98,6 +98,7 @@ def test_a_reader_that_is_gone_is_no_error_of_ours(capsys):
 
 @dataclass(frozen=True)
 class Base:
+    _: KW_ONLY
     shade: str = option("The color.", "red", panel="Paint", flag="--color")
     dry: bool = option("Without paint.", False, flag="--dry")
 
