@@ -78,7 +78,7 @@ def _head(statistics: Statistics, covariance: Floats, shrinkage: float) -> Head:
     shrunk = (1 - shrinkage) * covariance
     shrunk[np.diag_indices(dim)] += shrinkage * sphere + 1e-9 * sphere
     means = statistics.sums / np.maximum(counts, 1)[:, None]
-    weight = np.linalg.solve(shrunk, means.T).T
+    weight: Floats = np.linalg.solve(shrunk, means.T).T.astype(np.float64, copy=False)
     shares = np.log(np.maximum(counts, 1) / counts.sum())
     bias = np.where(counts > 0, shares - 0.5 * (weight * means).sum(axis=1), _NEVER)
     return linear_head(weight, bias)
