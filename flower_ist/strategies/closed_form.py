@@ -1,4 +1,4 @@
-"""Closed-form heads as a Flower strategy: one round, one small answer a client, no model sent."""
+"""Closed-form heads as a Flower strategy: one round, one small answer per client, no model sent."""
 
 from __future__ import annotations
 
@@ -62,15 +62,16 @@ class ClosedFormStrategy(FedAvg):
         method: ``ridge``, ``fedncm`` or ``fedcof``; the formulas are in
             :mod:`flower_ist.statistics.sums` and :mod:`flower_ist.statistics.class_means`.
         penalties: the ridge penalties to try.
-        score: gives a head's score on the server's validation data, higher is better; the best
-            penalty is taken, the first of equals. None: the one with the least error by generalized
-            cross-validation, which needs the sums alone, or the largest penalty where they are too
-            few to tell.
+        score: returns a head's score on the server's validation data, higher is better; of equally
+            good penalties the first is taken. None: the penalty with the least error by generalized
+            cross-validation, which needs only the sums, or the largest penalty if there are too few
+            examples for it.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
-            data are split; ``float32`` at half of the bytes; or ``int16``, for ridge at about a
-            quarter and off by about a thousandth (:mod:`flower_ist.statistics.codec`), for the
-            others the same as ``float32``: they send no Gram matrix.
+            data are split; ``float32`` for half of the bytes; or ``int16``, for ridge about a
+            quarter of the bytes and an error of about a thousandth
+            (:mod:`flower_ist.statistics.codec`), for the others the same as ``float32``, as they
+            send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
         max_examples: statistics that count more examples are refused, and so are those that count
             more than their client said at first.
@@ -162,7 +163,7 @@ class ClosedFormStrategy(FedAvg):
         return [Message(content, client.node_id, MessageType.TRAIN) for client in clients]
 
     def question(self, config: ConfigRecord) -> RecordDict:
-        """Return the content of a message that asks for statistics; what else is in its config."""
+        """Return the content of a message that asks for statistics; ``config`` is sent with it."""
         asked = {STATISTICS_KEY: self._kind, STATISTICS_DTYPE_KEY: self.wire_dtype}
         return RecordDict({self.configrecord_key: ConfigRecord({**config, **asked})})
 
@@ -181,7 +182,7 @@ class ClosedFormStrategy(FedAvg):
         return record, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
-        """Return the sum of the good answers, for who wants more of them than a head.
+        """Return the summed statistics of the good answers, for callers that need more than a head.
 
         Raises:
             TrainingFailedError: too few answers are good.
@@ -201,11 +202,11 @@ class ClosedFormStrategy(FedAvg):
         return good
 
     def state(self) -> Mapping[str, State]:
-        """Return whether the head is made, and with which penalty."""
+        """Return whether the head has been computed, and with which penalty."""
         return {"done": self._done, "penalty": self.penalty}
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
         self._done = bool(state["done"])
         self.penalty = cast(float | None, state["penalty"])
 
@@ -230,11 +231,11 @@ class ClosedFormStrategy(FedAvg):
         """Return the statistics that a client answered with.
 
         Args:
-            reply: of a client.
+            reply: a client's.
             shape: (C, D).
 
         Raises:
-            BadReply: they cannot be used; the text says why.
+            BadReply: they cannot be used; the message says why.
         """
         told = finite(self.registry.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
         expected = Expected(

@@ -28,14 +28,14 @@ _FARTHEST = 10**6
 
 
 class BadReply(FlowerIstError):  # noqa: N818 - a reply that is refused is an expected event
-    """A reply was refused; the text is the reason, short and printable whatever the client sent."""
+    """A reply was refused; the message is the reason, short and printable whatever was sent."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(client_text(reason))
 
 
 class ClientFailed(BadReply):
-    """The client brought nothing that could be judged: it says that it failed."""
+    """The client reports that it failed: there is nothing to judge."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
     """Return a good reply's tensors (read-only views) and its number of examples.
 
     Raises:
-        ClientFailed: the reply is an error of the client's or of the SuperLink's.
-        BadReply: the reply lacks something, or something in it is not as it must, or it was refused
-            on its way here (:data:`REFUSED_CODE`).
+        ClientFailed: the reply is an error from the client or the SuperLink.
+        BadReply: the reply lacks something, or something in it is not as expected, or it was
+            refused on its way here (:data:`REFUSED_CODE`).
     """
     if reply.has_error():
         reason = last_line(reply.error.reason)

@@ -5,9 +5,9 @@ large as an honest one. The size of an update is its root mean square over the s
 the model's own scale, so that slices of different sizes compare.
 
 A larger update is refused whole, not clipped to the bound: clipped, a poisoned slice would still
-enter the model each round, as large as it may be and in the direction that its sender chose, and a
-weight with one owner has nobody to outvote it. A refused slice rests for a round, as one does whose
-client is silent. The bound does not see a poisoned update of ordinary size.
+enter the model each round, as large as the bound allows and in the direction that its sender chose,
+and a weight with one owner has nobody to outvote it. A refused slice rests for a round, as if its
+client were silent. The bound does not catch a poisoned update of ordinary size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FEWEST_TO_COMPARE = 3
 
 
 def check_norm_bound(norm_bound: float) -> float:
-    """Return the bound, if it can be used.
+    """Return the bound if it is valid.
 
     Raises:
         ArgumentError: it is neither 0 (no bound) nor a number from 1.

@@ -2,12 +2,13 @@
 
 What counts is what a client sent: arrays of a wrong shape, values that are not finite, a number of
 examples above its own word, an update far larger than the others', or bytes that cannot be decoded
-(:data:`flower_ist.wire.protocol.REFUSED_CODE`). So many faults in a row and it is asked no more.
+(:data:`flower_ist.wire.protocol.REFUSED_CODE`). After a number of such faults in a row the client
+is no longer asked.
 
-An error, a timeout or a lost connection is no fault. It brings nothing into the model, a hostile
+An error, a timeout or a lost connection is not a fault. It brings nothing into the model, a hostile
 client gains nothing by it, and devices with bad links would be the first to go; such a round leaves
-the count as it is. Were the count set back by it, a hostile client would fall silent every third
-round. Only a good reply sets it back.
+the count as it is. If it reset the count, a hostile client would fall silent every third round.
+Only a good reply resets it.
 
 A client is known by the name that the registry gave it. Where nodes are not authenticated a client
 can connect anew under another name, and is then another client.
@@ -69,9 +70,9 @@ class Quarantine:
                 )
 
     def state(self) -> dict[str, dict[str, int]]:
-        """Return what is to be kept from round to round."""
+        """Return what must be kept from round to round."""
         return {"faults": dict(self.faults), "until": dict(self.until)}
 
     def load_state(self, state: Mapping[str, Mapping[str, int]]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
         self.faults, self.until = dict(state["faults"]), dict(state["until"])

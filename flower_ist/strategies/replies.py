@@ -57,11 +57,12 @@ def collect_replies(
 
     Args:
         replies: whatever came back.
-        sent: node id -> what an answer is due for.
-        judge: returns what a reply is worth, or raises :class:`BadReply`.
+        sent: node id -> what the node was sent.
+        judge: takes a reply and what its node was sent, and returns what is used of the reply, or
+            raises :class:`BadReply`.
 
     Returns:
-        The good replies, each with its worth, and a report that names the others.
+        The good replies, each with what :func:`judge` returned, and a report that names the others.
     """
     report = RoundReport()
     good: list[tuple[Message, _Good]] = []

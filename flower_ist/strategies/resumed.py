@@ -1,7 +1,7 @@
-"""Go on with a strategy after the rounds that are over already, with Flower's own loop.
+"""Resume a strategy after the rounds that are done, with Flower's own loop.
 
 ``Strategy.start`` always counts from round 1. Here it counts the remaining rounds, and the strategy
-and the evaluation are told the numbers that they would have seen in one uninterrupted run.
+and the evaluation are given the numbers that they would have seen in one uninterrupted run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = logging.getLogger("flwr")
 
 
 class ResumedStrategy(Strategy):
-    """A strategy of which some rounds are over.
+    """A strategy some of whose rounds are done.
 
         strategy = ResumedStrategy(FedAdam(...), rounds_done=7)
         strategy.start(grid, initial_arrays=model_after_round_7, num_rounds=10, ...)
@@ -30,11 +30,11 @@ class ResumedStrategy(Strategy):
     ``num_rounds`` is its length. The model that it starts from is not evaluated again.
 
     Args:
-        strategy: with its state of after those rounds; it is not changed otherwise.
-        rounds_done: how many rounds are over.
+        strategy: with the state that it had after those rounds.
+        rounds_done: how many rounds are done.
 
     Raises:
-        ArgumentError: the strategy has a ``start`` of its own, which this one would not call.
+        ArgumentError: the strategy has its own ``start``, which this one would not call.
     """
 
     def __init__(self, strategy: Strategy, rounds_done: int) -> None:
@@ -49,7 +49,7 @@ class ResumedStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Hand on with the whole run's round."""
+        """Delegate, with the number of the round in the whole run."""
         server_round += self.rounds_done
         _log.info("Of the whole run this is round %d of %d", server_round, self._num_rounds)
         return self.strategy.configure_train(server_round, arrays, config, grid)
@@ -57,13 +57,13 @@ class ResumedStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Hand on with the whole run's round."""
+        """Delegate, with the number of the round in the whole run."""
         return self.strategy.aggregate_train(server_round + self.rounds_done, replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Hand on with the whole run's round."""
+        """Delegate, with the number of the round in the whole run."""
         return self.strategy.configure_evaluate(
             server_round + self.rounds_done, arrays, config, grid
         )
@@ -71,7 +71,7 @@ class ResumedStrategy(Strategy):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Hand on with the whole run's round."""
+        """Delegate, with the number of the round in the whole run."""
         return self.strategy.aggregate_evaluate(server_round + self.rounds_done, replies)
 
     def summary(self) -> None:

@@ -20,11 +20,11 @@ class TurnSampler:
 
     In epoch e every client draws a lot that follows from ``(seed, e, its name)`` alone, and lots
     decide among those who have had e turns. So a draw depends neither on node ids nor on the order
-    of the names, and a client that comes or goes leaves the order of the others as it was. A turn
+    of the names, and a client that joins or leaves does not change the order of the others. A turn
     is counted when a client is asked, whether it then answers or not: one that always fails is
     asked as often as the others and no more.
 
-    A client that comes late, or back, counts as at most one turn behind: it goes before those of
+    A client that joins late, or returns, counts as at most one turn behind: it goes before those of
     the epoch's next turn, but does not train round after round to make up for its absence.
 
     Args:
@@ -41,8 +41,8 @@ class TurnSampler:
 
         Rounds are drawn in order. If the first one is not round 1, as after a resume, the rounds
         before it are drawn again as if the same clients had been there: with clients that stay,
-        a resumed run draws what an uninterrupted one would have. A round that lies in the past
-        starts the count anew.
+        a resumed run draws what an uninterrupted one would have. An earlier round than the last
+        resets the count.
 
         Args:
             server_round: at least 1.
@@ -58,11 +58,11 @@ class TurnSampler:
         return sorted(self._draw(names, count))
 
     def state(self) -> dict[str, int | dict[str, int]]:
-        """Return what is to be kept from round to round."""
+        """Return what must be kept from round to round."""
         return {"turns": dict(self._turns), "next_round": self._next_round}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
         self._turns = dict(state["turns"])
         self._next_round = int(state["next_round"])
 

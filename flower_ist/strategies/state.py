@@ -1,8 +1,8 @@
-"""What a strategy remembers from round to round: taken out of it, and given to a fresh one.
+"""What a strategy remembers from round to round: read from it, and given to a fresh one.
 
-A strategy says so itself with two methods, :class:`Stateful`. Flower's own have none: which of
-their attributes are state is listed here, as read in the sources of flwr 1.41. Attributes that they
-set anew from the model at the start of each round (``current_arrays``) are no state.
+A strategy declares its state with two methods, :class:`Stateful`. Flower's own have none: which of
+their attributes are state is listed here, from the source code of flwr 1.41. Attributes that they
+set from the model at the start of each round (``current_arrays``) are not state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
 
-# What a strategy's state may consist of: arrays, and whatever JSON can say.
+# What a strategy's state may consist of: arrays and JSON values.
 State: TypeAlias = (
     NDArray[Any] | bool | int | float | str | Sequence["State"] | Mapping[str, "State"] | None
 )
@@ -49,17 +49,18 @@ FLOWER_STATE: Mapping[type[Strategy], tuple[str, ...]] = {
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A strategy that tells its state.
+    """A strategy that can save and restore its state.
 
-    ``load_state(state())`` on a strategy that was just built from the same settings must make it go
-    on exactly as the first one would. What follows from settings, model and round is no state.
+    ``load_state(state())`` on a strategy that was just built from the same settings must make it
+    continue exactly as the first one would. What follows from settings, model and round is not
+    state.
     """
 
     def state(self) -> Mapping[str, State]:
         """Return the state as arrays and JSON values; called between two rounds."""
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take over what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
 
 
 def strategy_state(strategy: Strategy) -> dict[str, State]:

@@ -87,18 +87,18 @@ class Axes:
         lengths say how many entries a neuron owns: ``conv.weight (c, a + b, 3, 3): ("c", (("a", 1),
         ("b", 1)), None, None)``; ``(None, 5)`` are five entries that every slice has.
 
-        What is added up must share one width: the layers of a residual stream cut alike. Tied
+        Layers whose outputs are added must share one width, as along a residual stream. Tied
         weights, one parameter with two names, need the same axes and ``summed``. Whether a
         declaration is right is shown by :func:`flower_ist.modules.prove.prove`.
 
         Args:
             shapes: all tensors of the model, in the model's order.
             labels: tensors that are cut; a tensor left out is shared by all slices.
-            widths: number of neurons of those widths that have fewer than their shortest axis.
             summed: for tensors that are not laid out (out, in, ...): the cut axes over which the
-                layer sums, along which slices are scaled (docs/method.md). Otherwise every
+                layer sums, along which slices are scaled (docs/method.md). By default every
                 labeled axis but the first. E.g. ``{"embedding.weight": ()}`` for (V, "h"), whose
                 rows are looked up, or ``{"deconv.weight": (0,)}`` for an (in, out, ...) layout.
+            widths: number of neurons of those widths that have fewer than their shortest axis.
             frozen: tensors of the model's state that are never trained: they stay on the clients
                 and are not in ``shapes``.
 
@@ -174,7 +174,7 @@ def _count_neurons(
     for width, count in given.items():
         if width not in named or count < 1:
             raise AxesError(
-                f"Width {width!r} is to have {count} neurons, but must be one of "
+                f"Width {width!r} is given {count} neurons, but must be one of "
                 f"{', '.join(sorted(named))} and have at least 1."
             )
         neurons[width] = count

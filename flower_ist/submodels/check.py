@@ -1,7 +1,8 @@
-"""Look at a model before it is cut: what cannot be trained in slices is refused with a sentence."""
+"""Check a model before it is cut: what cannot be trained in slices is refused."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.cut import Tensors
-from flower_ist.tokens.shard import array_sha256
 
-# Real and whole numbers, and truth values.
+# Floating-point numbers, signed and unsigned integers, booleans.
 _KINDS = "fiub"
 
 
@@ -21,7 +21,7 @@ class ModelError(FlowerIstError):
 
 
 def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool) -> None:
-    """Refuse a model whose clients' replies would be refused, or mean something else.
+    """Refuse a model whose slices would come back as something that cannot be merged.
 
     Args:
         tensors: the whole model, with the shapes of ``axes``.
@@ -30,9 +30,9 @@ def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool
         scaled: as the slices will be (:class:`flower_ist.submodels.cut.Cut`).
 
     Raises:
-        ModelError: a tensor holds something else than numbers, a value that is not finite or above
-            ``max_weight``; or two tensors are one and the same in the client's module, but would be
-            scaled differently.
+        ModelError: a tensor holds something other than real numbers, or a value that is not finite
+            or above ``max_weight``; or two tensors are one parameter in the client's module, but
+            would be scaled differently.
     """
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in _KINDS:
@@ -56,11 +56,11 @@ def _check_tied(tensors: Tensors, axes: Axes) -> None:
     A module that ties two weights has one parameter with two names: the client loads both into it,
     trains the one that came last, and sends it back twice.
     """
-    seen: dict[str, str] = {}  # by content: no tensor is copied
+    seen: dict[bytes, str] = {}  # by hash: no tensor is kept twice
     for name, tensor in tensors.items():
         if not axes.is_cut(name) or _is_constant(tensor):
             continue
-        first = seen.setdefault(array_sha256(tensor), name)
+        first = seen.setdefault(hashlib.sha256(np.ascontiguousarray(tensor).data).digest(), name)
         if tensors[first].shape != tensor.shape or tensors[first].dtype != tensor.dtype:
             continue
         if axes.parts[first] != axes.parts[name]:

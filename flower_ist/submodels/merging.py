@@ -150,7 +150,9 @@ def _weighted_mean(name: str, replies: Sequence[Returned], dtype: np.dtype[Any])
     total = sum(reply.weight for reply in replies)
     mean = first.astype(np.float64)
     for reply in replies[1:]:
-        mean += np.subtract(reply.tensors[name], first, dtype=np.float64) * (reply.weight / total)
+        offset = np.subtract(reply.tensors[name], first, dtype=np.float64)
+        offset *= reply.weight / total
+        mean += offset
     return _as_dtype(mean, dtype)
 
 

@@ -95,10 +95,10 @@ def slice_sizes(width: int, num_slices: int, shares: Sequence[float] | None = No
 def slice_turns(
     seed: int, server_round: int, num_slices: int, num_clients: int
 ) -> NDArray[np.intp]:
-    """Return which of K slices that never change are trained in a round by fewer clients.
+    """Return which of K fixed slices are trained in a round with fewer clients.
 
-    They are taken by turns, in an order that is drawn anew every K rounds. With n clients in each
-    of these rounds every slice has n turns; where n varies, all have equally many on average.
+    The slices take turns, in an order that is drawn anew every K rounds. With n clients in each of
+    these rounds every slice gets n turns; if n varies, all get equally many on average.
 
     Args:
         seed: of the run.

@@ -60,7 +60,7 @@ def trim_for(rule: str, trimmed_share: float = 0.0) -> Trim | None:
 
 
 def middle(stack: NDArray[Any], trim: Trim) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return the mean of what a rule leaves of each entry's values, and how many there were.
+    """Return the mean of the values of each entry that a rule keeps, and the number of its holders.
 
     Equal values give that value exactly. It takes memory for about four float64 copies of the
     stack.

@@ -65,12 +65,12 @@ def ist(seed: int, server_round: int, widths: Mapping[str, int], shares: Sequenc
 def ist_fixed(
     seed: int, server_round: int, widths: Mapping[str, int], shares: Sequence[float]
 ) -> Slots:
-    """Keep the partition of round 1 for good: an ensemble of narrow nets, trained by turns.
+    """Keep the partition of round 1 in all rounds: an ensemble of narrow nets.
 
     The baseline that IST has to beat: Cheng et al., "Does Federated Dropout Actually Work?", CVPR
     workshops 2022, find such an ensemble ahead of Federated Dropout. Weights between neurons of
-    different slots are never trained. There each net has clients of its own; here a net goes to
-    another client in each round, as IST's slices do, so that it meets all data.
+    different slots are never trained. In the paper each net has its own clients; here it goes to
+    another client in each round, as IST's slices do, so that it sees all data.
     """
     return partition(seed, 1, widths, len(shares), shares)
 
