@@ -10,9 +10,11 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.classifier.evaluate import ensemble_accuracies, evaluate_arrays
+from flower_ist.classifier.blend import RidgeBlend
+from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_ensemble
 from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
+from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
 from server_app.build import model_dims
@@ -87,3 +89,29 @@ class RoundModel:
             "ridge_blend": self.settings.ridge_blend if self.start.blend else 0.0,
             "settings": self.settings.to_run_config(),
         }
+
+
+def ensemble_accuracies(
+    strategy: Strategy,
+    num_clients: int,
+    weights: Mapping[str, NDArray[Any]],
+    shards: Mapping[str, TokenShard | None],
+    blend: RidgeBlend | None = None,
+) -> dict[str, float]:
+    """Return the accuracies of a strategy's averaged logits, under the names of the shards.
+
+    Args:
+        strategy: any; without slices that are the same in all rounds nothing is returned.
+        num_clients: how many trained in the last round.
+        weights: the whole model.
+        shards: name -> what to evaluate on; None: nothing under this name.
+        blend: a ridge head that predicts beside the nets.
+    """
+    if not isinstance(strategy, SubmodelStrategy):
+        return {}
+    cuts = strategy.assignment.fixed_cuts(num_clients)
+    return {
+        name: evaluate_ensemble(weights, cuts, shard, blend)[0]
+        for name, shard in shards.items()
+        if cuts and shard is not None
+    }

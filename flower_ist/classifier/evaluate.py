@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from flower_ist.classifier.blend import Model, RidgeBlend, blended
 from flower_ist.classifier.mlp import MLP
-from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import TokenShard
 
@@ -62,50 +60,6 @@ def evaluate_ensemble(
 ) -> tuple[float, float]:
     """Return what :func:`evaluate_arrays` does, for the slices' averaged logits."""
     return _evaluate(blended(_ensemble(weights, cuts), blend), shard)
-
-
-def fixed_slices(strategy: SubmodelStrategy, num_clients: int) -> Sequence[Cut]:
-    """Return the slices that a strategy keeps for good; none if it is no ensemble of nets.
-
-    Args:
-        strategy: of any scheme.
-        num_clients: how many trained in the last round: without ``num_slices`` there are as many
-            slices. With ``capacities`` the slices follow from who these clients are, so there are
-            none that are kept for good.
-    """
-    if not strategy.scheme.ensemble or strategy.capacities is not None or num_clients == 0:
-        return []
-    widths = strategy.axes.widths
-    num_slices = strategy.num_slices or min(num_clients, *widths.values())
-    shares = strategy.shares or [1.0] * num_slices
-    slots = strategy.scheme.draw(strategy.seed, 1, widths, shares)
-    return [Cut(strategy.axes, indices, strategy.scheme.scaled) for indices in slots]
-
-
-def ensemble_accuracies(
-    strategy: Strategy,
-    num_clients: int,
-    weights: Mapping[str, NDArray[Any]],
-    shards: Mapping[str, TokenShard | None],
-    blend: RidgeBlend | None = None,
-) -> dict[str, float]:
-    """Return the accuracies of a strategy's averaged logits, under the names of the shards.
-
-    Args:
-        strategy: any; without :func:`fixed_slices` nothing is returned.
-        num_clients: as :func:`fixed_slices` takes it.
-        weights: the whole model.
-        shards: name -> what to evaluate on; None: nothing under this name.
-        blend: a ridge head that predicts beside the nets.
-    """
-    if not isinstance(strategy, SubmodelStrategy):
-        return {}
-    cuts = fixed_slices(strategy, num_clients)
-    return {
-        name: evaluate_ensemble(weights, cuts, shard, blend)[0]
-        for name, shard in shards.items()
-        if cuts and shard is not None
-    }
 
 
 def _ensemble(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:

@@ -1,4 +1,4 @@
-"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its kin.
+"""Sub-model training as a Flower strategy: Independent Subnetwork Training and its relatives.
 
 Yuan et al., "Distributed Learning of Fully Connected Neural Networks using Independent Subnet
 Training", VLDB 2022, https://arxiv.org/abs/1910.02120; on masked ViT tokens: Kariotakis et al.,
@@ -13,47 +13,29 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from flower_ist.errors import ArgumentError
-from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.judge import Expected, judge_reply
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
-from flower_ist.strategies.replies import (
-    RoundReport,
-    TrainingFailedError,
-    collect_replies,
-    log_refusals,
-    require_enough,
-)
-from flower_ist.strategies.sampling import TurnSampler
+from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.strategies.selection import ClientSelection
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.state import State
+from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.check import check_model
+from flower_ist.submodels.check import check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
-from flower_ist.submodels.partition import permutation, slice_sizes, slice_turns
 from flower_ist.submodels.robust import trim_for
-from flower_ist.submodels.schemes import (
-    SubmodelScheme,
-    check_sizes,
-    disjoint_shares,
-    submodel_scheme,
-)
+from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
 from flower_ist.wire.layout import decode, record_of
 from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.reported import finite, mean_metrics
@@ -72,9 +54,9 @@ class SubmodelStrategy(FedAvg):
         num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest
             width). With more clients than slices several clients train the same slice and are
-            averaged; with fewer, some slices rest for a round. Where slices stay the same for good
-            (``ist-fixed``) all of them are trained equally often then: of K rounds with n clients
-            each is in n.
+            averaged; with fewer, some slices rest for a round. Slices that are the same in all
+            rounds (``ist-fixed``) then take turns: in K rounds with n clients each is trained n
+            times.
         shares: K relative sizes of the slices; equal if None. Which client gets which slice is
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
@@ -91,7 +73,7 @@ class SubmodelStrategy(FedAvg):
             than its client said at first.
         norm_bound: a reply whose update is more than so many times the round's median is refused
             (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
-        quarantine_after: faulty replies in a row after which a client is asked no more
+        quarantine_after: faulty replies in a row after which a client is no longer asked
             (:mod:`flower_ist.strategies.quarantine`); 0: never.
         quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
@@ -100,7 +82,7 @@ class SubmodelStrategy(FedAvg):
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
-    A reply that is an error, or whose arrays, values or number of examples are not as they must, is
+    A reply that is an error, or whose arrays, values or number of examples are not as expected, is
     refused with a logged reason and its slice keeps its weights. The run stops with
     :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
 
@@ -154,17 +136,14 @@ class SubmodelStrategy(FedAvg):
             num_slices = len(shares)
         self.axes = axes
         self.scheme = submodel_scheme(scheme) if isinstance(scheme, str) else scheme
-        check_sizes(self.scheme, axes.widths, num_slices, shares, capacities)
-        self.num_slices = num_slices
-        self.shares = shares
-        self.capacities = capacities
-        self.seed = seed
+        self.assignment = Assignment(axes, self.scheme, seed, num_slices, shares, capacities)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
         self.max_examples = max_examples
         self.norm_bound = check_norm_bound(norm_bound)
-        self.quarantine = Quarantine(quarantine_after, quarantine_rounds)
+        quarantine = Quarantine(quarantine_after, quarantine_rounds)
+        self.selection = ClientSelection(self.registry, quarantine, seed)
         self.merge_rule = merge_rule
         self.last_round = RoundReport()
         # Handed out in a record that anybody may keep: the arrays are never written again.
@@ -172,39 +151,29 @@ class SubmodelStrategy(FedAvg):
         self._retired: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
         self._sent: dict[int, Cut] = {}
-        self._seats: dict[str, int] = {}
-        self._turns = TurnSampler(seed)
         self._trim = trim_for(merge_rule, trimmed_share)
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
-        whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
+        drawn = self.assignment
         _log.info("\t├──> %s:", self.scheme.title)
         _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
-        if self.capacities is not None:
-            _log.info("\t│\t├── Capacities of the clients: %s", list(self.capacities))
+        if drawn.capacities is not None:
+            _log.info("\t│\t├── Capacities of the clients: %s", list(drawn.capacities))
         else:
-            slices = "as many as clients" if self.num_slices is None else str(self.num_slices)
-            _log.info("\t│\t├── Slices: %s | shares: %s", slices, self.shares or "equal")
-        if self.num_slices is not None:
-            sizes = {
-                name: slice_sizes(width, self.num_slices, self.shares)
-                for name, width in self.axes.widths.items()
-            }
-            parts = [
-                100 * self.axes.share({name: s[k] for name, s in sizes.items()})
-                for k in range(self.num_slices)
-            ]
-            _log.info(
-                "\t│\t├── A slice: %.2f to %.2f %% of %d weights", min(parts), max(parts), whole
-            )
+            slices = "as many as clients" if drawn.num_slices is None else str(drawn.num_slices)
+            _log.info("\t│\t├── Slices: %s | shares: %s", slices, drawn.shares or "equal")
+        if parts := drawn.parts():
+            low, high = 100 * min(parts), 100 * max(parts)
+            whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
+            _log.info("\t│\t├── A slice: %.2f to %.2f %% of %d weights", low, high, whole)
         _log.info(
             "\t│\t├── Norm bound: %s | quarantine after %s faults | merge by %s",
             self.norm_bound or "none",
-            self.quarantine.after or "no number of",
+            self.selection.quarantine.after or "no number of",
             self.merge_rule,
         )
-        _log.info("\t│\t└── Seed: %d", self.seed)
+        _log.info("\t│\t└── Seed: %d", drawn.seed)
         super().summary()
 
     def configure_train(
@@ -214,19 +183,29 @@ class SubmodelStrategy(FedAvg):
         if self.fraction_train == 0.0:
             return []
         self._load(arrays)
-        clients = self._sample(server_round, grid)
-        self._sent = self._assign(server_round, clients)
+        clients = self.selection.select(
+            server_round,
+            grid,
+            fraction=self.fraction_train,
+            min_train_nodes=self.min_train_nodes,
+            min_available_nodes=self.min_available_nodes,
+            timeout=self.node_timeout,
+        )
+        seats = [self.selection.seats[client.name] for client in clients]
+        cuts = self.assignment.cuts(server_round, seats)
+        _log.info("configure_train: %d clients on %d slices", len(cuts), len(set(cuts)))
+        self._sent = {client.node_id: cut for client, cut in zip(clients, cuts, strict=True)}
         # Each message is built from its slice alone: there is no copy of the model per client.
         return [
             slice_message(
                 self._weights,
-                self._sent[client.node_id],
-                client.node_id,
+                cut,
+                node_id,
                 ConfigRecord({**config, "server-round": server_round}),
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
             )
-            for client in clients
+            for node_id, cut in self._sent.items()
         ]
 
     def aggregate_train(
@@ -237,7 +216,9 @@ class SubmodelStrategy(FedAvg):
             return None, None
         good, report = collect_replies(replies, self._sent, self._judge)
         good = within_norm_bound(good, report, self._weights, self.norm_bound)
-        self._close_round(server_round, [reply for reply, _ in good], report)
+        self.selection.close_round(server_round, [reply for reply, _ in good], report)
+        log_refusals(report, self.registry)
+        self.last_round = report
         require_enough(
             server_round, len(good), len(self._sent), self.min_train_nodes, report, self.registry
         )
@@ -255,52 +236,18 @@ class SubmodelStrategy(FedAvg):
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def state(self) -> Mapping[str, State]:
-        """Return what is to be kept from round to round: seats, quarantine and turns.
-
-        Everything else follows from settings, model and round.
-        """
-        seats: list[str] = sorted(self._seats, key=self._seats.__getitem__)
-        return {
-            "seats": seats,
-            "quarantine": self.quarantine.state(),
-            "turns": self._turns.state(),
-        }
+        """Return what must be kept from round to round; the rest follows from the settings."""
+        return self.selection.state()
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take over what :meth:`state` returned."""
-        self._seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
-        self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
-        self._turns.load_state(cast(dict[str, Any], state["turns"]))
-
-    def _close_round(self, server_round: int, good: list[Message], report: RoundReport) -> None:
-        """Log who is left out, and count who was at fault."""
-        name = self.registry.name
-        report.quarantined = [
-            client for client in self._seats if self.quarantine.holds(client, server_round)
-        ]
-        log_refusals(report, self.registry)
-        self.quarantine.note(
-            server_round,
-            good=[name(reply.metadata.src_node_id) for reply in good],
-            faulty=[name(node_id) for node_id in report.faulty],
-        )
-        self.last_round = report
+        """Restore what :meth:`state` returned."""
+        self.selection.load_state(state)
 
     def _load(self, arrays: ArrayRecord) -> None:
         """Keep the whole model as arrays; it is decoded again only if others made it."""
         if arrays is self._weights_record:
             return
-        if arrays.keys() != self.axes.shapes.keys():
-            raise ArgumentError(
-                f"The model's arrays are {sorted(arrays)}, but axes are declared for "
-                f"{sorted(self.axes.shapes)}."
-            )
-        for name, shape in self.axes.shapes.items():
-            if tuple(arrays[name].shape) != tuple(shape):
-                raise ArgumentError(
-                    f"{name!r} of the model is {list(arrays[name].shape)}, but its axes are "
-                    f"declared for {list(shape)}."
-                )
+        check_shapes({name: tuple(array.shape) for name, array in arrays.items()}, self.axes)
         self._weights = {
             name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape))
             for name, shape in self.axes.shapes.items()
@@ -323,46 +270,6 @@ class SubmodelStrategy(FedAvg):
             copy[name] = into
         return copy
 
-    def _sample(self, server_round: int, grid: Grid) -> list[Client]:
-        node_ids = await_nodes(
-            grid, max(self.min_available_nodes, self.min_train_nodes), self.node_timeout
-        )
-        clients = self.registry.meet(grid, node_ids)
-        for client in clients:
-            self._seats.setdefault(client.name, len(self._seats))
-        clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
-        if len(clients) < self.min_train_nodes:
-            raise TrainingFailedError(
-                f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
-                f"quarantine, but min_train_nodes is {self.min_train_nodes}."
-            )
-        count = max(int(len(clients) * self.fraction_train), self.min_train_nodes)
-        chosen = self._turns.sample(server_round, [client.name for client in clients], count)
-        return [client for client in clients if client.name in chosen]
-
-    def _assign(self, server_round: int, clients: Sequence[Client]) -> dict[int, Cut]:
-        """Return the slice of each client, by node id."""
-        if self.capacities is None:
-            num_slices = self.num_slices or min(len(clients), *self.axes.widths.values())
-            shares = list(self.shares or [1.0] * num_slices)
-            # Whoever trained a slice in one round trains another in the next.
-            order = permutation(self.seed, server_round, "clients", len(clients))
-        else:
-            seats = [self._seats[client.name] % len(self.capacities) for client in clients]
-            shares = [self.capacities[seat] for seat in seats]
-            num_slices, order = len(clients), np.arange(len(clients))
-            if self.scheme.disjoint:
-                shares = disjoint_shares(shares)
-        slots = self.scheme.draw(self.seed, server_round, self.axes.widths, shares)
-        if self.scheme.ensemble and len(clients) < num_slices:
-            turns = slice_turns(self.seed, server_round, num_slices, len(clients))
-            slots = [slots[k] for k in turns]
-        _log.info("configure_train: %d clients on %d slices", len(clients), num_slices)
-        cuts = [Cut(self.axes, indices, self.scheme.scaled) for indices in slots]
-        return {
-            clients[position].node_id: cuts[turn % len(cuts)] for turn, position in enumerate(order)
-        }
-
     def _judge(self, reply: Message, cut: Cut) -> Returned:
         node_id = reply.metadata.src_node_id
         told = finite(self.registry.facts(node_id).get(self.weighted_by_key))
@@ -380,7 +287,7 @@ class SubmodelStrategy(FedAvg):
 
 
 class ISTStrategy(SubmodelStrategy):
-    """Independent Subnetwork Training: :class:`SubmodelStrategy` with its default scheme.
+    """Independent Subnetwork Training: :class:`SubmodelStrategy` with the default scheme.
 
     Each round the hidden neurons are divided at random into disjoint slices.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.errors import FlowerIstError
-from flower_ist.submodels.axes import Axes
+from flower_ist.errors import ArgumentError, FlowerIstError
+from flower_ist.submodels.axes import Axes, Shape
 from flower_ist.submodels.cut import Tensors
 
 # Floating-point numbers, signed and unsigned integers, booleans.
@@ -18,6 +19,25 @@ _KINDS = "fiub"
 
 class ModelError(FlowerIstError):
     """A model's tensors cannot be trained in slices."""
+
+
+def check_shapes(shapes: Mapping[str, Shape], axes: Axes) -> None:
+    """Refuse a model that the axes were not declared for.
+
+    Raises:
+        ArgumentError: a tensor is missing, is one too many, or has another shape.
+    """
+    if shapes.keys() != axes.shapes.keys():
+        raise ArgumentError(
+            f"The model's arrays are {sorted(shapes)}, but axes are declared for "
+            f"{sorted(axes.shapes)}."
+        )
+    for name, declared in axes.shapes.items():
+        if shapes[name] != tuple(declared):
+            raise ArgumentError(
+                f"{name!r} of the model is {list(shapes[name])}, but its axes are declared for "
+                f"{list(declared)}."
+            )
 
 
 def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool) -> None:

@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
+from flower_ist.classifier.evaluate import ensemble_logits
+from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
+from flower_ist.strategies.submodel import SubmodelStrategy
+from flower_ist.submodels.axes import mlp_axes
+from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
 from server_app.head_start import HeadStart
+from server_app.round_model import ensemble_accuracies
 
+DIMS = [12, 9, 8, 3]
+AXES = mlp_axes(mlp_shapes(DIMS))
 MakeConfig = Callable[..., dict[str, Any]]
 
 
@@ -72,3 +81,20 @@ def test_the_ensemble_is_evaluated_once_its_nets_are_trained(
     run_in_process(server_app, client_app, 4, config)
     lines = read_run(Path(config["output-dir"]))
     assert ["ensemble_accuracy" in line for line in lines] == [False, True]
+
+
+def test_accuracies_are_of_the_averaged_logits(blobs):
+    shard = open_shard(blobs / "test")
+    weights = initial_weights(DIMS, seed=3)
+    strategy = SubmodelStrategy(AXES, scheme="ist-fixed", seed=1)
+    parts = {"ensemble_accuracy": shard, "ensemble_validation_accuracy": None}
+    found = ensemble_accuracies(strategy, 2, weights, parts)
+    tokens, labels = shard.batch(slice(None))
+    logits = ensemble_logits(weights, strategy.assignment.fixed_cuts(2), tokens)
+    assert found == {"ensemble_accuracy": (logits.argmax(axis=1) == labels).mean()}
+
+
+def test_others_have_no_averaged_logits(blobs):
+    parts = {"ensemble_accuracy": open_shard(blobs / "test")}
+    assert ensemble_accuracies(FedAvg(), 2, {}, parts) == {}
+    assert ensemble_accuracies(SubmodelStrategy(AXES, scheme="ist"), 2, {}, parts) == {}

@@ -1,0 +1,104 @@
+"""Which clients train in a round, and what is remembered of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
+from flower_ist.strategies.quarantine import Quarantine
+from flower_ist.strategies.replies import RoundReport, TrainingFailedError
+from flower_ist.strategies.sampling import TurnSampler
+from flower_ist.strategies.state import State
+
+
+class ClientSelection:
+    """Choose each round's clients by turns, without those in quarantine.
+
+    Args:
+        registry: names the clients.
+        quarantine: counts their faults.
+        seed: of the order of turns.
+
+    Attributes:
+        seats: client name -> its number, in the order in which clients were met.
+    """
+
+    def __init__(self, registry: ClientRegistry, quarantine: Quarantine, seed: int) -> None:
+        self.registry = registry
+        self.quarantine = quarantine
+        self.turns = TurnSampler(seed)
+        self.seats: dict[str, int] = {}
+
+    def select(
+        self,
+        server_round: int,
+        grid: Grid,
+        *,
+        fraction: float,
+        min_train_nodes: int,
+        min_available_nodes: int,
+        timeout: float,
+    ) -> list[Client]:
+        """Wait for clients and return those that train in this round.
+
+        Args:
+            server_round: at least 1.
+            grid: that they are connected to.
+            fraction: share of the clients that train, 0 to 1.
+            min_train_nodes: fewest clients that train.
+            min_available_nodes: fewest clients to wait for.
+            timeout: seconds to wait for them.
+
+        Raises:
+            TrainingFailedError: quarantine leaves too few.
+        """
+        node_ids = await_nodes(grid, max(min_available_nodes, min_train_nodes), timeout)
+        clients = self.registry.meet(grid, node_ids)
+        for client in clients:
+            self.seats.setdefault(client.name, len(self.seats))
+        clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
+        if len(clients) < min_train_nodes:
+            raise TrainingFailedError(
+                f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
+                f"quarantine, but min_train_nodes is {min_train_nodes}."
+            )
+        count = max(int(len(clients) * fraction), min_train_nodes)
+        chosen = self.turns.sample(server_round, [client.name for client in clients], count)
+        return [client for client in clients if client.name in chosen]
+
+    def close_round(self, server_round: int, good: Iterable[Message], report: RoundReport) -> None:
+        """Note in the report who was in quarantine, and count who was at fault.
+
+        Args:
+            server_round: the round that is over.
+            good: the replies that are used.
+            report: names the nodes whose replies were at fault.
+        """
+        report.quarantined = [
+            name for name in self.seats if self.quarantine.holds(name, server_round)
+        ]
+        name = self.registry.name
+        self.quarantine.note(
+            server_round,
+            good=[name(reply.metadata.src_node_id) for reply in good],
+            faulty=[name(node_id) for node_id in report.faulty],
+        )
+
+    def state(self) -> dict[str, State]:
+        """Return what must be kept from round to round: seats, quarantine and turns."""
+        seats: list[str] = sorted(self.seats, key=self.seats.__getitem__)
+        return {
+            "seats": seats,
+            "quarantine": self.quarantine.state(),
+            "turns": self.turns.state(),
+        }
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
+        self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
+        self.turns.load_state(cast(dict[str, Any], state["turns"]))
