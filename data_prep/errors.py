@@ -1,4 +1,4 @@
-"""What an error of another library says, as part of a sentence."""
+"""The text of another library's error, as part of a sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 def first_line(err: BaseException) -> str:
     """Return the first line of an error's text without its final stop, or the error's type.
 
-    Of the system's errors that is the reason alone: the sentence around it names the file.
+    Of a system error it is the reason alone: the sentence around it names the file.
     """
     text = (err.strerror if isinstance(err, OSError) else None) or str(err)
     lines = text.strip().splitlines() or [type(err).__name__]

@@ -27,10 +27,10 @@ def inspect(
 ) -> None:
     """Show what token shards hold and check every byte against its hash.
 
-    SHARDS is one shard or the folder of prep's --out; then it is also checked that
-    all were made with one encoder and of the same classes. The code is 1 if
-    anything is wrong. --sheet draws some images of the first shard with the masks
-    drawn again from the seed and the images' ids.
+    SHARDS is one shard, or a folder that prep wrote; then all shards must also
+    have the same encoder and classes. The exit code is 1 if anything is wrong.
+    --sheet draws some images of the first shard and their masks, which follow
+    from the seed and the images' ids.
     """
     with errors_as_sentences():
         from data_prep.shards.inspect import inspect_shards, to_table

@@ -25,9 +25,9 @@ class MaskCommand(MaskSettings, SourceSettings):
 def mask(settings: MaskCommand) -> None:
     """Write the kept patches of images, for a device too weak to run an encoder.
 
-    SOURCE is whatever prep takes. OUT is then a source too: prep OUT --encoder ... on a
-    gateway makes the same tokens as prep SOURCE with the same mask, seed and sizes
-    would. Which patches were kept is not stored: it follows from the seed and the
+    SOURCE is whatever prep takes. OUT is then a source, too: on a gateway prep OUT
+    makes the same tokens as prep SOURCE with the same encoder, mask, seed and
+    sizes. Which patches were kept is not stored: it follows from the seed and the
     images' ids.
     """
     from data_prep.new_folder import refuse_existing, refuse_inside

@@ -32,9 +32,9 @@ class PretrainCommand(PretrainSettings):
 def pretrain(settings: PretrainCommand) -> None:
     """Train a small ViT as a masked autoencoder on images without labels.
 
-    OUT/encoder.safetensors is then an encoder for prep: --encoder OUT/encoder.safetensors.
-    A run that was stopped goes on from its last full epoch when the same command is
-    given again. SOURCE is whatever prep takes; its training images are used.
+    SOURCE is whatever prep takes; its training images are used. The result is an
+    encoder for prep: --encoder OUT/encoder.safetensors. A run that was stopped
+    resumes after its last full epoch when the same command is given again.
     """
     import torch
 

@@ -107,7 +107,7 @@ def build_cnn(name: str, *, seed: int = 0) -> Any:
     """Build timm's CNN ``name`` without a classifier, its weights drawn from ``seed``.
 
     Raises:
-        PrepError: timm has no such model, or cannot build it with a global average.
+        PrepError: timm has no such model, or cannot build it with global average pooling.
     """
     return create(name, seed, global_pool="avg")
 

@@ -99,8 +99,9 @@ def published(name: str) -> Any:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as err:
         raise PrepError(
-            f"The published weights of {name} cannot be had ({type(err).__name__}): check the name "
-            "and the network, or give a checkpoint file or an encoder that comes with its weights."
+            f"The published weights of {name} cannot be fetched ({type(err).__name__}): check the "
+            "name and the network, or give a checkpoint file or an encoder that comes with its "
+            "weights."
         ) from err
 
 

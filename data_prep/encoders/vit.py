@@ -96,9 +96,6 @@ class TokenEncoder:
         record: What a shard's meta data say about this encoder.
         grid: Rows and columns of patches.
         dim: Width D of a token.
-        image_size: Height and width of the input in pixels.
-        patch_size: Height and width of a patch in pixels.
-        normalization: As recorded.
 
     Args:
         model: A timm VisionTransformer or Eva; it is changed in place.
@@ -127,7 +124,7 @@ class TokenEncoder:
         weights_sha256: str = "",
     ) -> None:
         _check(model, pool, layer)
-        self.image_size, self.patch_size = _square(model)
+        image_size, patch_size = _square(model)
         self.grid: Grid = tuple(model.patch_embed.grid_size)
         self.dim = int(model.embed_dim)
         self._pool = pool
@@ -142,14 +139,13 @@ class TokenEncoder:
         # Blocks that are not run take no memory on the device either.
         model.blocks = model.blocks[: layer or None]
         self._network = FrozenNetwork(model, normalization, device, dtype)
-        self.normalization = self._network.normalization
         self.record = Encoder(
             name=name,
             weights_sha256=weights_sha256,
-            image_size=self.image_size,
-            patch_size=self.patch_size,
+            image_size=image_size,
+            patch_size=patch_size,
             pool=pool,
-            normalization=self.normalization,
+            normalization=self._network.normalization,
             layer=layer,
             dtype=dtype,
             device=self._network.device.type,

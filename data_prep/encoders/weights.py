@@ -49,7 +49,9 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     """
     if file.suffix not in (".safetensors", *_PICKLED) or not file.is_file():
         endings = ", ".join(_PICKLED)
-        raise PrepError(f"There is no .safetensors checkpoint at {file} (nor {endings}): check it.")
+        raise PrepError(
+            f"There is no .safetensors checkpoint at {file} (nor {endings}): check the path."
+        )
     try:
         if file.suffix == ".safetensors":
             content: Any = load_file(file)
@@ -112,12 +114,12 @@ def fit_weights(model: Any, state: dict[str, torch.Tensor], where: str) -> None:
     state = {k: v for k, v in state.items() if k in own or not k.startswith(heads)}
     if mismatch := _first_mismatch(own, state):
         raise PrepError(f"{misfit}: {mismatch}.")
-    # What may lack was looked at above.
+    # What may be missing was checked above.
     model.load_state_dict(state, strict=False)
 
 
 def state_sha256(model: torch.nn.Module) -> str:
-    """Return the SHA-256 over a model's tensors in order: names random weights as a file's does."""
+    """Return the SHA-256 of a model's tensors in order, for weights that no file holds."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

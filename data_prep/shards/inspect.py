@@ -1,4 +1,4 @@
-"""What token shards hold, whether they are whole, and whether a folder's belong together."""
+"""What token shards hold, whether they are whole, and whether they belong together."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def find_shards(path: Path) -> list[Path]:
 
 
 def inspect_shards(path: Path) -> FolderReport:
-    """Open one shard or each shard of a folder, reading every byte to check the hashes.
+    """Open one shard or each shard of a folder and check every byte against its hash.
 
-    A damaged shard raises nothing: it is reported beside the others.
+    A damaged shard raises no error: it is reported beside the others.
 
     Raises:
         PrepError: there is no shard at all.
@@ -152,7 +152,7 @@ def to_table(report: FolderReport) -> Table:
         if found.shard is None:
             table.add_row(name.append("\ndamaged", style="red"))
         else:
-            # Text, as a name in square brackets is no markup.
+            # Text: a name in square brackets is no markup.
             table.add_row(name.append("\nwhole"), *map(Text, _cells(found.shard)))
     return table
 

@@ -1,4 +1,4 @@
-"""A linear probe: how much of the classes a linear model reads from frozen features."""
+"""A linear probe: how well a linear model tells the classes apart from frozen features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sheet of a shard's images beside their masks, drawn again from seed, image id and epoch."""
+"""A picture of a shard's images beside their masks, which are drawn again from the seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import TokenShard
 
 _DROPPED = np.array([183, 202, 226], dtype=np.uint8)
-"""The color of dropped patches, which no gray image has: black is too common."""
+"""The color of dropped patches: no gray image has it, and black is too common."""
 _MOST_VIEWS = 4
 _PANELS_ACROSS = 8
 _LONGEST_NAME = 26

@@ -1,8 +1,8 @@
 """Which client holds which training images: evenly at random, skewed, or as their owners do.
 
-The kinds of skew are those of flwr-datasets (https://flower.ai/docs/datasets/), so that numbers can
-be set against what others measured with them. It is given labels and row numbers, never an image,
-and is imported only where a split needs it.
+The kinds of skew are those of flwr-datasets (https://flower.ai/docs/datasets/), so that results can
+be compared with those of others. It is given labels and row numbers, never an image, and is
+imported only where a split needs it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from data_prep.masks.noise import check_seed
 from data_prep.splits.rows import CLIENTS, Rows, iid_split, permutation
 
 if TYPE_CHECKING:
-    # torch comes along, which the text on splits in a command's help needs not.
+    # It imports torch, which the help text of a command does not need.
     from data_prep.images.image_set import ImageSet
 
 SPLITS = {
-    "iid": "every client gets as many images, drawn at random",
+    "iid": "every client gets equally many images, drawn at random",
     "dirichlet:ALPHA": "each class is shared out by a Dirichlet draw; 0.1 is strong skew, 100 none",
     "shards:NUMBER": "the images, sorted by class, are cut up and each client gets NUMBER pieces",
     "quantity:linear": "client k gets a share of images in proportion to k + 1, of all classes",
@@ -44,7 +44,7 @@ _ALPHAS = (1e-3, 1e6)
 
 
 def describe_splits() -> list[str]:
-    """Return one line a kind of split, for a help text."""
+    """Return one line per kind of split, for a help text."""
     return [f"{form}: {meaning}." for form, meaning in SPLITS.items()]
 
 
@@ -55,7 +55,7 @@ class ClientSplit:
     Attributes:
         kind: ``iid``, ``dirichlet``, ``shards``, ``quantity`` or ``natural``.
         alpha: Concentration of ``dirichlet``, 0.001 to 1,000,000.
-        shards: Pieces a client of ``shards``, at least 1.
+        shards: Pieces per client of ``shards``, at least 1.
         growth: ``linear``, ``square`` or ``exponential``, of ``quantity``.
     """
 
@@ -94,7 +94,7 @@ class ClientSplit:
 
 
 def split_clients(data: ImageSet, spec: ClientSplit, clients: int | None, seed: int) -> list[Rows]:
-    """Deal all images to clients; none is left without.
+    """Deal all images to clients; each gets at least one.
 
     The same arguments give the same rows each time. ``iid`` also does so in every release of every
     library; the others follow numpy's generator and flwr-datasets.
@@ -109,15 +109,15 @@ def split_clients(data: ImageSet, spec: ClientSplit, clients: int | None, seed: 
         The rows of each client in ascending order: disjoint, together all rows of ``data``.
 
     Raises:
-        PrepError: a client would get no image, the number of clients cannot be had, nobody knows
-            the images' owners, or flwr-datasets is not installed.
+        PrepError: a client would get no image, the number of clients is impossible, the images'
+            owners are unknown, or flwr-datasets is not installed.
     """
     check_seed(seed)
     if spec.kind == "natural":
         return _by_owner(data, clients)
     clients = DEFAULT_CLIENTS if clients is None else clients
     if spec.kind == "iid" or not 1 <= clients <= len(data):
-        # Which also refuses a number of clients that no split can have.
+        # This also refuses a number of clients that no split can have.
         return iid_split(len(data), clients, seed)
     # The partitioners deal rows in their order, which in class folders is that of the classes.
     order = permutation(len(data), seed, CLIENTS)
@@ -132,7 +132,7 @@ def owner_names(data: ImageSet) -> list[str]:
     """Return the owners of a ``natural`` split's clients, in the clients' order.
 
     Raises:
-        PrepError: nobody knows the images' owners.
+        PrepError: the images' owners are unknown.
     """
     if data.owners is None:
         raise PrepError(
@@ -215,8 +215,8 @@ def _partition(partitioner: Any, columns: Mapping[str, NDArray[Any]], rows: Rows
     from datasets import Dataset
 
     partitioner.dataset = Dataset.from_dict({**columns, "row": rows})
-    # Each draw that is repeated warns, as do overflows that end in an error and pyarrow's coming
-    # changes; the natural split draws a progress bar. What counts is checked on the result.
+    # Repeated draws warn, as do overflows (which end in an error) and pyarrow's coming changes; the
+    # natural split shows a progress bar. What matters is checked on the result.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(k) for k in range(partitioner.num_partitions)]
@@ -249,7 +249,7 @@ def _alpha(text: str) -> float:
 
 
 def _shards(text: str) -> int:
-    # More digits than any number of images has: Python refuses to read very long ones.
+    # At most 12 digits: Python refuses to read very long numbers, and no set has so many images.
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) >= 1):
         raise PrepError(
             f"The shards of each client must be a whole number of 1 and up, not {text!r}: write "

@@ -19,9 +19,9 @@ _DARK = 0.55
 def plot_split(report: SplitReport, file: Path) -> Path:
     """Draw a split into a PNG: a heat map of clients and classes, and a bar for each client.
 
-    A cell's color is the class's share of that client's images, white for none, so that skew of
-    classes shows whatever the clients' sizes are; the bars show those. Up to 20 x 20 cells have
-    their counts written in.
+    A cell's color is the class's share of that client's images, white for none, so that class skew
+    shows regardless of the clients' sizes; the bars show those. Up to 20 x 20 cells have their
+    counts written in.
 
     Raises:
         PrepError: matplotlib is not installed or the file cannot be written.
@@ -31,7 +31,7 @@ def plot_split(report: SplitReport, file: Path) -> Path:
         width=min(14.0, 4.0 + 0.42 * classes), height=min(13.0, 2.4 + 0.3 * max(clients, 3))
     )
     cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(3.0, 0.28 * classes), 1.2))
-    # Three times an even share is dark at least: an even split must not look like a strong one.
+    # The scale ends at three even shares or above: an even split must not look skewed.
     darkest = min(1.0, max(report.shares.max(), 3 / classes))
     shares = np.ma.masked_equal(report.shares, 0)
     drawn = cells.imshow(shares, cmap="Blues", vmin=0, vmax=darkest, aspect="auto")

@@ -1,4 +1,4 @@
-"""What a split gave to whom: each client's class counts, as a table and as JSON."""
+"""Which client got how many images of which class, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class SplitReport:
     Attributes:
         clients: K names.
         class_names: C names.
-        counts: (K, C) images; no client and no report is empty.
-        owners: K names, where each client is one owner of the source's; else none.
+        counts: (K, C) images; every client has at least one.
+        owners: K names, where each client is one owner in the source; else none.
     """
 
     clients: tuple[str, ...]
@@ -51,7 +51,7 @@ class SplitReport:
         parts: Sequence[Rows],
         owners: Sequence[str] = (),
     ) -> Self:
-        """Count a split that exists as rows only; its clients are ``client-0`` and so on."""
+        """Count a split given as rows; its clients are ``client-0`` and so on."""
         clients = tuple(f"client-{k}" for k in range(len(parts)))
         counts = class_counts(labels, parts, len(class_names))
         return cls(clients, tuple(class_names), counts, tuple(owners))
@@ -86,8 +86,8 @@ class SplitReport:
 def to_table(report: SplitReport) -> Table:
     """Return a table with a row for each client and one for all of them.
 
-    Up to 12 classes with short names have a column each. Otherwise there are the number of classes
-    held, how mixed they are, and the largest with its share.
+    Up to 12 classes with short names have a column each. Otherwise the columns are the number of
+    classes held, how mixed they are, and the largest class with its share.
     """
     one_by_one = len(report.class_names) <= MOST_COLUMNS and all(
         len(name) <= 2 * _COLUMN_WIDTH for name in report.class_names
@@ -100,7 +100,7 @@ def to_table(report: SplitReport) -> Table:
     table.add_column("images", f"{total.sum()}", justify="right", no_wrap=True)
     if one_by_one:
         for name, cell in zip(report.class_names, _each_class(total), strict=True):
-            # Text, as a name in square brackets is no markup; never narrower than its number.
+            # Text: a name in square brackets is no markup. Never narrower than its number.
             table.add_column(
                 Text(name),
                 cell,

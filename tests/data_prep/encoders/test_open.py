@@ -116,7 +116,7 @@ def test_timms_published_weights_are_resampled_and_hashed_as_published(monkeypat
 def test_published_weights_without_a_network_are_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(PrepError, match="published weights of test_vit cannot be had") as caught:
+    with pytest.raises(PrepError, match="weights of test_vit cannot be fetched") as caught:
         open_encoder("test_vit", "pretrained")
     assert "\n" not in str(caught.value)
 
