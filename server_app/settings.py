@@ -1,153 +1,208 @@
-"""The run's settings: from Flower's run config to one checked, frozen object."""
+"""The run's settings: type, bound, choices, default and meaning of each key, in one place.
+
+Flower hands a ServerApp a flat run config; :meth:`Settings.from_run_config` makes one checked,
+frozen object of it. What a strategy's constructor checks is not repeated here: it is built before
+anything starts (:mod:`server_app.build`). docs/settings.md and what ``flower-ist compare`` knows of
+the keys are made of this model (:mod:`server_app.usage`), so it needs neither flwr nor torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
-from flower_ist.errors import FlowerIstError
-from server_app.settings_check import faults
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-# Keys of earlier run configs, and what takes their place.
-REMOVED_KEYS = {
-    "steps-schedule": "set 'local-steps' or 'local-epochs', which hold for all rounds",
-    "slices-schedule": "set 'num-slices', which holds for all rounds",
-    "final-learning-rate": "set 'learning-rate', which holds for all rounds",
-    "submodel-optimizer": (
-        "leave it out, for sub-models take a round's change as it is; fedavgm, fedadam and fedyogi "
-        "have an optimizer on the server"
-    ),
-    "average-rounds": "leave it out, for the last round's model is evaluated and written",
-}
+from server_app.fields import Folder, Name, Numbers, WireDtype, extra_of, kebab, numbers, setting
+from server_app.settings_error import REMOVED_KEYS, SettingsError, sentence_of
+from server_app.strategies import (
+    CLOSED_FORM,
+    OPTIONS,
+    SLICED,
+    SUBMODELS,
+    TRAINED,
+    parse_options,
+)
 
-
-class SettingsError(FlowerIstError):
-    """A setting is missing or of no use; the text names its key."""
+__all__ = ["Settings", "SettingsError"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All settings of a run. Keys in the run config are the same names in kebab-case.
+class Settings(BaseModel):
+    """All settings of a run. Keys in the run config are the same names in kebab-case."""
 
-    Attributes:
-        strategy: a name in :data:`server_app.build.BUILDERS`.
-        num_rounds: server rounds; closed forms need 1, further ones send nothing.
-        num_slices: K, slices that the hidden neurons are divided into; 0: as many as clients.
-        shares: relative sizes of the slices, comma-separated (``0.5,0.25,0.25``); needs
-            ``num_slices``, one number a slice. Empty: equal.
-        capacities: share of the hidden neurons that each client can hold, comma-separated, for the
-            clients in the order of their names; they repeat if there are more clients. Some
-            sub-model strategies need them, some refuse them. Empty: slices decide.
-        hidden_width: H, neurons in each hidden layer.
-        hidden_layers: number of hidden layers; 0: a linear head (not for sub-models). Closed-form
-            strategies always make a linear head.
-        local_epochs: how often the median client passes over its own examples in a round. The
-            steps of a round follow from it once a run, the same for all clients
-            (:mod:`server_app.local_steps`). Not used where ``local_steps`` is above 0.
-        local_steps: optimizer steps that a client takes in a round; 0: ``local_epochs`` decides.
-        batch_size: examples in a step.
-        learning_rate: of the clients' Adam.
-        seed: of initial weights, partitions, client sampling and batches.
-        packed: send one flat array per message (sub-models). ``false``, with both wire dtypes
-            float32, is for ClientApps without ``packed_mod``.
-        wire_dtype_down: dtype of the weights that go to the clients: float32, float16, int8 or
-            int4 (:mod:`flower_ist.wire.quantize`). Closed forms have none: they send no model.
-        wire_dtype_up: dtype of the clients' answers; other than float32 in either direction they
-            are changes of the weights.
-        proximal_mu: weight of FedProx' proximal term.
-        server_learning_rate: of fedavgm, fedadam and fedyogi; 0: 1.0, 0.03 and 0.03.
-        server_momentum: of fedavgm.
-        trimmed_share: of fedtrimmedavg, and of ``merge_rule`` ``trimmed-mean``: the share of the
-            replies that is cut off at each end.
-        merge_rule: what becomes of a weight that several clients hold (sub-models): ``mean``,
-            ``median`` or ``trimmed-mean``.
-        norm_bound: a reply whose update is more than so many times the round's median is refused
-            (sub-models); at least 1, or 0: no bound.
-        max_examples: a reply that counts more examples is refused (sub-models, closed forms, and
-            the statistics before the first round), and a client that says so has no part in the
-            median of ``local_epochs``.
-        quarantine_after: faulty replies in a row after which a client is asked no more
-            (sub-models); 0: never.
-        quarantine_rounds: how many rounds that lasts; 0: the rest of the run.
-        privacy_clip: largest L2 norm of the update that a client sends; 0: it is sent as it is.
-            Settings of a device's own come first (docs/privacy.md).
-        privacy_noise: standard deviation, in multiples of ``privacy_clip``, of the Gaussian noise
-            that a client adds to each weight of its update.
-        standardize: clients standardize their tokens by mean and spread of all clients' tokens.
-        replay: a client whose classes are not those of the whole fills its batches up with virtual
-            tokens of what it lacks (:mod:`flower_ist.statistics.prior`).
-        ridge_blend: weight of a closed-form ridge head beside the net in predictions; 0: the net
-            alone (:mod:`flower_ist.classifier.blend`). For each of these three the clients send
-            summed statistics of their tokens before the first round.
-        ridge_penalties: penalties that ridge tries, comma-separated; the one with the best
-            accuracy on the validation part is taken or, without one, the one with the least error
-            by generalized cross-validation of the clients' sums.
-        validation_share: share of the server's test shard that is set apart for validation, drawn
-            by seed within each class; ``accuracy`` is of the rest. 0: nothing is set apart.
-        fraction_train: share of the connected clients that train in a round. Sub-model strategies
-            ask every client once before any twice; closed forms ask all.
-        min_train_nodes: fewest clients, and fewest good replies, in a round.
-        min_available_nodes: clients that must be connected before anything starts; or
-            ``min_train_nodes``, if that is more.
-        node_timeout: seconds to wait for them, and if above 60, for their first answers.
-        round_timeout: seconds to wait for a round's replies, training included.
-        close_early: end a round's training as soon as every slice has a reply, where more clients
-            train than there are slices (sub-models with ``num_slices``).
-        data_dir: absolute folder with the shards ``client-0``, ``client-1``, ... (simulation) and
-            ``test`` (the server's); empty: the embedded demo tokens.
-        output_dir: absolute folder for this run's log, settings and model; empty: a new folder
-            below ``~/flower-ist-runs``.
-        resume: go on with the run in ``output_dir`` after its last checkpoint; begin it if there is
-            none. The same command does for the first start and for every later one.
-        keep_checkpoints: how many of the latest checkpoints are kept; 0: none are written, and the
-            run cannot be resumed.
-    """
+    model_config = ConfigDict(
+        frozen=True, strict=True, alias_generator=kebab, allow_inf_nan=False, validate_default=True
+    )
 
-    strategy: str
-    num_rounds: int
-    num_slices: int
-    shares: str
-    capacities: str
-    hidden_width: int
-    hidden_layers: int
-    local_epochs: float
-    local_steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    packed: bool
-    wire_dtype_down: str
-    wire_dtype_up: str
-    proximal_mu: float
-    server_learning_rate: float
-    server_momentum: float
-    trimmed_share: float
-    merge_rule: str
-    norm_bound: float
-    max_examples: int
-    quarantine_after: int
-    quarantine_rounds: int
-    privacy_clip: float
-    privacy_noise: float
-    standardize: bool
-    replay: bool
-    ridge_blend: float
-    ridge_penalties: str
-    validation_share: float
-    fraction_train: float
-    min_train_nodes: int
-    min_available_nodes: int
-    node_timeout: float
-    round_timeout: float
-    close_early: bool
-    data_dir: str
-    output_dir: str
-    resume: bool
-    keep_checkpoints: int
+    # --- the strategy
+    strategy: Name = setting("ist", "What trains.")
+    strategy_options: str = setting(
+        "",
+        "What only this strategy's constructor takes, if not as below: `name=number`, with spaces "
+        "between them.",
+        tuple(OPTIONS),
+    )
+    num_rounds: int = setting(10, "Server rounds. Closed forms need one.", TRAINED, ge=1)
+    num_slices: int = setting(
+        0,
+        "K, slices that the hidden neurons are divided into; 0: as many as clients.",
+        SLICED,
+        ge=0,
+    )
+    capacities: Numbers = setting(
+        "",
+        "Share of the hidden neurons that each client can hold, with commas between them, in the "
+        "order of the clients' names; they repeat if there are more clients. Empty: slices decide. "
+        "A must where sub-models overlap.",
+        SUBMODELS,
+    )
+    seed: int = setting(0, "Of initial weights, partitions, client sampling and batches.", ge=0)
+
+    # --- the model and its training
+    hidden_width: int = setting(1024, "H, neurons in each hidden layer.", TRAINED, ge=1)
+    hidden_layers: int = setting(
+        2, "Number of hidden layers; 0: a linear head (not for sub-models).", TRAINED, ge=0
+    )
+    local_epochs: float = setting(
+        12.0,
+        "How often the median client passes over its own examples in a round. The steps of a round "
+        "follow from it once a run, the same for all clients.",
+        TRAINED,
+        gt=0,
+        hint="; to set the steps yourself, leave it as it is and set 'local-steps'",
+    )
+    local_steps: int = setting(
+        0,
+        "Optimizer steps that a client takes in a round; 0: `local-epochs` decides.",
+        TRAINED,
+        ge=0,
+    )
+    batch_size: int = setting(64, "Examples in a step.", TRAINED, ge=1)
+    learning_rate: float = setting(0.0005, "Of the clients' Adam.", TRAINED, gt=0)
+    standardize: bool = setting(
+        True, "Clients standardize tokens by mean and spread of all clients' tokens.", TRAINED
+    )
+    replay: bool = setting(
+        True,
+        "A client whose classes are not those of the whole fills its batches up with virtual "
+        "tokens of what it lacks.",
+        TRAINED,
+    )
+    ridge_blend: float = setting(
+        2.0,
+        "Weight of a closed-form ridge head beside the net in predictions; 0: the net alone. For "
+        "this, `standardize` and `replay` clients send summed statistics of their tokens once.",
+        TRAINED,
+        ge=0,
+    )
+    ridge_penalties: Numbers = setting(
+        "1,3,10,30,100,300,1000",
+        "Penalties that ridge tries, with commas between them. The best on the validation part is "
+        "taken or, without one, the one with the least error by generalized cross-validation.",
+        ("ridge",),
+        also_with="ridge-blend",
+    )
+
+    # --- bytes and privacy
+    wire_dtype: WireDtype = setting(
+        "int8",
+        "Dtype of the model on the wire: float32, float16, int8 or int4; two for down and up, as "
+        "`int8:int4`. Other than float32, clients answer with changes.",
+        TRAINED,
+    )
+    privacy_clip: float = setting(
+        0.0,
+        "Largest L2 norm of the update that a client sends; 0: it is sent as it is. A device's own "
+        "setting comes first ([privacy](privacy.md)).",
+        TRAINED,
+        ge=0,
+    )
+    privacy_noise: float = setting(
+        0.0,
+        "Standard deviation, in multiples of `privacy-clip`, of the Gaussian noise that a client "
+        "adds to each weight of its update.",
+        TRAINED,
+        ge=0,
+    )
+
+    # --- faulty and hostile clients
+    merge_rule: str = setting(
+        "mean",
+        "What becomes of a weight that several clients hold: mean, median, or trimmed-mean:0.25 "
+        "with the share that is cut off at each end.",
+        SUBMODELS,
+    )
+    norm_bound: float = setting(
+        0.0,
+        "A reply whose update is more than so many times the round's median is refused; at least "
+        "1, or 0: no bound.",
+        SUBMODELS,
+        ge=0,
+    )
+    max_examples: int = setting(
+        10**8,
+        "A reply or statistics that count more examples are refused, and a client that says so has "
+        "no part in the median of `local-epochs`.",
+        ge=1,
+    )
+
+    # --- clients and time
+    fraction_train: float = setting(
+        1.0,
+        "Share of the connected clients that train in a round. Sub-models ask every client once "
+        "before any twice.",
+        TRAINED,
+        gt=0,
+        le=1,
+    )
+    min_train_nodes: int = setting(2, "Fewest clients, and fewest good replies, in a round.", ge=1)
+    min_available_nodes: int = setting(
+        2,
+        "Clients that must be connected before anything starts; or `min-train-nodes`, if that is "
+        "more.",
+        ge=1,
+    )
+    node_timeout: float = setting(
+        30.0, "Seconds to wait for them and, if above 60, for their first answers.", ge=0
+    )
+    round_timeout: float = setting(
+        600.0, "Seconds to wait for a round's replies, training included.", ge=1
+    )
+    close_early: bool = setting(
+        False,
+        "End a round's training as soon as every slice has a reply, where more clients train than "
+        "there are slices. Needs `num-slices`.",
+        SLICED,
+    )
+
+    # --- data, evaluation and output
+    data_dir: Folder = setting(
+        "",
+        "Absolute folder with the shards `client-0`, `client-1`, ... (simulation) and `test` (the "
+        "server's). Empty: the embedded demo tokens.",
+    )
+    validation_share: float = setting(
+        0.0,
+        "Share of the server's test shard that is set apart for validation, drawn by seed within "
+        "each class; `accuracy` is of the rest.",
+        ge=0,
+        lt=1,
+    )
+    output_dir: Folder = setting(
+        "",
+        "Absolute folder for the run's log, settings and model. Empty: a new folder below "
+        "`~/flower-ist-runs`.",
+    )
+    resume: bool = setting(
+        False,
+        "Go on with the run in `output-dir` after its last checkpoint; begin it if there is none.",
+    )
+    keep_checkpoints: int = setting(
+        2, "How many of the latest checkpoints are kept; 0: none, and no resume.", ge=0
+    )
 
     @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Any]) -> Settings:
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
         """Check a run config and turn it into settings.
 
         Raises:
@@ -156,68 +211,87 @@ class Settings:
         for key, instead in REMOVED_KEYS.items():
             if key in run_config:
                 raise SettingsError(f"{key!r} was removed: {instead}.")
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            key = field.name.replace("_", "-")
+        for key in map(kebab, cls.model_fields):
             if key not in run_config:
                 raise SettingsError(
                     f"The run config lacks {key!r}: see pyproject.toml for all keys."
                 )
-            values[field.name] = _typed(key, run_config[key], str(field.type))
-        settings = cls(**values)
-        if fault := next(faults(settings), ""):
-            raise SettingsError(fault)
-        return settings
+        try:
+            return cls.model_validate(dict(run_config))
+        except ValidationError as err:
+            raise SettingsError(sentence_of(err, cls.model_fields)) from None
 
     def to_run_config(self) -> dict[str, Any]:
         """Return the settings under their kebab-case keys."""
-        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+        return self.model_dump(by_alias=True)
 
-    def slice_shares(self) -> list[float] | None:
-        """Return the slices' relative sizes, or None if they are equal.
-
-        Raises:
-            SettingsError: the text is not a list of numbers.
-        """
-        return _numbers("shares", self.shares) or None
+    def options(self) -> dict[str, float]:
+        """Return what only the strategy's constructor takes, keyed by its keywords."""
+        return parse_options(self.strategy, self.strategy_options)
 
     def client_capacities(self) -> list[float] | None:
-        """Return the share of the neurons that each client can hold, or None.
-
-        Raises:
-            SettingsError: the text is not a list of numbers.
-        """
-        return _numbers("capacities", self.capacities) or None
+        """Return the share of the neurons that each client can hold, or None."""
+        return numbers(self.capacities) or None
 
     def penalties(self) -> list[float]:
-        """Return the ridge penalties to try.
+        """Return the ridge penalties to try."""
+        return numbers(self.ridge_penalties)
 
-        Raises:
-            SettingsError: the text is not a list of numbers.
-        """
-        return _numbers("ridge-penalties", self.ridge_penalties)
+    def wire_dtypes(self) -> tuple[str, str]:
+        """Return the dtypes on the wire, down and up."""
+        down, _, up = self.wire_dtype.partition(":")
+        return down, up or down
 
+    @model_validator(mode="after")
+    def _fits_the_strategy(self) -> Self:
+        name = self.strategy
+        self.options()
+        for field in ("capacities", "merge_rule", "norm_bound"):
+            # Who sets one of these relies on it.
+            info, value = Settings.model_fields[field], getattr(self, field)
+            users = extra_of(info)["applies_to"]
+            if name not in users and value != info.default:
+                raise ValueError(
+                    f"{kebab(field)!r} is {value!r}, but {name!r} does not follow it: leave it at "
+                    f"{info.default!r}, or choose one of: {', '.join(users)}."
+                )
+        if name in SUBMODELS and self.hidden_layers == 0:
+            raise ValueError(
+                f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
+                "choose a strategy that trains the whole model, e.g. fedavg."
+            )
+        if self.close_early and (name not in SLICED or not self.num_slices):
+            raise ValueError(
+                "'close-early' ends a round once every slice is back: set 'num-slices' and choose "
+                f"one of: {', '.join(SLICED)}; or set it to false."
+            )
+        return self
 
-def _numbers(key: str, text: str) -> list[float]:
-    """Return the numbers of a comma-separated text; none for an empty one."""
-    try:
-        return [float(number) for number in text.split(",")] if text else []
-    except ValueError:
-        raise SettingsError(
-            f"{key!r} must be numbers with commas between them, not {text!r}."
-        ) from None
+    @model_validator(mode="after")
+    def _keeps_its_privacy(self) -> Self:
+        if self.privacy_noise and not self.privacy_clip:
+            raise ValueError(
+                f"'privacy-noise' is {self.privacy_noise}, but 'privacy-clip' is 0: noise protects "
+                "only an update whose size is bounded."
+            )
+        if self.privacy_clip and self.strategy in CLOSED_FORM:
+            raise ValueError(
+                f"'privacy-clip' is {self.privacy_clip}, but the sums that {self.strategy!r} asks "
+                "for are not protected by it: set it to 0, or choose a strategy that trains."
+            )
+        if self.privacy_clip and (self.standardize or self.replay or self.ridge_blend):
+            raise ValueError(
+                f"'privacy-clip' is {self.privacy_clip}, but the statistics that clients send "
+                "before the first round are not protected by it: set 'standardize' and 'replay' to "
+                "false and 'ridge-blend' to 0."
+            )
+        return self
 
-
-def _typed(key: str, value: Any, kind: str) -> Any:
-    """Return a run config value as the field's type; whole numbers do for decimal ones."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "float" and is_number:
-        return float(value)
-    if kind == "int" and isinstance(value, int) and is_number:
-        return value
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    names = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-    raise SettingsError(f"{key!r} is {value!r}, but must be {names[kind]}.")
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        if self.resume and not self.output_dir:
+            raise ValueError(
+                "'resume' is true, but 'output-dir' is empty: set it to the folder of the run to "
+                "go on with."
+            )
+        return self
