@@ -50,8 +50,7 @@ def main() -> None:
             "standardize": False,
             "replay": False,
             "ridge-blend": 0.0,
-            "wire-dtype-down": "float32",
-            "wire-dtype-up": "float32",
+            "wire-dtype": "float32",
             "node-timeout": 300.0,
             "data-dir": str(folder / "shards"),
         }

@@ -19,8 +19,7 @@ PLAIN = {
     "replay": False,
     "ridge-blend": 0.0,
     "local-steps": 160,
-    "wire-dtype-down": "float32",
-    "wire-dtype-up": "float32",
+    "wire-dtype": "float32",
 }
 
 

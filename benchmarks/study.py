@@ -36,8 +36,8 @@ HEAD_START = ("standardize=true", "replay=true", "ridge-blend=2")
 EPOCHS = "local-epochs=12"
 RECIPE = (*HEAD_START, EPOCHS)
 PLAIN = ("standardize=false", "replay=false", "ridge-blend=0")
-INT8 = ("wire-dtype-down=int8", "wire-dtype-up=int8")
-INT4 = ("wire-dtype-down=int4", "wire-dtype-up=int4")
+INT8 = ("wire-dtype=int8",)
+INT4 = ("wire-dtype=int4",)
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
 FEDAVG = {"cifar": ("local-epochs=4",), "resisc": ("local-epochs=12",)}
 FEDAVG_LONG = (EPOCHS, "learning-rate=0.00025")

@@ -48,8 +48,7 @@ def main() -> None:
                 hidden_width=chosen.hidden_width,
                 local_steps=chosen.local_steps,
                 seed=chosen.seed,
-                wire_dtype_down=down,
-                wire_dtype_up=up,
+                wire_dtype=f"{down}:{up}",
             )
             sent = sum(line["wire_bytes_down"] for line in lines)
             came = sum(line["wire_bytes_up"] for line in lines)

@@ -27,7 +27,7 @@ from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
 from server_app.admission import meet_clients, why_not
-from server_app.build import build_strategy, check_strategy, model_dims
+from server_app.build import build_strategy, model_dims
 from server_app.head_start import head_start
 from server_app.local_steps import local_steps
 from server_app.newcomers import Newcomers
@@ -51,7 +51,6 @@ def main(grid: Grid, context: Context) -> None:
     With ``resume`` it goes on after the last checkpoint of the run in ``output-dir``.
     """
     settings = Settings.from_run_config(context.run_config)
-    check_strategy(settings)
     shard = server_shard(settings.data_dir)
     folder = output_folder(settings, context.run_id)
     with RunFolder(folder, settings, shard) as run:
@@ -76,9 +75,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
-    packed = Packed(
-        settings.wire_dtype_down, settings.wire_dtype_up, seed=settings.seed, registry=registry
-    )
+    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
     shape = (shard.meta.num_classes, shard.meta.dim)
     resumed = None if run.checkpoint is None else run.path

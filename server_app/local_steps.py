@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from statistics import median_low
 
 from flower_ist.grids.clients import Client
-from flower_ist.strategies.closed_form import METHODS
 from flower_ist.wire.reported import finite
 from server_app.settings import Settings, SettingsError
+from server_app.strategies import CLOSED_FORM
 
 _log = logging.getLogger("flwr")
 
@@ -47,7 +47,7 @@ def local_steps(settings: Settings, clients: Iterable[Client]) -> int:
     Raises:
         SettingsError: no client told how many examples it has.
     """
-    if settings.local_steps or settings.strategy in METHODS:
+    if settings.local_steps or settings.strategy in CLOSED_FORM:
         return settings.local_steps
     told = (finite(client.facts.get("num-examples")) for client in clients)
     examples = [count for count in told if count and 1 <= count <= settings.max_examples]

@@ -225,7 +225,7 @@ class Settings(BaseModel):
         """Return the settings under their kebab-case keys."""
         return self.model_dump(by_alias=True)
 
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """Return what only the strategy's constructor takes, keyed by its keywords."""
         return parse_options(self.strategy, self.strategy_options)
 

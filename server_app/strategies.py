@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from flower_ist.errors import ArgumentError
-from flower_ist.submodels.schemes import FAMILY
+from flower_ist.submodels.schemes import SCHEMES
 
-SUBMODELS = tuple(FAMILY)
-SLICED = tuple(name for name, member in FAMILY.items() if member.disjoint)
+SUBMODELS = tuple(SCHEMES)
+SLICED = tuple(name for name, scheme in SCHEMES.items() if scheme.disjoint)
 CLOSED_FORM = ("ridge", "fedncm", "fedcof")
 FLOWERS = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg")
 TRAINED = (*SUBMODELS, *FLOWERS)
@@ -61,7 +61,7 @@ def parse_options(strategy: str, text: str) -> dict[str, float]:
         text: those that are not as this app has them: ``name=number``, with spaces between them.
 
     Raises:
-        ArgumentError: with one sentence; the strategy has no such option, or it cannot be this number.
+        ArgumentError: the strategy has no such option, or it cannot be this number.
     """
     known = OPTIONS.get(strategy, {})
     values = {name: option.default for name, option in known.items()}

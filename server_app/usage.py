@@ -5,7 +5,9 @@ python -m server_app.usage > docs/settings.md
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -16,35 +18,10 @@ from server_app.strategies import (
     CLOSED_FORM,
     FLOWERS,
     OPTIONS,
-    SLICED,
     STRATEGIES,
     SUBMODELS,
     TRAINED,
 )
-
-# The first key of each part of the page.
-_PARTS = {
-    "strategy": "The strategy",
-    "hidden-width": "The model and its training",
-    "wire-dtype": "Bytes and privacy",
-    "merge-rule": "Faulty and hostile clients",
-    "fraction-train": "Clients and time",
-    "data-dir": "Data, evaluation and output",
-}
-_GROUPS = {
-    STRATEGIES: "",
-    TRAINED: "all but closed forms",
-    SUBMODELS: "sub-models",
-    SLICED: ", ".join(f"`{name}`" for name in SLICED),
-    tuple(OPTIONS): "those below",
-    ("ridge",): "`ridge`",
-}
-_INTRODUCTION = """# Settings
-
-Each is a key of `[tool.flwr.app.config]` in `pyproject.toml` and of `flwr run --run-config`. This page is made of
-`server_app/settings.py` by `python -m server_app.usage`. Beside the meaning stands who uses a key, if not all do:
-sub-models are {submodels}; closed forms {closed}; Flower's own {flowers}.
-"""
 
 
 def usage() -> dict[str, Any]:
@@ -65,46 +42,68 @@ def page() -> str:
     return "\n".join(_lines()) + "\n"
 
 
-def _lines() -> Iterator[str]:
-    yield _INTRODUCTION.format(
-        submodels=_listed(SUBMODELS), closed=_listed(CLOSED_FORM), flowers=_listed(FLOWERS)
-    ).rstrip()
-    for name, field in Settings.model_fields.items():
-        key = kebab(name)
-        if key in _PARTS:
-            yield from ("", f"## {_PARTS[key]}", "", "| key | default | meaning |", "|---|---|---|")
-        yield f"| `{key}` | {_shown(field.default)} | {_meaning(field)} |"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
-    yield from (
-        "",
-        "## Options of a strategy",
-        "",
-        "| strategy | `strategy-options` |",
-        "|---|---|",
-    )
-    for strategy, options in OPTIONS.items():
+
+_INTRODUCTION = f"""# Settings
+
+Each is a key of `[tool.flwr.app.config]` in `pyproject.toml` and of `flwr run --run-config`.
+This page is `server_app/settings.py` as `python -m server_app.usage` writes it.
+
+A key is for all strategies, or for those that stand behind its meaning. Sub-models are
+{_listed(SUBMODELS)}; closed forms are
+{_listed(CLOSED_FORM)}; Flower's own are
+{_listed(FLOWERS)}."""
+_OPTIONS = """A constructor's arguments by name, e.g. `strategy-options="eta=0.01 tau=0.1"`.
+`quarantine-after` is the number of faulty replies in a row after which a client is asked no more
+(0: never), for `quarantine-rounds` rounds (0: the rest of the run). The others are Flower's."""
+# The first key of each part of the page.
+_PARTS = {
+    "strategy": "The strategy",
+    "hidden-width": "The model and its training",
+    "wire-dtype": "Bytes and privacy",
+    "merge-rule": "Faulty and hostile clients",
+    "fraction-train": "Clients and time",
+    "data-dir": "Data, evaluation and output",
+}
+_GROUPS = {
+    STRATEGIES: "",
+    TRAINED: "all but closed forms",
+    SUBMODELS: "sub-models",
+    tuple(OPTIONS): "those below",
+}
+
+
+def _lines() -> Iterator[str]:
+    yield _INTRODUCTION
+    for name, field in Settings.model_fields.items():
+        if kebab(name) in _PARTS:
+            yield from ("", f"## {_PARTS[kebab(name)]}", "")
+            yield from ("| key | default | meaning |", "|---|---|---|")
+        yield f"| `{kebab(name)}` | {_shown(field.default)} | {_meaning(field)} |"
+    yield from ("", "## Options of a strategy", "", _OPTIONS, "")
+    yield from ("| strategy | `strategy-options` |", "|---|---|")
+    for options, strategies in groupby(OPTIONS, OPTIONS.__getitem__):
         text = " ".join(f"{name}={option.default:g}" for name, option in options.items())
-        yield f"| `{strategy}` | `{text}` |"
+        yield f"| {_listed(strategies)} | `{text}` |"
 
 
 def _meaning(field: FieldInfo) -> str:
     extra = extra_of(field)
-    users = _GROUPS[tuple(extra["applies_to"])]
+    strategies = tuple(extra["applies_to"])
+    users = _GROUPS.get(strategies, _listed(strategies))
     if extra["also_with"]:
         users += f", and others with `{extra['also_with']}`"
-    notes = [note for note in (bounds_of(field), users) if note]
-    return str(field.description) + (f" ({'; '.join(notes)})" if notes else "")
+    notes = "; ".join(filter(None, (bounds_of(field), users)))
+    return f"{field.description} ({notes})" if notes else str(field.description)
 
 
 def _shown(default: bool | int | float | str) -> str:
-    if default == "" and isinstance(default, str):
-        return "empty"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    if isinstance(default, str):
+        return f"`{default}`" if default else "empty"
+    return f"`{str(default).lower()}`"
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.write(page())

@@ -63,8 +63,7 @@ def blob_config(
             "standardize": False,
             "replay": False,
             "ridge-blend": 0.0,
-            "wire-dtype-down": "float32",
-            "wire-dtype-up": "float32",
+            "wire-dtype": "float32",
         }
         return {**config, **{key.replace("_", "-"): value for key, value in changes.items()}}
 

@@ -35,8 +35,7 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
     "standardize": False,
     "replay": False,
     "ridge-blend": 0.0,
-    "wire-dtype-down": "float32",
-    "wire-dtype-up": "float32",
+    "wire-dtype": "float32",
 }
 DEFAULT_ROUNDS = 10
 

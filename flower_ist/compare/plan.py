@@ -1,7 +1,7 @@
 """What a comparison consists of: a plan, and the runs that follow from it.
 
-A plan is a frozen object that is stored as ``plan.json``; everything here is a function of it. This
-module imports neither flwr nor torch.
+A plan is a frozen object that is stored as ``plan.json``; everything here is a function of it, and
+of what the app says of its settings. This module imports neither flwr nor torch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from flower_ist.compare.usage import CLOSED_FORM, OVERLAPPING, STRATEGIES, Value, uses
+from flower_ist.compare.usage import OPTIONS_KEY, Usage, Value, usage_of
 from flower_ist.errors import FlowerIstError
-from flower_ist.submodels.schemes import SCHEMES
 
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
@@ -84,6 +84,11 @@ class Plan:
     capacity: tuple[float, ...] = ()
     target_accuracy: float | None = None
 
+    @property
+    def usage(self) -> Usage:
+        """What the app says of its strategies and settings."""
+        return usage_of(Path(self.app))
+
     def to_json(self) -> str:
         """Return the content of ``plan.json``."""
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n"
@@ -111,11 +116,12 @@ class Plan:
 
         Raises:
             PlanError: with one sentence.
+            AppError: there is no app, or it does not say what its strategies use.
         """
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
             names = ",".join(self.strategies)
             raise PlanError(f"Each strategy is compared once, not {names!r}: name some, once each.")
-        known = (*STRATEGIES, *PSEUDO)
+        known = (*self.usage.strategies, *PSEUDO)
         for name in self.strategies:
             if name not in known:
                 raise PlanError(f"{name!r} is no name of a strategy: give {', '.join(known)}.")
@@ -138,6 +144,13 @@ class Plan:
             raise PlanError(
                 "'local-epochs' has no effect with 'local-steps' above 0: leave one out."
             )
+        texts = (*self.sweep.get(OPTIONS_KEY, ()), self.settings.get(OPTIONS_KEY, ""))
+        for part in " ".join(map(str, texts)).split():
+            if not any(self.usage.own_options(_base(name), part) for name in self.strategies):
+                raise PlanError(
+                    f"{OPTIONS_KEY!r} has {part!r}, but that is an option of none of: "
+                    f"{', '.join(self.strategies)}."
+                )
         if not all(0 < share <= 1 for share in self.capacity):
             raise PlanError("Each --capacity must be above 0 and at most 1.")
 
@@ -197,7 +210,7 @@ class Run:
             **plan.settings,
             **self.choice,
             **PSEUDO.get(self.strategy, {}),
-            "num-rounds": 1 if self.strategy in CLOSED_FORM else plan.rounds,
+            "num-rounds": plan.rounds if uses(plan, self.strategy, "num-rounds") else 1,
             "seed": self.seed,
         }
         if self.strategy == CENTRAL:
@@ -206,13 +219,13 @@ class Run:
             if own.get("local-steps") == 0:
                 # It has all examples: divided by the clients, its epochs are the mean client's.
                 config["local-epochs"] = own["local-epochs"] / plan.clients
+        if OPTIONS_KEY in config:
+            config[OPTIONS_KEY] = plan.usage.own_options(_base(self.strategy), config[OPTIONS_KEY])
         capacity = plan.capacity
-        if self.strategy in OVERLAPPING:
+        if uses(plan, self.strategy, "capacities") and not uses(plan, self.strategy, "num-slices"):
             # Equal to IST's slices, so that the schemes are compared at the same bytes.
             capacity = capacity or (1 / clients,)
-        elif self.strategy not in SCHEMES:
-            capacity = ()
-        if capacity:
+        if capacity and uses(plan, self.strategy, "capacities"):
             config["capacities"] = ",".join(f"{share:.12g}" for share in capacity)
         return config
 
@@ -222,12 +235,26 @@ def grid(plan: Plan, strategy: str) -> list[dict[str, Value]]:
 
     What a strategy does not use is not varied for it (:mod:`flower_ist.compare.usage`).
     """
+    varied = {key: values for key, values in plan.sweep.items() if uses(plan, strategy, key)}
+    texts = varied.pop(OPTIONS_KEY, ())
+    own = (plan.usage.own_options(_base(strategy), text) for text in texts)
+    if own_texts := tuple(dict.fromkeys(filter(None, own))):
+        varied[OPTIONS_KEY] = own_texts
+    return [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
+
+
+def uses(plan: Plan, strategy: str, key: str) -> bool:
+    """Return whether a setting makes a difference to a strategy, or to a rival of the harness."""
+    fixed = PSEUDO.get(strategy, {})
+    if key in fixed or (fixed.get("hidden-layers") == 0 and key == "hidden-width"):
+        return False
     given = {**{key: (value,) for key, value in plan.settings.items()}, **plan.sweep}
-    keys = [key for key in plan.sweep if uses(strategy, key, given)]
-    return [
-        dict(zip(keys, values, strict=True))
-        for values in product(*(plan.sweep[key] for key in keys))
-    ]
+    return plan.usage.uses(_base(strategy), key, given)
+
+
+def _base(strategy: str) -> str:
+    """Return the app's strategy of a name in a plan."""
+    return str(PSEUDO.get(strategy, {}).get("strategy", strategy))
 
 
 def slug(choice: Mapping[str, Value]) -> str:

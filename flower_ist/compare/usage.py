@@ -1,89 +1,77 @@
 """Which strategy uses which setting, so that a sweep varies for each what it can tell apart.
 
-What a strategy does not use the app refuses or passes over; here both are the same. These are names
-and no more: this module imports neither flwr nor torch.
+The app that is compared says so: beside its ServerApp it has a module ``usage`` with a function of
+that name. What a strategy does not use the app refuses or passes over; here both are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from flower_ist.submodels.schemes import SCHEMES
+from flower_ist.runs.app_import import AppError, app_tables, import_from
 
 Value = bool | int | float | str
 
-CLOSED_FORM = ("ridge", "fedncm", "fedcof")
-STRATEGIES = (
-    *SCHEMES,
-    *CLOSED_FORM,
-    "fedavg",
-    "fedprox",
-    "fedadam",
-    "fedyogi",
-    "fedavgm",
-    "fedmedian",
-    "fedtrimmedavg",
-)
-"""What the app's setting ``strategy`` may be."""
-OVERLAPPING = tuple(scheme.name for scheme in SCHEMES.values() if not scheme.disjoint)
-_LINEAR = "fedavg-linear"
-
-_SUBMODELS = set(SCHEMES)
-_SLICES = _SUBMODELS - set(OVERLAPPING)
-_HIDDEN = {"hidden-width", "hidden-layers"}
-# A closed form asks all clients once for sums: it has no net, no steps and nothing to protect.
-_TRAINING = {
-    *_HIDDEN,
-    "batch-size",
-    "fraction-train",
-    "learning-rate",
-    "local-epochs",
-    "local-steps",
-    "privacy-clip",
-    "privacy-noise",
-    "replay",
-    "ridge-blend",
-    "standardize",
-    "wire-dtype-down",
-    "wire-dtype-up",
-}
-_ONLY: Mapping[str, Collection[str]] = {
-    "close-early": _SLICES,
-    "merge-rule": _SUBMODELS,
-    "norm-bound": _SUBMODELS,
-    "num-slices": _SLICES,
-    "packed": _SUBMODELS,
-    "proximal-mu": {"fedprox"},
-    "quarantine-after": _SUBMODELS,
-    "quarantine-rounds": _SUBMODELS,
-    "ridge-penalties": {"ridge"},
-    "server-learning-rate": {"fedavgm", "fedadam", "fedyogi"},
-    "server-momentum": {"fedavgm"},
-    "shares": _SLICES,
-    "trimmed-share": {"fedtrimmedavg"},
-}
-# What others use too, beside another setting that they use: which one, and with which of its values
-# they do not.
-_BESIDE: Mapping[str, tuple[str, Collection[Value]]] = {
-    "ridge-penalties": ("ridge-blend", (0,)),
-    "trimmed-share": ("merge-rule", ("mean", "median")),
-}
+OPTIONS_KEY = "strategy-options"
 
 
-def uses(strategy: str, key: str, values: Mapping[str, Collection[Value]]) -> bool:
-    """Return whether a setting makes a difference to a strategy.
+@dataclass(frozen=True)
+class Usage:
+    """What an app says of its strategies and settings.
 
-    Args:
-        strategy: a name in a plan.
-        key: the setting, in kebab-case.
-        values: those that the plan has for other settings, set or swept; the others are off.
+    Attributes:
+        strategies: all names.
+        applies_to: key -> the strategies to which it makes a difference.
+        also_with: key -> another one; where that is on, the first matters to all that the other
+            applies to.
+        options: strategy -> the names that it understands in the setting ``strategy-options``.
     """
-    if strategy in CLOSED_FORM and key in _TRAINING:
-        return False
-    if strategy == _LINEAR and key in _HIDDEN:
-        return False
-    if key in _BESIDE:
-        other, idle = _BESIDE[key]
-        if uses(strategy, other, values) and set(values.get(other, ())) - set(idle):
+
+    strategies: Collection[str]
+    applies_to: Mapping[str, Collection[str]]
+    also_with: Mapping[str, str]
+    options: Mapping[str, Collection[str]]
+
+    def uses(self, strategy: str, key: str, values: Mapping[str, Collection[Value]]) -> bool:
+        """Return whether a setting makes a difference to a strategy.
+
+        Args:
+            strategy: a name of the app.
+            key: the setting, in kebab-case. Of one that the app does not have nothing is known.
+            values: those that the plan has for other settings, set or swept; the others are off.
+        """
+        other = self.also_with.get(key, "")
+        if other and any(values.get(other, ())) and self.uses(strategy, other, values):
             return True
-    return key not in _ONLY or strategy in _ONLY[key]
+        return strategy in self.applies_to.get(key, self.strategies)
+
+    def own_options(self, strategy: str, text: Value) -> str:
+        """Return what a strategy understands of the setting ``strategy-options``."""
+        known = self.options.get(strategy, ())
+        return " ".join(part for part in str(text).split() if part.partition("=")[0] in known)
+
+
+@cache
+def usage_of(app: Path) -> Usage:
+    """Ask the app in a folder.
+
+    Raises:
+        AppError: it does not say, or there is none.
+    """
+    components, _ = app_tables(app)
+    package = str(components.get("serverapp", "")).partition(":")[0].rpartition(".")[0]
+    try:
+        told = import_from(app, f"{package}.usage").usage()
+    except ModuleNotFoundError as err:
+        raise AppError(
+            f"The app in {app} does not say what its strategies use: {package}/usage.py is missing."
+        ) from err
+    return Usage(
+        strategies=tuple(told["strategies"]),
+        applies_to={key: frozenset(facts["applies_to"]) for key, facts in told["keys"].items()},
+        also_with={key: facts["also_with"] for key, facts in told["keys"].items()},
+        options={name: frozenset(names) for name, names in told["options"].items()},
+    )

@@ -123,7 +123,10 @@ class ClosedFormStrategy(FedAvg):
                 f"There is no wire_dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
             )
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
-            raise ArgumentError(f"Ridge penalties must be above 0, but are {list(penalties)}.")
+            raise ArgumentError(
+                f"penalties is {list(penalties)}, but there must be one or more, and each must be "
+                "above 0."
+            )
         self.method = method
         self.penalties = penalties
         self.score = score

@@ -20,6 +20,8 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from flower_ist.errors import ArgumentError
+
 _log = logging.getLogger("flwr")
 
 # The end of a quarantine that lasts for the rest of the run.
@@ -42,6 +44,16 @@ class Quarantine:
     rounds: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing.
+
+        Raises:
+            ArgumentError: one is below 0.
+        """
+        for name, number in (("after", self.after), ("rounds", self.rounds)):
+            if number < 0:
+                raise ArgumentError(f"quarantine_{name} is {number}, but must be at least 0.")
 
     def holds(self, name: str, server_round: int) -> bool:
         """Return whether a client is left out of a round."""

@@ -77,8 +77,8 @@ class SubmodelStrategy(FedAvg):
             (:mod:`flower_ist.strategies.quarantine`); 0: never.
         quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
-            or ``trimmed-mean`` (:mod:`flower_ist.submodels.robust`).
-        trimmed_share: of the values, cut off at each end by ``trimmed-mean``.
+            or, with the share that is cut off at each end, ``trimmed-mean:0.25``
+            (:mod:`flower_ist.submodels.robust`).
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -108,7 +108,6 @@ class SubmodelStrategy(FedAvg):
         quarantine_after: int = 3,
         quarantine_rounds: int = 0,
         merge_rule: str = "mean",
-        trimmed_share: float = 0.25,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 0.0,
         min_train_nodes: int = 2,
@@ -151,7 +150,7 @@ class SubmodelStrategy(FedAvg):
         self._retired: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
         self._sent: dict[int, Cut] = {}
-        self._trim = trim_for(merge_rule, trimmed_share)
+        self._trim = trim_for(merge_rule)
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""

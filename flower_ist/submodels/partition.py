@@ -73,8 +73,8 @@ def slice_sizes(width: int, num_slices: int, shares: Sequence[float] | None = No
         raise PartitionError(f"The number of slices must be at least 1, not {num_slices}.")
     if num_slices > width:
         raise PartitionError(
-            f"{width} neurons cannot be divided into {num_slices} slices: "
-            "use fewer slices or a wider layer."
+            f"num_slices is {num_slices}, but {width} neurons cannot be divided into {num_slices} "
+            "slices: use fewer slices or a wider layer."
         )
     if shares is None:
         shares = [1.0] * num_slices

@@ -4,7 +4,7 @@ Both are one formula: of an entry's n values, sorted, some are left out at each 
 averaged.
 
 * ``median``: all but the middle one or two;
-* ``trimmed-mean``: ``floor(share n)`` at each end.
+* ``trimmed-mean:0.25``: ``floor(0.25 n)`` at each end, or with another share.
 
 Yin et al., "Byzantine-Robust Distributed Learning", ICML 2018, https://arxiv.org/abs/1803.01498,
 definitions 1 and 2. There every client holds every weight. Here a weight has the holders that it
@@ -28,35 +28,35 @@ from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
 
-MERGE_RULES = ("mean", "median", "trimmed-mean")
-
 # Number of an entry's values -> how many are left out at each end.
 Trim = Callable[[int], int]
 
 
-def trim_for(rule: str, trimmed_share: float = 0.0) -> Trim | None:
+def trim_for(merge_rule: str) -> Trim | None:
     """Return what a merge rule leaves out; None for ``mean``, which leaves out nothing.
 
     Args:
-        rule: one of :data:`MERGE_RULES`.
-        trimmed_share: of the values, at each end, for ``trimmed-mean``; 0 to below 0.5.
+        merge_rule: ``mean``, ``median``, or ``trimmed-mean:0.25`` with the share of the values that
+            is cut off at each end, 0 to below 0.5.
 
     Raises:
-        ArgumentError: with one sentence that names what is wrong.
+        ArgumentError: there is no such rule.
     """
-    if rule not in MERGE_RULES:
-        raise ArgumentError(
-            f"There is no merge rule {rule!r}: choose one of {', '.join(MERGE_RULES)}."
-        )
-    if rule == "mean":
+    if merge_rule == "mean":
         return None
-    if rule == "median":
+    if merge_rule == "median":
         return _all_but_the_middle
-    if not 0 <= trimmed_share < 0.5:
+    rule, _, text = merge_rule.partition(":")
+    try:
+        share = float(text) if rule == "trimmed-mean" else math.nan
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < 0.5:
         raise ArgumentError(
-            f"The trimmed share is {trimmed_share}, but must be at least 0 and below 0.5."
+            f"merge_rule is {merge_rule!r}, but must be mean, median, or trimmed-mean:0.25 with "
+            "the share that is cut off at each end, at least 0 and below 0.5."
         )
-    return partial(_share_of, trimmed_share)
+    return partial(_share_of, share)
 
 
 def middle(stack: NDArray[Any], trim: Trim) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

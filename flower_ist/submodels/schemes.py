@@ -189,15 +189,15 @@ def check_sizes(
         if not scheme.disjoint:
             raise PartitionError(
                 f"{scheme.name!r} needs the share of the neurons that each client can hold: give "
-                "capacities, e.g. [0.5] for half of them at each client."
+                "capacities, e.g. 0.5 for half of them at each client."
             )
         return
     if num_slices is not None:
         raise PartitionError("Give num_slices and shares, or capacities, but not both.")
     if not capacities or not all(0 < capacity <= 1 for capacity in capacities):
         raise PartitionError(
-            "Capacities must be shares of the neurons above 0 and at most 1, e.g. [0.5, 0.25], not "
-            f"{list(capacities)}."
+            f"capacities is {list(capacities)}, but must be shares of the neurons above 0 and at "
+            "most 1."
         )
 
 

@@ -28,8 +28,7 @@ def test_two_supernodes_with_their_own_shards(blobs: Path, tmp_path: Path) -> No
             "local-steps": 5,
             "node-timeout": 90.0,
             # Large messages: what is asked and answered around them is below 0.1 % then.
-            "wire-dtype-down": "float32",
-            "wire-dtype-up": "float32",
+            "wire-dtype": "float32",
         }
         run_id = flower.submit(find_app(), config)
         flower.wait(run_id, 300)

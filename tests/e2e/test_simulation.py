@@ -77,8 +77,7 @@ def test_in_float32_a_slice_takes_the_exact_share_of_the_weights(
             "strategy": strategy,
             "num-rounds": 3,
             "local-steps": 2,
-            "wire-dtype-down": "float32",
-            "wire-dtype-up": "float32",
+            "wire-dtype": "float32",
             "min-available-nodes": 4,
             "output-dir": str(tmp_path / strategy),
         }

@@ -46,8 +46,7 @@ def test_what_it_does_without_options(calls):
         "standardize": False,
         "replay": False,
         "ridge-blend": 0.0,
-        "wire-dtype-down": "float32",
-        "wire-dtype-up": "float32",
+        "wire-dtype": "float32",
     }
 
 
