@@ -20,7 +20,7 @@ from client_app import app as client_module
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.compare.command import DEFAULT_SETTINGS
-from server_app import round_model as server_module
+from server_app import evaluation as server_module
 
 # The steps of a comparison, longer rounds, and shorter ones.
 CASES = [

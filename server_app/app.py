@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import ConfigRecord, Context
@@ -20,22 +20,18 @@ from flower_ist.grids.deadlines import Deadlines
 from flower_ist.grids.metered import Meter
 from flower_ist.grids.packed import Packed
 from flower_ist.grids.prior import PriorOnce
-from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
-from server_app.admission import meet_clients, why_not
+from server_app.admission import local_steps, meet_clients, rejection_reason
 from server_app.build import build_strategy, model_dims
-from server_app.head_start import head_start
-from server_app.local_steps import local_steps
+from server_app.evaluation import RoundModel, score_on, server_shard, split_shard
 from server_app.newcomers import Newcomers
-from server_app.output import MODEL_FILE, output_folder
-from server_app.round_model import RoundModel
-from server_app.run_folder import RunFolder
+from server_app.run_folder import MODEL_FILE, RunFolder, output_folder
 from server_app.settings import Settings
-from server_app.validation import score_on, server_shard, split_shard
+from server_app.warm_start import ridge_for, warm_start
 
 # A client answers its first question once its process has imported torch.
 _ANSWER_SECONDS = 60.0
@@ -61,25 +57,26 @@ def main(grid: Grid, context: Context) -> None:
 def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard) -> None:
     """Run the rounds that are left."""
     validation, test = split_shard(shard, settings.validation_share, settings.seed)
-    score = score_on(validation)
     dims = model_dims(settings, shard.meta.dim, shard.meta.num_classes)
+    registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
+    strategy = build_strategy(settings, dims, registry, score_on(validation))
+    ridge = ridge_for(settings, registry, score_on(validation))
 
     def check(client: Client) -> str:
-        return why_not(client, shard) or run.identity.why_changed(client)
+        return rejection_reason(client, shard) or run.identity.why_changed(client)
 
     meter, priors = Meter(), PriorOnce()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
-    registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
     deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
+    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter, deadlines])
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
-    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
     shape = (shard.meta.num_classes, shard.meta.dim)
     resumed = None if run.checkpoint is None else run.path
-    start = head_start(settings, resumed, grid, meter, registry, shape, score)
+    start = warm_start(settings, ridge, resumed, grid, meter, shape)
     if start.prior is not None:
         priors.renew(start.prior)
     if start.sums is not None:
@@ -87,20 +84,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             registry, start, priors, run.path, lambda: meter.current_round >= settings.num_rounds
         )
         grid = FilteredGrid(grid, [newcomers])
-    strategy = build_strategy(settings, dims, registry, score)
-    rounds = strategy
-    weights: Mapping[str, NDArray[Any]] = initial_weights(dims, settings.seed)
-    if run.checkpoint is not None:
-        weights = _restored(run.checkpoint, strategy)
-        rounds = ResumedStrategy(strategy, run.checkpoint.server_round)
-    train_config = ConfigRecord(
-        {
-            "local-steps": run.identity.local_steps,
-            "batch-size": settings.batch_size,
-            "learning-rate": settings.learning_rate,
-            "seed": settings.seed,
-        }
-    )
+    weights = _weights(settings, dims, run, strategy)
     model = RoundModel(settings, start, strategy, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
@@ -114,19 +98,39 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
         save=lambda server_round, _: model.save(server_round, run, log),
         resumed_after=run.rounds_done,
     ) as recorder:
+        done = run.rounds_done
+        rounds = strategy if done is None else ResumedStrategy(strategy, done)
         rounds.start(
             grid=grid,
             initial_arrays=record_of(weights),
             num_rounds=settings.num_rounds,
             timeout=settings.round_timeout,
-            train_config=train_config,
+            train_config=_train_config(settings, run.identity.local_steps),
             evaluate_fn=recorder,
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
 
 
-def _restored(checkpoint: Checkpoint, strategy: Strategy) -> Mapping[str, NDArray[Any]]:
-    """Put all that has a state into that of after the checkpoint's round; return the weights."""
-    load_strategy_state(strategy, checkpoint.strategy)
-    random.setstate(checkpoint.random_state)
-    return checkpoint.weights
+def _weights(
+    settings: Settings, dims: Sequence[int], run: RunFolder, strategy: Strategy
+) -> Mapping[str, NDArray[Any]]:
+    """Return the weights to train on; a run that goes on gets its strategy's state back too."""
+    if run.checkpoint is None:
+        # Flower's own strategies draw their clients from Python's global generator. Node ids are
+        # random outside this process: who is drawn differs from run to run where not all are.
+        random.seed(settings.seed)
+        return initial_weights(dims, settings.seed)
+    load_strategy_state(strategy, run.checkpoint.strategy)
+    random.setstate(run.checkpoint.random_state)
+    return run.checkpoint.weights
+
+
+def _train_config(settings: Settings, steps: int) -> ConfigRecord:
+    return ConfigRecord(
+        {
+            "local-steps": steps,
+            "batch-size": settings.batch_size,
+            "learning-rate": settings.learning_rate,
+            "seed": settings.seed,
+        }
+    )

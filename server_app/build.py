@@ -6,7 +6,6 @@ Flower's classes as they are: nothing of this project is in them.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,9 +69,6 @@ def build_strategy(
     Raises:
         SettingsError: the strategy's constructor refuses a setting, or this network.
     """
-    # Flower's own strategies draw their clients from Python's global generator. Node ids are random
-    # outside this process, so who is drawn differs from run to run where not all are.
-    random.seed(settings.seed)
     if settings.strategy in CLOSED_FORM:
         return build_closed_form(settings, registry, score, method=settings.strategy)
     with _names_of_the_run_config():

@@ -29,7 +29,7 @@ from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.judge import BadReply
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from flower_ist.wire.reported import is_superlink_error
-from server_app.head_start import ClientSums, HeadStart
+from server_app.warm_start import ClientSums, WarmStart
 
 _SHARE_WORTH_A_PRIOR = 0.1
 _log = logging.getLogger("flwr")
@@ -49,7 +49,7 @@ class Newcomers(Filter):
     def __init__(
         self,
         registry: ClientRegistry,
-        start: HeadStart,
+        start: WarmStart,
         priors: PriorOnce,
         folder: Path,
         is_last_round: Callable[[], bool],

@@ -1,25 +1,34 @@
-"""The folder of a run: held against a second process, begun or gone on with, saved each round."""
+"""The folder of a run: begun or gone on with, held against a second process, written each round.
+
+It has settings.json, run.jsonl, model.safetensors and the checkpoints.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
+from flower_ist.files import write_durably
 from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
-from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, sole_writer
+from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.strategies.state import strategy_state
 from flower_ist.tokens.shard import TokenShard
-from server_app.output import write_model, write_settings
-from server_app.resume import RunIdentity, find_checkpoint, is_finished
-from server_app.settings import Settings
+from server_app.identity import RunIdentity
+from server_app.settings import Settings, SettingsError
 
+SETTINGS_FILE = "settings.json"
+MODEL_FILE = "model.safetensors"
 _log = logging.getLogger("flwr")
 
 
@@ -49,7 +58,7 @@ class RunFolder:
         with ExitStack() as held:
             if self._goes_on:
                 held.enter_context(sole_writer(path))
-                self.checkpoint = find_checkpoint(path)
+                self.checkpoint = self._last_checkpoint()
             self.identity = RunIdentity(settings, shard, self.checkpoint)
             self._held = held.pop_all()
 
@@ -77,22 +86,22 @@ class RunFolder:
         Raises:
             SettingsError: the run is longer already than ``num-rounds``.
         """
-        return self.checkpoint is not None and is_finished(
-            self._settings, self.path, self.checkpoint
+        done, asked = self.rounds_done, self._settings.num_rounds
+        if done is None or done < asked:
+            return False
+        if done > asked:
+            raise SettingsError(
+                f"'num-rounds' is {asked}, but the run in 'output-dir' has {done} rounds already: "
+                f"set at least {done}."
+            )
+        _log.info(
+            "The run in %s is finished, all its %d rounds are in %s: nothing is left to do; for "
+            "more rounds raise 'num-rounds'.",
+            self.path,
+            done,
+            RUN_LOG,
         )
-
-    def _refuse_what_is_there(self) -> None:
-        # Before anything is asked or written: a new run must not touch another one's files.
-        if (self.path / RUN_LOG).exists():
-            raise RunLogError(
-                f"{self.path} holds a run already: choose another output folder, or go on with it "
-                "with resume=true."
-            )
-        if self._checkpoints.files():
-            raise RunLogError(
-                f"{self.path / CHECKPOINT_FOLDER} holds checkpoints of a run whose {RUN_LOG} is "
-                "gone: choose another output folder."
-            )
+        return True
 
     def open_log(self) -> RunLog:
         """Create the run's log, or open it after the checkpoint's round; write the settings.
@@ -144,3 +153,73 @@ class RunFolder:
                 facts=self.identity.facts(),
             )
         )
+
+    def _refuse_what_is_there(self) -> None:
+        # Before anything is asked or written: a new run must not touch another one's files.
+        if (self.path / RUN_LOG).exists():
+            raise RunLogError(
+                f"{self.path} holds a run already: choose another output folder, or go on with it "
+                "with resume=true."
+            )
+        if self._checkpoints.files():
+            raise RunLogError(
+                f"{self.path / CHECKPOINT_FOLDER} holds checkpoints of a run whose {RUN_LOG} is "
+                "gone: choose another output folder."
+            )
+
+    def _last_checkpoint(self) -> Checkpoint | None:
+        """Return the last whole checkpoint; None for a run that was stopped before its first."""
+        checkpoint = self._checkpoints.last()
+        if checkpoint is None and (rounds := _rounds_logged(self.path)):
+            raise RunLogError(
+                f"{self.path} holds a run of {rounds} rounds, but no whole checkpoint to go on "
+                "from: choose another output folder, and keep 'keep-checkpoints' above 0."
+            )
+        return checkpoint
+
+
+def output_folder(settings: Settings, run_id: int) -> Path:
+    """Return the absolute folder of a run; a new one in the home folder if none is set."""
+    if settings.output_dir:
+        return Path(settings.output_dir)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path.home() / "flower-ist-runs" / f"{stamp}-{settings.strategy}-{run_id}"
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write the run's settings, whole or not at all.
+
+    Raises:
+        NotWrittenError: they cannot be written.
+    """
+    text = json.dumps(settings.to_run_config(), indent=2) + "\n"
+    write_durably(folder / SETTINGS_FILE, text.encode())
+
+
+def write_model(
+    folder: Path, weights: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
+) -> Path:
+    """Write the model as safetensors, whole or not at all.
+
+    Args:
+        folder: of the run.
+        weights: name -> array.
+        about: what the file's header says of the model, as JSON values.
+
+    Raises:
+        NotWrittenError: it cannot be written; the model that was there is unchanged.
+    """
+    header = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
+    }
+    # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
+    ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
+    write_durably(folder / MODEL_FILE, save(ordered, metadata=header))
+    return folder / MODEL_FILE
+
+
+def _rounds_logged(folder: Path) -> int:
+    try:
+        return int(read_run(folder)[-1]["round"])
+    except RunLogError:  # a log without a whole line has no round to lose
+        return 0

@@ -70,5 +70,6 @@ def sentence_of(err: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     elif kind == "value_error":
         needed = str(found)
     else:
-        needed = bounds_of(field) if kind != "finite_number" else f"finite and {bounds_of(field)}"
-    return f"{key!r} is {fault['input']!r}, but must be {needed}{extra_of(field)['hint']}."
+        finite = "finite and " if kind == "finite_number" else ""
+        needed = f"{finite}{bounds_of(field)}{extra_of(field)['hint']}"
+    return f"{key!r} is {fault['input']!r}, but must be {needed}."

@@ -54,7 +54,7 @@ def trim_for(merge_rule: str) -> Trim | None:
     if not 0 <= share < 0.5:
         raise ArgumentError(
             f"merge_rule is {merge_rule!r}, but must be mean, median, or trimmed-mean:0.25 with "
-            "the share that is cut off at each end, at least 0 and below 0.5."
+            "the share cut off at each end, which must be at least 0 and below 0.5."
         )
     return partial(_share_of, share)
 

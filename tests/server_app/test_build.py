@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,9 +27,10 @@ from flower_ist.submodels.schemes import SCHEMES
 from flower_ist.tokens.shard import TokenShard, open_shard
 from flower_ist.tokens.shard import test_folder as folder_of_test
 from server_app.app import app as server_app
-from server_app.build import BUILDERS, build_strategy, check_strategy, model_dims
+from server_app.build import FLOWERS, build_strategy, model_dims
+from server_app.evaluation import split_rows
 from server_app.settings import Settings, SettingsError
-from server_app.validation import split_rows
+from server_app.strategies import CLOSED_FORM, OPTIONS, STRATEGIES
 
 MakeConfig = Callable[..., dict[str, Any]]
 
@@ -66,20 +68,33 @@ def assert_same_bits(found: dict[str, np.ndarray], expected: dict[str, np.ndarra
         assert found[name].tobytes() == expected[name].tobytes()
 
 
-def build(default: dict[str, Any], name: str, **changes: Any) -> Any:
-    values = {key.replace("_", "-"): value for key, value in changes.items()}
-    settings = Settings.from_run_config(
-        {**default, "strategy": name, **NEEDS.get(name, {}), **values}
-    )
-    check_strategy(settings)
+def build(config: dict[str, Any]) -> Any:
+    settings = Settings.from_run_config(config)
     return build_strategy(settings, model_dims(settings, 12, 3), ClientRegistry())
 
 
+def build_named(default: dict[str, Any], name: str, **changes: Any) -> Any:
+    values = {key.replace("_", "-"): value for key, value in changes.items()}
+    return build({**default, "strategy": name, **NEEDS.get(name, {}), **values})
+
+
 def test_the_names_are_the_family_the_closed_forms_and_flowers_own():
-    assert list(BUILDERS) == [*SCHEMES, *METHODS, *OWN]
+    assert list(STRATEGIES) == [*SCHEMES, *METHODS, *OWN]
+    assert CLOSED_FORM == METHODS
+    assert tuple(FLOWERS) == OWN
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_options_are_keywords_of_the_constructor(default_run_config, name):
+    """Of Flower's own they are all that FedAvg does not have; eta_l is the learning rate."""
+    keywords = {option.replace("-", "_") for option in OPTIONS.get(name, {})}
+    parameters = inspect.signature(type(build_named(default_run_config, name))).parameters.keys()
+    assert keywords <= parameters
+    if name in FLOWERS:
+        assert keywords == parameters - inspect.signature(FedAvg).parameters.keys() - {"eta_l"}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_runs_and_learns(blob_config: MakeConfig, name: str):
     """Three classes: chance is 1/3. A closed form sends in round 1 only. The whole model has
     12*30 + 30 + 30*30 + 30 + 30*3 + 3 = 1,413 numbers: Flower's own send it to and from 4 clients,
@@ -115,27 +130,34 @@ def test_flowers_own_also_train_a_linear_head(blob_config: MakeConfig, name: str
     ("name", "changes", "kind", "options"),
     [
         ("fedavg", {}, "FedAvg", {}),
-        ("fedprox", {"proximal_mu": 0.5}, "FedProx", {"proximal_mu": 0.5}),
+        ("fedprox", {"strategy_options": "proximal-mu=0.5"}, "FedProx", {"proximal_mu": 0.5}),
         ("fedmedian", {}, "FedMedian", {}),
-        ("fedtrimmedavg", {"trimmed_share": 0.3}, "FedTrimmedAvg", {"beta": 0.3}),
+        ("fedtrimmedavg", {"strategy_options": "beta=0.3"}, "FedTrimmedAvg", {"beta": 0.3}),
         (
             "fedavgm",
-            {"server_momentum": 0.25},
+            {"strategy_options": "server-momentum=0.25"},
             "FedAvgM",
             {"server_learning_rate": 1.0, "server_momentum": 0.25},
         ),
-        ("fedavgm", {"server_learning_rate": 0.5}, "FedAvgM", {"server_learning_rate": 0.5}),
+        (
+            "fedavgm",
+            {"strategy_options": "server-learning-rate=0.5 server-momentum=0.0"},
+            "FedAvgM",
+            {"server_learning_rate": 0.5, "server_momentum": 0.0},
+        ),
         ("fedadam", {}, "FedAdam", {"eta": 0.03, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001}),
         (
             "fedyogi",
-            {"server_learning_rate": 0.5},
+            {"strategy_options": "eta=0.5"},
             "FedYogi",
             {"eta": 0.5, "beta_1": 0.9, "eta_l": 0.0005},
         ),
     ],
 )
 def test_flowers_own_are_flowers_classes(default_run_config, name, changes, kind, options):
-    strategy = build(default_run_config, name, fraction_train=0.5, min_train_nodes=3, **changes)
+    strategy = build_named(
+        default_run_config, name, fraction_train=0.5, min_train_nodes=3, **changes
+    )
     assert type(strategy) is getattr(flower, kind)
     assert {key: getattr(strategy, key) for key in options} == pytest.approx(options)
     assert (strategy.fraction_train, strategy.fraction_evaluate) == (0.5, 0.0)
@@ -188,7 +210,13 @@ def test_fedprox_holds_the_clients_back(blob_config: MakeConfig):
     start = initial_weights(DIMS, 0)
     moved, models = {}, {}
     for name, mu in (("fedavg", 0.0), ("fedprox", 0.0), ("fedprox", 100.0)):
-        _, models[name, mu] = run(blob_config(strategy=name, proximal_mu=mu, num_rounds=1))
+        _, models[name, mu] = run(
+            blob_config(
+                strategy=name,
+                strategy_options=f"proximal-mu={mu}" if name == "fedprox" else "",
+                num_rounds=1,
+            )
+        )
         moved[name, mu] = sum(
             float(np.square(weight - start[key]).sum()) for key, weight in models[name, mu].items()
         )
@@ -242,29 +270,46 @@ REFUSED = [
         for name in SCHEMES
     ],
     *[
-        ({"strategy": name}, f"'capacities' is empty, but '{name}' needs the share")
+        (
+            {"strategy": name},
+            f"'{name}' needs the share of the neurons that each client can hold: give 'capacities'",
+        )
         for name in NEEDS
     ],
     *[
         (
             {"strategy": name, "capacities": "0.5"},
-            f"'capacities' is '0.5', but '{name}' gives every",
+            f"'capacities' is '0.5', but '{name}' does not follow it: leave it at '', or choose",
         )
         for name in (*METHODS, *OWN)
+    ],
+    # What constructors refuse, under the names of the run config.
+    ({"num-slices": 1025}, "'num-slices' is 1025, but 1024 neurons cannot be divided into 1025"),
+    ({"num-slices": 9, "hidden-width": 8}, "'num-slices' is 9, but 8 neurons cannot be"),
+    ({"capacities": "0.5,0"}, "'capacities' is [0.5, 0.0], but must be shares of the neurons abo"),
+    ({"capacities": "1.01"}, "'capacities' is [1.01], but must be shares of the neurons above 0"),
+    ({"capacities": "nan"}, "'capacities' is [nan]"),
+    ({"capacities": "1", "num-slices": 2}, "Give 'num-slices' and shares, or 'capacities', but "),
+    ({"merge-rule": "mode"}, "'merge-rule' is 'mode', but must be mean, median, or trimmed-mean:"),
+    ({"merge-rule": "trimmed-mean"}, "'merge-rule' is 'trimmed-mean', but must be mean, median,"),
+    ({"merge-rule": "trimmed-mean:0.5"}, "'merge-rule' is 'trimmed-mean:0.5', but must be mean,"),
+    ({"norm-bound": 0.5}, "'norm-bound' is 0.5, but must be at least 1, or 0 for no bound"),
+    *[
+        ({"strategy": "ridge", "ridge-penalties": text}, f"'ridge-penalties' is {numbers}, but")
+        for text, numbers in (("", "[]"), ("1,0", "[1.0, 0.0]"), ("inf", "[inf]"))
     ],
 ]
 
 
 @pytest.mark.parametrize(("changes", "text"), REFUSED)
 def test_what_a_strategy_cannot_use_is_refused_with_a_sentence(default_run_config, changes, text):
-    settings = Settings.from_run_config({**default_run_config, **changes})
     with pytest.raises(SettingsError) as caught:
-        check_strategy(settings)
+        build({**default_run_config, **changes})
     assert str(caught.value).startswith(text)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_the_defaults_are_fine_for_every_strategy(default_run_config, name):
-    assert isinstance(build(default_run_config, name), Strategy)
+    assert isinstance(build_named(default_run_config, name), Strategy)

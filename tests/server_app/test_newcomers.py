@@ -26,7 +26,7 @@ from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 
-# As in test_head_start.py, where they are derived.
+# As in test_warm_start.py, where they are derived.
 PRIOR_BYTES = 27 * 4 + 48 * 2 + 78
 STATISTICS_BYTES = 3 * 8 + (36 + 12) * 4 + 78 * 2
 NODE_UNAVAILABLE = 5  # Flower's code
@@ -173,11 +173,11 @@ def test_a_class_that_came_late_is_not_learnt_without(small: MakeConfig, folder:
         ({"standardize": False}, 4),
         ({"ridge_blend": 0.0}, 4),
         # FedAvg asks for the node ids twice a round, so that the answer is there when it sends.
-        ({"strategy": "fedavg", "wire_dtype_down": "int8", "wire_dtype_up": "int8"}, 3),
+        ({"strategy": "fedavg", "wire_dtype": "int8"}, 3),
         ({"standardize": False, "replay": False}, 0),
     ],
 )
-def test_each_part_of_the_head_start_can_be_renewed(
+def test_each_part_of_the_warm_start_can_be_renewed(
     small: MakeConfig, options: dict[str, Any], priors: int
 ):
     run = serve(small(**options), arrives={2: 2})
@@ -290,7 +290,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stop_
     assert asked(found) == {2: 1}
 
 
-def test_without_a_head_start_nobody_is_asked(small: MakeConfig):
+def test_without_a_warm_start_nobody_is_asked(small: MakeConfig):
     run = serve(small(standardize=False, replay=False, ridge_blend=0.0), arrives={2: 2})
     assert asked(run) == {}
     assert not (run / STATISTICS_FILE).exists()

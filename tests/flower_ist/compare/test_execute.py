@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_the_last_round_of_a_growing_log(tmp_path):
 
 
 def test_a_run_that_cannot_start_leaves_a_sentence(tmp_path, blobs):
-    plan, run = tiny_plan(blobs, "ist", app=tmp_path / "nothing"), Run("ist", {}, 0)
+    plan, run = replace(tiny_plan(blobs, "ist"), app=str(tmp_path / "nothing")), Run("ist", {}, 0)
     folder = ComparisonFolder(tmp_path / "out")
     assert main(folder.prepare(run, plan, {})) == 1
     assert "There is no Flower app in" in str(folder.failure(run))

@@ -16,9 +16,10 @@ from flower_ist.compare.options import (
     parse_sweep,
 )
 from flower_ist.compare.plan import Plan, PlanError, Run, grid, slug
+from tests.fakes import ROOT
 
 PLAN = Plan(
-    app="/app",
+    app=str(ROOT),
     data="/data",
     data_sha256="0" * 64,
     strategies=("ist", "ridge", "fedavg"),
@@ -63,6 +64,14 @@ def test_what_is_no_plan_is_refused(text):
             "leave one out",
         ),
         ({"capacity": (0.5, 0.0)}, "above 0 and at most 1"),
+        (
+            {"settings": {"strategy-options": "proximal-mu=1"}},
+            "'strategy-options' has 'proximal-mu=1', but that is an option of none of: ist, ridge,",
+        ),
+        (
+            {"sweep": {"strategy-options": ("quarantine-after=1", "proximal-nu=1")}},
+            "'strategy-options' has 'proximal-nu=1', but that is an option of none",
+        ),
     ],
 )
 def test_plans_that_are_refused(changes: dict[str, Any], sentence: str):
@@ -159,10 +168,34 @@ def test_what_a_strategy_does_not_use_is_not_varied_for_it():
     assert grid(plan, "ridge") == [{}]
 
 
+def test_each_strategy_gets_its_own_options():
+    options = "quarantine-after=5 proximal-mu=0.1 quarantine-rounds=2"
+    strategies = ("ist", "fedprox", "central")
+    plan = replace(PLAN, strategies=strategies, settings={"strategy-options": options})
+    plan.check()
+    found = [Run(name, {}, 0).config(plan, {})["strategy-options"] for name in strategies]
+    assert found == ["quarantine-after=5 quarantine-rounds=2", "proximal-mu=0.1", ""]
+
+
+def test_options_are_varied_for_those_who_have_them():
+    sweep = {"strategy-options": ("proximal-mu=0.1", "proximal-mu=1 beta=0.1", "beta=0.2")}
+    plan = replace(PLAN, strategies=("fedprox", "fedtrimmedavg", "ist"), sweep=sweep)
+    plan.check()
+    assert [choice["strategy-options"] for choice in grid(plan, "fedprox")] == [
+        "proximal-mu=0.1",
+        "proximal-mu=1",
+    ]
+    assert [choice["strategy-options"] for choice in grid(plan, "fedtrimmedavg")] == [
+        "beta=0.1",
+        "beta=0.2",
+    ]
+    assert grid(plan, "ist") == [{}]
+
+
 def test_the_names_of_runs():
     assert slug({}) == "default"
-    assert slug({"packed": True, "learning-rate": 0.001}) == "learning-rate=0.001+packed=true"
-    assert slug({"shares": "0.5,0.5/.."}) == "shares=0.5,0.5_.."
+    assert slug({"replay": True, "learning-rate": 0.001}) == "learning-rate=0.001+replay=true"
+    assert slug({"capacities": "0.5,0.5/.."}) == "capacities=0.5,0.5_.."
     assert Run("ist", {"local-steps": 20}, 1).name == "ist-local-steps=20-seed1"
 
 

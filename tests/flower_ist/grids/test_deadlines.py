@@ -199,8 +199,7 @@ def usual(blob_config: MakeConfig) -> dict[str, Any]:
         standardize=True,
         replay=True,
         ridge_blend=2.0,
-        wire_dtype_down="int8",
-        wire_dtype_up="int8",
+        wire_dtype="int8",
     )
 
 

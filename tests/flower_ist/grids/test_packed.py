@@ -498,7 +498,7 @@ def test_the_settings_choose_the_dtypes(blob_config):
     """
     lines = []
     for down, up in (("float32", "float32"), ("int8", "int4")):
-        config = blob_config(num_rounds=1, wire_dtype_down=down, wire_dtype_up=up)
+        config = blob_config(num_rounds=1, wire_dtype=f"{down}:{up}")
         run_in_process(real_server, real_client, 3, config)
         lines.append(read_run(Path(config["output-dir"]))[1])
     whole, small = lines

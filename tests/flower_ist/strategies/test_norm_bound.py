@@ -11,7 +11,6 @@ from flower_ist.strategies.norm_bound import update_rms
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.submodels.cut import Cut, Returned
-from server_app.build import check_strategy
 from server_app.settings import Settings, SettingsError
 from tests.fakes.strategies import AXES, arrays_of, configured, merged, reply
 
@@ -130,6 +129,6 @@ def test_a_median_merge_outvotes_a_liar():
 )
 def test_strategies_that_would_not_follow_a_setting_refuse_it(default_run_config, changes, text):
     with pytest.raises(SettingsError) as caught:
-        check_strategy(Settings.from_run_config({**default_run_config, **changes}))
+        Settings.from_run_config({**default_run_config, **changes})
     assert str(caught.value).startswith(text)
     assert str(caught.value).endswith(".")

@@ -198,8 +198,7 @@ def test_a_wire_dtype_hides_no_fault(blob_config, dtype, spoil, reason, selected
         standardize=True,
         replay=True,
         ridge_blend=2.0,
-        wire_dtype_down=dtype,
-        wire_dtype_up=dtype,
+        wire_dtype=dtype,
     )
     grid = Spoiling(real_client, 4, config)
     grid.spoil = spoil

@@ -15,7 +15,7 @@ from flower_ist.submodels.merging import merge
 from flower_ist.submodels.robust import middle, trim_for
 
 MEDIAN = trim_for("median")
-RULES = [MEDIAN, trim_for("trimmed-mean", 0.25), trim_for("trimmed-mean", 0.0)]
+RULES = [MEDIAN, trim_for("trimmed-mean:0.25"), trim_for("trimmed-mean:0")]
 NAN = np.nan
 
 
@@ -40,22 +40,22 @@ def returned(weights, axes, neurons, *, weight=1.0, scaled=True, **changes) -> R
 
 
 @pytest.mark.parametrize(
-    ("rule", "share", "values", "expected"),
+    ("rule", "values", "expected"),
     [
-        ("median", 0.0, [7], 7),
-        ("median", 0.0, [1, 9], 5),
-        ("median", 0.0, [1, 100, 3], 3),
-        ("median", 0.0, [4, -100, 1, 3], 2),
+        ("median", [7], 7),
+        ("median", [1, 9], 5),
+        ("median", [1, 100, 3], 3),
+        ("median", [4, -100, 1, 3], 2),
         # floor(0.25 * 4) = 1 at each end of 0 2 4 100, and of 0 2 4 5 100.
-        ("trimmed-mean", 0.25, [100, 0, 4, 2], 3),
-        ("trimmed-mean", 0.25, [100, 0, 4, 2, 5], 11 / 3),
+        ("trimmed-mean:0.25", [100, 0, 4, 2], 3),
+        ("trimmed-mean:0.25", [100, 0, 4, 2, 5], 11 / 3),
         # floor(0.25 * 3) = 0: the plain mean.
-        ("trimmed-mean", 0.25, [0, 3, 9], 4),
-        ("trimmed-mean", 0.4, [0, 3, 9, 10, 99], 9),
+        ("trimmed-mean:0.25", [0, 3, 9], 4),
+        ("trimmed-mean:0.4", [0, 3, 9, 10, 99], 9),
     ],
 )
-def test_rules_by_hand(rule, share, values, expected):
-    trim = trim_for(rule, share)
+def test_rules_by_hand(rule, values, expected):
+    trim = trim_for(rule)
     assert trim is not None
     found, holders = middle(np.array(values, np.float32)[:, None], trim)
     assert found[0] == pytest.approx(expected, rel=1e-15)
@@ -75,17 +75,17 @@ def test_an_entrys_own_holders_count():
 
 def test_the_share_is_cut_exactly():
     """0.29 * 100 is 28.999999999999996 in floating point."""
-    trim = trim_for("trimmed-mean", 0.29)
+    trim = trim_for("trimmed-mean:0.29")
     assert trim is not None
     assert [trim(number) for number in (1, 3, 4, 100)] == [0, 0, 1, 29]
 
 
 def test_rules_of_no_use_are_refused():
-    with pytest.raises(ValueError, match=r"no merge rule 'mode': choose one of mean, median, tr"):
+    with pytest.raises(ValueError, match="merge_rule is 'mode', but must be mean, median, or tr"):
         trim_for("mode")
-    for share in (0.5, -0.1, NAN):
+    for share in (0.5, -0.1, NAN, "", "a"):
         with pytest.raises(ValueError, match=r"must be at least 0 and below 0\.5"):
-            trim_for("trimmed-mean", share)
+            trim_for(f"trimmed-mean:{share}")
     assert trim_for("mean") is None
 
 

@@ -20,7 +20,7 @@ from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import ShardError, open_shard
-from server_app.admission import why_not
+from server_app.admission import rejection_reason
 from server_app.app import app as server_app
 from server_app.settings import SettingsError
 from tests.fakes.shards import edit_meta, replace_array
@@ -120,8 +120,8 @@ def test_tokens_of_another_space_are_refused(spoilt, blob_config: MakeConfig, ch
 def test_a_client_of_an_older_release_tells_its_weights_alone(blobs: Path):
     shard = open_shard(blobs / "test")
     facts = {"token-dim": 12, "encoder-sha256": "0" * 64}
-    assert why_not(Client(1, "client-1", facts), shard) == ""
-    reason = why_not(Client(1, "client-1", {**facts, "encoder-settings": 7}), shard)
+    assert rejection_reason(Client(1, "client-1", facts), shard) == ""
+    reason = rejection_reason(Client(1, "client-1", {**facts, "encoder-settings": 7}), shard)
     assert reason.startswith("it holds tokens with encoder-settings 7, but the server's shard has")
 
 
@@ -162,7 +162,7 @@ def test_other_classes_are_refused_with_both_lists(spoilt, blob_config: MakeConf
 
 def test_class_names_that_are_no_list_are_refused(blobs: Path):
     client = Client(1, "client-1", {"class-names": "circle\nsquare"})
-    reason = why_not(client, open_shard(blobs / "test"))
+    reason = rejection_reason(client, open_shard(blobs / "test"))
     assert reason.startswith("it holds tokens with class-names 'circle\\nsquare', but the server's")
 
 
@@ -271,9 +271,7 @@ def test_wire_dtypes_do_not_concern_who_sends_no_model(
     """The defaults quantize models: a closed form takes them and sends what it always sends."""
     rounds = []
     for dtype in ("float32", "int8"):
-        config = blob_config(
-            strategy=strategy, num_rounds=1, wire_dtype_down=dtype, wire_dtype_up=dtype
-        )
+        config = blob_config(strategy=strategy, num_rounds=1, wire_dtype=dtype)
         with caplog.at_level("WARNING", "flwr"):
             run_in_process(server_app, client_app, 2, config)
         rounds.append(read_run(Path(config["output-dir"])))

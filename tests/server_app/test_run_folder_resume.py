@@ -13,16 +13,13 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from flower_ist.grids.clients import Client
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.submodels.schemes import SCHEMES
-from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
-from server_app.build import BUILDERS
-from server_app.resume import RunIdentity
-from server_app.settings import Settings, SettingsError
+from server_app.settings import SettingsError
+from server_app.strategies import STRATEGIES
 from tests.fakes.shards import write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -91,7 +88,7 @@ def options_of(strategy: str) -> dict[str, Any]:
     return {"capacities": "0.5,1.0,0.25"} if strategy in SCHEMES else {}
 
 
-@pytest.mark.parametrize("strategy", BUILDERS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_on_to_the_same_bits(small: MakeConfig, strategy: str) -> None:
     options = {"strategy": strategy, **options_of(strategy)}
     expected = run(small(**options))
@@ -195,25 +192,6 @@ def test_other_settings_and_data_are_refused(
     moved = shutil.copytree(blobs, tmp_path / "moved")
     run({**config, "resume": True, "data-dir": str(moved), "round-timeout": 9.0}, 3)
     assert rounds_of(folder) == [0, 1, 2]
-
-
-def test_a_client_may_not_come_back_with_tokens_of_another_space(
-    small: MakeConfig, blobs: Path
-) -> None:
-    """A checkpoint or a client of an older release tells its weights alone, and is believed."""
-    settings, shard = Settings.from_run_config(small()), open_shard(blobs / "test")
-    older = {"num-examples": 60, "encoder-sha256": "00"}
-    facts = {**older, "encoder-settings": "layer=0"}
-    other = Client(2, "a", {**facts, "encoder-settings": "layer=2"})
-    identity = RunIdentity(settings, shard, None)
-    assert identity.why_changed(Client(1, "a", facts)) == ""
-    assert identity.why_changed(Client(2, "a", facts)) == ""
-    assert "its data are not those with which this run was begun" in identity.why_changed(other)
-    identity = RunIdentity(settings, shard, None)
-    assert identity.why_changed(Client(1, "a", older)) == ""
-    assert identity.why_changed(Client(2, "a", facts)) == ""
-    changed = Client(3, "a", {**facts, "num-examples": 61})
-    assert "its data are not those" in identity.why_changed(changed)
 
 
 def test_a_run_without_checkpoints_is_refused(small: MakeConfig) -> None:

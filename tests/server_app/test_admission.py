@@ -15,8 +15,8 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.checkpoint import Checkpoints
 from flower_ist.runs.log import read_run
+from server_app.admission import local_steps, steps_of_epochs
 from server_app.app import app as server_app
-from server_app.local_steps import local_steps, steps_of_epochs
 from server_app.settings import Settings, SettingsError
 
 MakeConfig = Callable[..., dict[str, Any]]

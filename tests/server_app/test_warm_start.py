@@ -17,6 +17,7 @@ from client_app.app import app as client_app
 from flower_ist.classifier.blend import RidgeBlend
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
@@ -25,10 +26,10 @@ from flower_ist.statistics.sums import Statistics, full_gram
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
-from server_app.build import BUILDERS, check_strategy
-from server_app.head_start import HeadStart, wants_head_start
 from server_app.settings import Settings, SettingsError
 from server_app.statistics_file import STATISTICS_FILE
+from server_app.strategies import STRATEGIES
+from server_app.warm_start import WarmStart, ridge_for
 from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -145,7 +146,7 @@ def test_a_client_that_lost_its_state_misses_a_round_and_gets_the_prior_again(
         (1, {}),
         (2, {}),
         (2, {"strategy": "fedadam"}),
-        (2, {"wire_dtype_up": "int8", "wire_dtype_down": "float16"}),
+        (2, {"wire_dtype": "float16:int8"}),
         (1, {"ridge_penalties": "0.1,10,1000", "validation_share": 0.3}),
         (2, {"replay": False, "standardize": False}),
     ],
@@ -216,7 +217,7 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
         {"ridge_blend": 0.0},
         {"standardize": False},
         {"replay": False},
-        {"wire_dtype_down": "int8", "wire_dtype_up": "int8"},
+        {"wire_dtype": "int8"},
         *({"strategy": name} for name in ("fedavg", "fedprox", "ist-fixed", "ridge")),
         {"strategy": "fedavg", "hidden_layers": 0},
     ],
@@ -366,11 +367,11 @@ def test_too_few_answers_end_the_run_before_it_has_begun(small: MakeConfig, skew
 @pytest.mark.parametrize(
     "part", [{"standardize": True}, {"replay": True}, {"ridge_blend": 0.5}, {"privacy_clip": 0.0}]
 )
-def test_the_run_s_own_privacy_and_a_head_start_exclude_each_other(blob_config: MakeConfig, part):
+def test_the_run_s_own_privacy_and_a_warm_start_exclude_each_other(blob_config: MakeConfig, part):
     config = blob_config(**{"privacy_clip": 1.0, "privacy_noise": 1.0, "strategy": "ist", **part})
     if "privacy_clip" in part:
         config["privacy-clip"], config["privacy-noise"] = 1.0, 1.0
-        check_strategy(settings(config))
+        settings(config)
         return
     with pytest.raises(SettingsError, match=r"'privacy-clip' is 1.0, but the statistics that") as e:
         run(config)
@@ -389,21 +390,22 @@ def test_of_several_penalties_a_sensible_one_is_taken(small: MakeConfig, share: 
     np.testing.assert_array_equal(several["ridge.weight"], good["ridge.weight"])
 
 
-@pytest.mark.parametrize("strategy", BUILDERS)
-def test_who_wants_a_head_start(blob_config: MakeConfig, strategy: str):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_who_wants_a_warm_start(blob_config: MakeConfig, strategy: str):
     """Closed-form strategies ask for their own statistics."""
     asks = strategy not in ("ridge", "fedncm", "fedcof")
-    assert not wants_head_start(settings(blob_config(strategy=strategy)))
+    assert ridge_for(settings(blob_config(strategy=strategy)), ClientRegistry(), None) is None
     for part in ({"standardize": True}, {"replay": True}, {"ridge_blend": 0.1}):
-        assert wants_head_start(settings(blob_config(strategy=strategy, **part))) == asks
+        ridge = ridge_for(settings(blob_config(strategy=strategy, **part)), ClientRegistry(), None)
+        assert (ridge is not None) == asks
 
 
-def test_without_a_head_start_nothing_is_asked_or_written(blob_config: MakeConfig):
+def test_without_a_warm_start_nothing_is_asked_or_written(blob_config: MakeConfig):
     folder = run(blob_config(num_rounds=1), 2)
     assert not (folder / STATISTICS_FILE).exists()
     assert "train" not in read_run(folder)[0]["message_types"]
     weights = {"fc1.weight": np.ones((2, 2)), "fc1.bias": np.ones(2)}
-    assert HeadStart().model(weights) == weights
+    assert WarmStart().model(weights) == weights
 
 
 def test_what_is_trained_is_folded_into_what_predicts():
@@ -411,7 +413,7 @@ def test_what_is_trained_is_folded_into_what_predicts():
     weights = {"fc1.weight": np.array([[6, 4]], np.float32), "fc1.bias": np.ones(1, np.float32)}
     head = RidgeBlend(np.ones((1, 2), np.float32), np.zeros(1, np.float32), 2.0)
     prior = TokenPrior(np.array([3, 1], np.float32), np.array([2, 4], np.float32))
-    start = HeadStart(prior, head)
+    start = WarmStart(prior, head)
     net = start.net(weights)
     assert {name: array.tolist() for name, array in net.items()} == {
         "fc1.weight": [[3, 1]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors import safe_open
 
 from flower_ist import files as durable
 from flower_ist.files import NotWrittenError
-from server_app.output import output_folder, write_model, write_settings
+from server_app.run_folder import output_folder, write_model, write_settings
 from server_app.settings import Settings
 
 WEIGHTS = {
@@ -74,13 +73,14 @@ def test_settings_that_cannot_be_written_leave_the_old_ones(tmp_path, settings, 
 
     monkeypatch.setattr(durable.os, "replace", fail)
     with pytest.raises(NotWrittenError, match="the disk is full"):
-        write_settings(tmp_path, replace(settings, seed=9))
+        write_settings(tmp_path, settings.model_copy(update={"seed": 9}))
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 0
 
 
 def test_the_folder_is_the_one_that_is_set_or_a_new_one_at_home(tmp_path, settings, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert output_folder(replace(settings, output_dir="/runs/a"), 5) == Path("/runs/a")
+    elsewhere = settings.model_copy(update={"output_dir": "/runs/a"})
+    assert output_folder(elsewhere, 5) == Path("/runs/a")
     folder = output_folder(settings, 5)
     assert folder.parent == tmp_path / "flower-ist-runs"
     assert folder.name.endswith("-ist-5")

@@ -9,7 +9,7 @@ after a stop goes on with the same. Who joins later is counted in (:mod:`server_
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from flower_ist.classifier.blend import RidgeBlend
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter
 from flower_ist.statistics.prior import TokenPrior, TokenScale
-from flower_ist.statistics.sums import Head, Statistics
-from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy, empty_head
+from flower_ist.statistics.sums import Statistics
+from flower_ist.strategies.closed_form import ClosedFormStrategy, empty_head
 from flower_ist.wire.reported import is_superlink_error
+from server_app.build import Score, build_closed_form
 from server_app.settings import Settings
 from server_app.statistics_file import read_statistics, write_statistics
+from server_app.strategies import CLOSED_FORM
 
 # int16 loses nothing that matters here, at about a quarter of the bytes that exact ridge takes.
 _WIRE_DTYPE = "int16"
@@ -34,7 +36,7 @@ _log = logging.getLogger("flwr")
 
 
 @dataclass
-class HeadStart:
+class WarmStart:
     """What a run has besides the weights that it trains.
 
     Attributes:
@@ -48,7 +50,7 @@ class HeadStart:
     sums: ClientSums | None = None
 
     @classmethod
-    def of(cls, sums: ClientSums) -> HeadStart:
+    def of(cls, sums: ClientSums) -> WarmStart:
         """Return what follows from the clients' sums.
 
         Raises:
@@ -65,7 +67,7 @@ class HeadStart:
             ArgumentError: nothing follows from the statistics; all is as it was.
         """
         assert self.sums is not None
-        renewed = HeadStart.of(self.sums.with_more(statistics, clients))
+        renewed = WarmStart.of(self.sums.with_more(statistics, clients))
         self.prior, self.blend, self.sums = renewed.prior, renewed.blend, renewed.sums
 
     def save(self, folder: Path) -> None:
@@ -129,58 +131,57 @@ class ClientSums:
         return ClientSums(self.settings, self.ridge, total, self.scale, self.clients.union(clients))
 
 
-def wants_head_start(settings: Settings) -> bool:
-    """Return whether the settings ask for statistics before the first round.
+def ridge_for(
+    settings: Settings, registry: ClientRegistry, score: Score | None
+) -> ClosedFormStrategy | None:
+    """Return what asks the clients before the first round; None if the settings need nothing.
 
-    Closed-form strategies ask for their own.
+    Closed-form strategies ask for their own statistics.
+
+    Args:
+        settings: of the run.
+        registry: the clients met so far.
+        score: gives a head's score on validation data, if there are any.
+
+    Raises:
+        SettingsError: a setting is of no use.
     """
-    return settings.strategy not in METHODS and (
-        settings.standardize or settings.replay or settings.ridge_blend > 0
-    )
+    wanted = settings.standardize or settings.replay or settings.ridge_blend > 0
+    if settings.strategy in CLOSED_FORM or not wanted:
+        return None
+    # Without a blend no head is solved for, so there is no penalty to choose.
+    penalties = settings.penalties() if settings.ridge_blend > 0 else [1.0]
+    return build_closed_form(settings, registry, score, penalties=penalties, wire_dtype=_WIRE_DTYPE)
 
 
-def head_start(
+def warm_start(
     settings: Settings,
+    ridge: ClosedFormStrategy | None,
     resumed: Path | None,
     grid: Grid,
     meter: Meter,
-    registry: ClientRegistry,
     shape: tuple[int, int],
-    score: Callable[[Head], float] | None,
-) -> HeadStart:
+) -> WarmStart:
     """Return what a run begins with; the clients are asked unless the run goes on.
 
     Args:
         settings: of the run.
+        ridge: from :func:`ridge_for`.
         resumed: folder of a run that goes on, which holds its statistics; None for a new run.
         grid: to the clients that take part.
         meter: of the grid; who is refused is a failure of round 0.
-        registry: the clients met so far.
         shape: (C, D).
-        score: gives a head's score on validation data, if there are any.
 
     Raises:
         TrainingFailedError: too few clients answered.
         SettingsError: the run goes on, but the file of its statistics cannot be read.
         ArgumentError: nothing follows from the clients' statistics.
     """
-    if not wants_head_start(settings):
-        return HeadStart()
-    ridge = ClosedFormStrategy(
-        method="ridge",
-        # Without a blend no head is solved for, so there is nothing to choose.
-        penalties=settings.penalties() if settings.ridge_blend > 0 else (1.0,),
-        score=score,
-        wire_dtype=_WIRE_DTYPE,
-        max_examples=settings.max_examples,
-        node_timeout=settings.node_timeout,
-        registry=registry,
-        min_train_nodes=settings.min_train_nodes,
-        min_available_nodes=settings.min_available_nodes,
-    )
+    if ridge is None:
+        return WarmStart()
     if resumed is not None:
         total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardize)
-        return HeadStart.of(ClientSums(settings, ridge, total, scale, frozenset(clients)))
+        return WarmStart.of(ClientSums(settings, ridge, total, scale, frozenset(clients)))
     _log.info("Asking the clients for the statistics of their tokens")
     num_classes, dim = shape
     questions = ridge.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
@@ -190,8 +191,8 @@ def head_start(
     meter.traffic(0).failures |= ridge.last_round.refused
     scale = TokenScale.of(total) if settings.standardize else None
     answered = frozenset(
-        registry.told_name(reply.metadata.src_node_id)
+        ridge.registry.told_name(reply.metadata.src_node_id)
         for reply in replies
         if not is_superlink_error(reply)
     )
-    return HeadStart.of(ClientSums(settings, ridge, total, scale, answered))
+    return WarmStart.of(ClientSums(settings, ridge, total, scale, answered))

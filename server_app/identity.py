@@ -1,17 +1,14 @@
-"""``resume=true``: find the last checkpoint, and refuse to go on with other settings or data."""
+"""What a run was begun with: ``resume=true`` does not go on with other settings or data."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flower_ist.grids.clients import Client
-from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
-from flower_ist.runs.log import RUN_LOG, RunLogError, read_run
+from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.tokens.shard import TokenShard
 from server_app.settings import Settings, SettingsError
 
@@ -30,8 +27,6 @@ _FREE = {
 _DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
 # Clients and checkpoints of older releases lack it: then the others decide.
 _NEWER_FACT = "encoder-settings"
-
-_log = logging.getLogger("flwr")
 
 
 class RunIdentity:
@@ -103,51 +98,6 @@ class RunIdentity:
                 "The server's test shard is not the one with which the run in 'output-dir' was "
                 "begun: give it the same data again, or choose another 'output-dir'."
             )
-
-
-def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the last whole checkpoint of a run; None for one that was stopped before its first.
-
-    Raises:
-        RunLogError: rounds were trained, but there is no checkpoint to go on from.
-    """
-    checkpoint = Checkpoints(folder).last()
-    if checkpoint is None and (rounds := _rounds_logged(folder)):
-        raise RunLogError(
-            f"{folder} holds a run of {rounds} rounds, but no whole checkpoint to go on from: "
-            "choose another output folder, and keep 'keep-checkpoints' above 0."
-        )
-    return checkpoint
-
-
-def is_finished(settings: Settings, folder: Path, checkpoint: Checkpoint) -> bool:
-    """Tell whether nothing is left to do, and say so in the log.
-
-    Raises:
-        SettingsError: the run is longer already than ``num-rounds``.
-    """
-    done = checkpoint.server_round
-    if done > settings.num_rounds:
-        raise SettingsError(
-            f"'num-rounds' is {settings.num_rounds}, but the run in 'output-dir' has {done} rounds "
-            f"already: set at least {done}."
-        )
-    if done == settings.num_rounds:
-        _log.info(
-            "The run in %s is finished, all its %d rounds are in %s: nothing is left to do; for "
-            "more rounds raise 'num-rounds'.",
-            folder,
-            done,
-            RUN_LOG,
-        )
-    return done == settings.num_rounds
-
-
-def _rounds_logged(folder: Path) -> int:
-    try:
-        return int(read_run(folder)[-1]["round"])
-    except RunLogError:  # a log without a whole line has no round to lose
-        return 0
 
 
 def _hash(content: object) -> str:
