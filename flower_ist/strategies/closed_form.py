@@ -73,8 +73,8 @@ class ClosedFormStrategy(FedAvg):
             (:mod:`flower_ist.statistics.codec`), for the others the same as ``float32``, as they
             send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
-        max_examples: statistics that count more examples are refused, and so are those that count
-            more than their client said at first.
+        max_examples: statistics of more examples are refused, and so are those of more than their
+            client reported when it was met.
         node_timeout: seconds to wait for ``min_available_nodes``.
         registry: clients met already, if the ServerApp has asked them.
         min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.

@@ -69,10 +69,10 @@ class SubmodelStrategy(FedAvg):
         registry: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
             and so is a model with one.
-        max_examples: a reply that counts more examples is refused, and so is one that counts more
-            than its client said at first.
-        norm_bound: a reply whose update is more than so many times the round's median is refused
-            (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
+        max_examples: a reply that reports more examples is refused, and so is one that reports more
+            than its client did when it was met.
+        norm_bound: a reply whose update is larger than this many times the round's median is
+            refused (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
         quarantine_after: faulty replies in a row after which a client is no longer asked
             (:mod:`flower_ist.strategies.quarantine`); 0: never.
         quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
@@ -154,7 +154,7 @@ class SubmodelStrategy(FedAvg):
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
-        drawn = self.assignment
+        drawn, faults = self.assignment, self.selection.quarantine.after
         _log.info("\t├──> %s:", self.scheme.title)
         _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
         if drawn.capacities is not None:
@@ -167,9 +167,9 @@ class SubmodelStrategy(FedAvg):
             whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
             _log.info("\t│\t├── A slice: %.2f to %.2f %% of %d weights", low, high, whole)
         _log.info(
-            "\t│\t├── Norm bound: %s | quarantine after %s faults | merge by %s",
+            "\t│\t├── Norm bound: %s | quarantine: %s | merge by %s",
             self.norm_bound or "none",
-            self.selection.quarantine.after or "no number of",
+            f"after {faults} faults" if faults else "never",
             self.merge_rule,
         )
         _log.info("\t│\t└── Seed: %d", drawn.seed)
