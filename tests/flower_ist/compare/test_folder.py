@@ -22,10 +22,23 @@ from tests.fakes.shards import edit_meta, write_blobs
 def test_a_plan_is_adopted_once_and_then_extended(tmp_path, blobs):
     folder = ComparisonFolder(tmp_path)
     assert folder.adopt(tiny_plan(blobs, "ist")).strategies == ("ist",)
+    (folder.prepare(Run("ist", {}, 0), {}) / "done.json").touch()
     assert folder.adopt(tiny_plan(blobs, "fedavg")).strategies == ("ist", "fedavg")
     assert read_plan(tmp_path).strategies == ("ist", "fedavg")
-    with pytest.raises(PlanError, match=r"another rounds \(2, not 3\)"):
+    with pytest.raises(PlanError, match=r"\(--rounds: 2 there, 3 here\)"):
         folder.adopt(tiny_plan(blobs, "ist", rounds=3))
+
+
+def test_a_plan_without_a_finished_run_is_replaced_with_all_that_it_left(tmp_path, blobs):
+    folder = ComparisonFolder(tmp_path)
+    folder.adopt(tiny_plan(blobs, "ist"))
+    failed = folder.prepare(Run("ist", {}, 0), {})
+    pool(str(blobs), 2, tmp_path / "pooled")
+    folder.adopt(tiny_plan(blobs, "ist"))
+    assert failed.exists()
+    assert folder.adopt(tiny_plan(blobs, "fedavg", rounds=3)).strategies == ("fedavg",)
+    assert read_plan(tmp_path).rounds == 3
+    assert {entry.name for entry in tmp_path.iterdir()} == {"plan.json"}
 
 
 @pytest.mark.parametrize("name", ["runs", "cat.png", ".git"])
@@ -89,15 +102,14 @@ def test_central_takes_the_steps_of_one_client(tmp_path, blobs):
     assert folder.config(Run("central", {}, 0), plan, base)["local-epochs"] == 4.0
 
 
-def test_an_unfinished_run_starts_from_nothing(tmp_path, blobs):
-    plan, run = tiny_plan(blobs, "ist"), Run("ist", {}, 0)
+def test_an_unfinished_run_starts_from_nothing(tmp_path):
+    run = Run("ist", {}, 0)
     folder = ComparisonFolder(tmp_path)
-    leftover = folder.prepare(run, plan, {"seed": 0}) / "run.jsonl"
+    leftover = folder.prepare(run, {"seed": 0}) / "run.jsonl"
     leftover.write_text("torn")
-    prepared = folder.prepare(run, plan, {"seed": 0})
+    prepared = folder.prepare(run, {"seed": 0})
     assert not leftover.exists()
     assert json.loads((prepared / "settings.json").read_text()) == {"seed": 0}
-    assert json.loads((prepared / "task.json").read_text())["clients"] == 2
     assert not folder.is_done(run)
 
 
@@ -145,7 +157,7 @@ def test_other_tokens_are_another_comparison(tmp_path, blobs):
     assert repeated_plan(tmp_path) == plan
     ComparisonFolder(tmp_path / "b").path.mkdir()
     ComparisonFolder(tmp_path / "b").adopt(replace(plan, data_sha256="0"))
-    with pytest.raises(PlanError, match="The tokens are not those"):
+    with pytest.raises(PlanError, match="The tokens have changed"):
         repeated_plan(tmp_path / "b")
     with pytest.raises(PlanError, match="There is no comparison in"):
         repeated_plan(tmp_path / "c")

@@ -10,6 +10,7 @@ import pytest
 
 from flower_ist.compare.options import (
     command_of,
+    extended,
     one_value_each,
     parse_capacity,
     parse_settings,
@@ -94,9 +95,9 @@ def test_epochs_without_steps_are_no_contradiction(changes: dict[str, Any]):
 
 def test_a_comparison_is_extended_by_strategies_and_seeds():
     more = replace(PLAN, strategies=("fedavg", "central"), seeds=2, target_accuracy=0.7)
-    extended = PLAN.extended(more)
-    assert extended.strategies == ("ist", "ridge", "fedavg", "central")
-    assert (extended.seeds, extended.target_accuracy) == (3, 0.7)
+    both = extended(PLAN, more)
+    assert both.strategies == ("ist", "ridge", "fedavg", "central")
+    assert (both.seeds, both.target_accuracy) == (3, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,21 @@ def test_a_comparison_is_extended_by_strategies_and_seeds():
 )
 def test_a_comparison_of_something_else_is_no_extension(changes: dict[str, Any]):
     with pytest.raises(PlanError, match="choose another output folder"):
-        PLAN.extended(replace(PLAN, **changes))
+        extended(PLAN, replace(PLAN, **changes))
+
+
+def test_a_refusal_names_what_differs_and_nothing_else():
+    stored = replace(PLAN, settings={"batch-size": 32, "learning-rate": 0.1, "seedling": 1})
+    given = replace(
+        PLAN, rounds=3, settings={"batch-size": 32, "learning-rate": 0.2, "replay": True}
+    )
+    with pytest.raises(PlanError) as refusal:
+        extended(stored, given)
+    assert str(refusal.value) == (
+        "The folder holds a comparison with other options (--rounds: 20 there, 3 here; --set "
+        "learning-rate: 0.1 there, 0.2 here; --set seedling: 1 there, not given here; --set "
+        "replay: not given there, true here): choose another output folder."
+    )
 
 
 def test_the_config_of_a_run():
