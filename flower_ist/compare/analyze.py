@@ -27,19 +27,12 @@ _ENSEMBLE = "ensemble_"
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluated round of a run.
-
-    Attributes:
-        server_round: from 1 on; in round 0 nothing has been trained.
-        wire_bytes: of both directions and all message kinds, from the start to this round's end.
-        accuracy: on the server's test examples, 0 to 1.
-        validation: on its validation examples; None if the log has none.
-    """
+    """One evaluated round of a run; in round 0 nothing has been trained, so that it is none."""
 
     server_round: int
-    wire_bytes: int
-    accuracy: float
-    validation: float | None
+    wire_bytes: int  # of both directions and all message kinds, from the start to this round's end
+    accuracy: float  # on the server's test examples, 0 to 1
+    validation: float | None  # on its validation examples, if the log has any
 
 
 @dataclass(frozen=True)
@@ -57,60 +50,36 @@ class Spread:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A strategy at the end of a round: medians over the seeds, and the range of accuracies.
-
-    ``accuracy`` is the round's own; ``chosen`` is that of the best round so far by validation.
-    """
+    """A strategy at the end of a round: medians over the seeds, and the range of accuracies."""
 
     server_round: int
     wire_bytes: float
-    accuracy: Spread
-    chosen: float
+    accuracy: Spread  # the round's own
+    chosen: float  # of the best round so far, by validation
     coverage: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """A strategy's figures, in the order of the CSV file. Bytes are wire bytes of both directions.
+    """A strategy's figures, in the order of the CSV file. Bytes are wire bytes."""
 
-    Attributes:
-        strategy: its name in the plan.
-        settings: the swept settings that validation chose; ``default`` without a sweep.
-        federated: False for ``central``, whose bytes no federation would send.
-        seeds: number of runs.
-        rounds: rounds of training.
-        best_accuracy: test accuracy of the round with the best validation accuracy.
-        final_accuracy: test accuracy of the last round.
-        ensemble_accuracy: as ``best_accuracy``, for the averaged logits of slices that stay the
-            same (``ist-fixed``); None for all others.
-        wire_bytes: of a whole run.
-        bytes_to_target: until the target accuracy is reached.
-        round_bytes_down: mean over the rounds that trained.
-        round_bytes_up: the same.
-        client_bytes: of a whole run: the median client, the lowest and the highest.
-        accuracy_at: for each budget, the best accuracy that it buys.
-        coverage: mean share of the weights that a round trained.
-        clients_failed: client-rounds that brought nothing, summed over the seeds.
-        curve: one point a round.
-    """
-
-    strategy: str
-    settings: str
-    federated: bool
+    strategy: str  # its name in the plan
+    settings: str  # what validation chose of the sweep; ``default`` without one
+    federated: bool  # False for ``central``, whose bytes no federation would send
     seeds: int
     rounds: int
-    best_accuracy: Spread
-    final_accuracy: Spread
-    ensemble_accuracy: Spread
-    wire_bytes: Spread
-    bytes_to_target: Spread
-    round_bytes_down: float
+    best_accuracy: Spread  # on test examples, of the round with the best validation accuracy
+    final_accuracy: Spread  # of the last round
+    ensemble_accuracy: Spread  # as the best, of the averaged logits of slices that stay the same
+    wire_bytes: Spread  # of a whole run, both directions
+    bytes_to_target: Spread  # until the target accuracy is reached
+    round_bytes_down: float  # mean over the rounds that trained
     round_bytes_up: float
-    client_bytes: Spread
-    accuracy_at: tuple[Spread, ...]
-    coverage: float
-    clients_failed: int
-    curve: tuple[CurvePoint, ...]
+    client_bytes: Spread  # of a whole run: the median client, the lowest and the highest
+    accuracy_at: tuple[Spread, ...]  # for each budget, the best accuracy that it buys
+    coverage: float  # mean share of the weights that a round trained
+    clients_failed: int  # client-rounds that brought nothing, summed over the seeds
+    curve: tuple[CurvePoint, ...]  # a point a round
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,7 @@ def check_settings(folder: ComparisonFolder, plan: Plan, base: Mapping[str, Any]
 
 
 def import_from(folder: Path, name: str) -> Any:
+    """Import a module of an app, with the app's folder on ``sys.path`` meanwhile."""
     sys.path.insert(0, str(folder))
     try:
         return importlib.import_module(name)

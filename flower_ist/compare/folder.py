@@ -33,7 +33,7 @@ FAILED_FILE = "failed.txt"
 OUTPUT_FILE = "output.txt"
 POOLED = "pooled"
 _LOCK_FILE = ".lock"
-_LOCK_SECONDS = 15.0
+_LOCK_SECONDS = 30.0
 _NODE_SECONDS = 300.0
 
 

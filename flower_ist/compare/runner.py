@@ -99,25 +99,15 @@ def _run_flwr(app: Path, clients: int, config: Config) -> None:
 
 @dataclass
 class Runner:
-    """Does runs that are not done yet, and shows how far they are.
+    """Does runs that are not done yet, and shows how far they are."""
 
-    Attributes:
-        folder: of the comparison, locked.
-        plan: what is compared.
-        base: the app's own run config.
-        jobs: most processes at a time.
-        console: where progress goes.
-        task: does a run, as :func:`do_run`.
-        failed: name -> sentence of the runs that failed now.
-    """
-
-    folder: ComparisonFolder
+    folder: ComparisonFolder  # locked
     plan: Plan
-    base: Config
-    jobs: int
+    base: Config  # the app's own run config
+    jobs: int  # most processes at a time
     console: Console
     task: Callable[[Path, str, int, Config], bool] = do_run
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why, of those that failed now
 
     def execute(self, runs: Sequence[Run], title: str) -> None:
         """Do some runs. One that failed before is tried again; one that fails stops no other."""

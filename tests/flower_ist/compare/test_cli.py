@@ -79,7 +79,7 @@ def test_it_repeats_a_comparison(calls, tmp_path, blobs):
     assert calls == [(plan, Path("new"), None)]
     result = call("--from", tmp_path, "--out", "new", "--clients", 3)
     assert result.exit_code == 1
-    assert "--from takes all from the comparison there" in result.stderr
+    assert "--from repeats a comparison as it is" in result.stderr
 
 
 def test_a_failed_run_is_exit_status_1(calls):
