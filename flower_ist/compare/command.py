@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +29,7 @@ from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.usage import Value
 from flower_ist.files import write_durably
+from flower_ist.runs.app_import import import_from
 from flower_ist.runs.log import read_run
 
 CHOICES_FILE = "choices.json"
@@ -137,12 +135,11 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
     """
     began = time.monotonic()
     folder = ComparisonFolder(out)
-    base = read_config(Path(plan.app))
-    check_settings(folder, plan, base)
+    check_settings(folder, plan)
     with folder.locked():
         plan = folder.adopt(plan)
         jobs = 1 if plan.engine == "flwr" else jobs or os.cpu_count() or 1
-        runner = Runner(folder, plan, base, jobs, console)
+        runner = Runner(folder, plan, jobs, console)
         if CENTRAL in plan.strategies and plan.data:
             pool(plan.data, plan.clients, folder.path / "pooled")
         runner.execute(tuning_runs(plan), "sweep")
@@ -167,40 +164,17 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
     return not runner.failed
 
 
-def read_config(app: Path) -> dict[str, Any]:
-    """Return the run config of an app's pyproject.toml, without importing the app.
-
-    Raises:
-        PlanError: there is none.
-    """
-    file = app / "pyproject.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-        return dict(content["tool"]["flwr"]["app"]["config"])
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise PlanError(f"There is no Flower app in {app}: {file} has no run config.") from err
-
-
-def check_settings(folder: ComparisonFolder, plan: Plan, base: Mapping[str, Any]) -> None:
+def check_settings(folder: ComparisonFolder, plan: Plan) -> None:
     """Have the app check the names, types and values of all settings of all runs.
 
     Raises:
         PlanError: the app does not know a setting.
         FlowerIstError: a value is of no use.
     """
-    settings = import_from(Path(plan.app), "server_app.settings").Settings
+    model = import_from(Path(plan.app), f"{plan.usage.package}.settings").Settings
     for name in plan.strategies:
         for choice in grid(plan, name):
-            settings.from_run_config(folder.config(Run(name, choice, 0), plan, base))
-
-
-def import_from(folder: Path, name: str) -> Any:
-    """Import a module of an app, with the app's folder on ``sys.path`` meanwhile."""
-    sys.path.insert(0, str(folder))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(folder))
+            model.from_run_config(folder.config(Run(name, choice, 0), plan))
 
 
 def tuning_runs(plan: Plan) -> list[Run]:

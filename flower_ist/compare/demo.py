@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flower_ist.compare.command import read_config
 from flower_ist.compare.plan import Plan, PlanError, Run
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import RunLogError, read_run
@@ -46,7 +45,6 @@ def run_demo(
     app = find_app()
     plan = Plan(str(app), "", "", tuple(strategies), num_clients, num_rounds, seeds=1)
     plan.check()
-    base = read_config(app)
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     runs = [folder / strategy for strategy in strategies]
     columns = (
@@ -59,7 +57,7 @@ def run_demo(
     with Progress(*columns, console=console) as progress, LocalFlower() as flower:
         for strategy, run in zip(strategies, runs, strict=True):
             one = Run(strategy, {}, seed=0)
-            settings = {**one.config(plan, base), "output-dir": str(run)}
+            settings = {**one.config(plan), "output-dir": str(run)}
             total = settings["num-rounds"]
             task = progress.add_task(strategy, total=total, state="starting Flower and Ray")
 

@@ -110,18 +110,13 @@ class ComparisonFolder:
         """Return the folder of a run."""
         return self.path / "runs" / run.name
 
-    def config(self, run: Run, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
+    def config(self, run: Run, plan: Plan) -> dict[str, Any]:
         """Return the complete run config of a run.
-
-        Args:
-            run: which run.
-            plan: of the comparison.
-            base: the app's own run config.
 
         Raises:
             PlanError: the app does not know a setting.
         """
-        changes = run.config(plan, base)
+        base, changes = plan.usage.config, run.config(plan)
         if unknown := sorted(changes.keys() - base.keys()):
             raise PlanError(
                 f"The app has no setting {unknown[0]!r}: its run config has {', '.join(base)}."

@@ -178,13 +178,8 @@ class Run:
         """Return how many clients it has."""
         return 1 if self.strategy == CENTRAL else plan.clients
 
-    def config(self, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the run config entries that differ from the app's own, without the folders.
-
-        Args:
-            plan: that the run is of.
-            base: the app's own run config.
-        """
+    def config(self, plan: Plan) -> dict[str, Any]:
+        """Return the run config entries that differ from the app's own, without the folders."""
         clients = self.clients(plan)
         config: dict[str, Any] = {
             "strategy": self.strategy,
@@ -198,7 +193,7 @@ class Run:
         }
         if self.strategy == CENTRAL:
             config |= {"min-train-nodes": 1, "min-available-nodes": 1}
-            own = {**base, **config}
+            own = {**plan.usage.config, **config}
             if own.get("local-steps") == 0:
                 # It has all examples: divided by the clients, its epochs are the mean client's.
                 config["local-epochs"] = own["local-epochs"] / plan.clients

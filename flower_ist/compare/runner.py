@@ -103,7 +103,6 @@ class Runner:
 
     folder: ComparisonFolder  # locked
     plan: Plan
-    base: Config  # the app's own run config
     jobs: int  # most processes at a time
     console: Console
     task: Callable[[Path, str, int, Config], bool] = do_run
@@ -143,7 +142,7 @@ class Runner:
 
     def _do(self, run: Run, held: Connection) -> None:
         """Do a run in a process of its own, and wait for its end."""
-        config = self.folder.config(run, self.plan, self.base)
+        config = self.folder.config(run, self.plan)
         folder = self.folder.prepare(run, config)
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawn, _begin, (folder, held)) as pool:
@@ -152,7 +151,7 @@ class Runner:
                 pool.submit(self.task, *given).result()
 
     def _progress_of(self, run: Run) -> dict[str, Any]:
-        total = run.config(self.plan, self.base)["num-rounds"]
+        total = run.config(self.plan)["num-rounds"]
         line = last_round(self.folder.run_folder(run))
         if line is None:
             return {"total": total, "state": "starting"}

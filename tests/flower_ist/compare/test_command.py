@@ -27,7 +27,6 @@ from flower_ist.compare.command import (
     choose,
     compare,
     final_runs,
-    read_config,
     tuning_runs,
     write_outcome,
 )
@@ -48,9 +47,8 @@ BROWSERS = [
 
 def do(folder: ComparisonFolder, plan: Plan, runs: list[Run]) -> None:
     """Do runs as the workers do, but in this process."""
-    base = read_config(Path(plan.app))
     for run in runs:
-        config = folder.config(run, plan, base)
+        config = folder.config(run, plan)
         folder.prepare(run, config)
         finished = do_run(Path(plan.app), plan.engine, run.clients(plan), config)
         assert finished, folder.failure(run)

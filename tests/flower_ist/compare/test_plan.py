@@ -123,7 +123,7 @@ def test_a_refusal_names_what_differs_and_nothing_else():
 
 
 def test_the_config_of_a_run():
-    config = Run("ist", {"local-steps": 20}, 2).config(PLAN, {})
+    config = Run("ist", {"local-steps": 20}, 2).config(PLAN)
     assert config == {
         "strategy": "ist",
         "min-train-nodes": 2,
@@ -138,11 +138,11 @@ def test_the_config_of_a_run():
 def test_the_config_of_the_harness_own_rivals():
     central = Run("central", {}, 0)
     assert central.clients(PLAN) == 1
-    assert central.config(PLAN, {})["strategy"] == "fedavg"
-    assert central.config(PLAN, {})["min-available-nodes"] == 1
-    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN, {})
+    assert central.config(PLAN)["strategy"] == "fedavg"
+    assert central.config(PLAN)["min-available-nodes"] == 1
+    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN)
     assert (linear["strategy"], linear["hidden-layers"]) == ("fedavg", 0)
-    assert Run("ridge", {}, 0).config(PLAN, {})["num-rounds"] == 1
+    assert Run("ridge", {}, 0).config(PLAN)["num-rounds"] == 1
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_config_of_the_harness_own_rivals():
 )
 def test_capacities_go_to_those_who_allow_them(strategy, capacity, expected):
     plan = replace(PLAN, capacity=capacity)
-    assert Run(strategy, {}, 0).config(plan, {}).get("capacities") == expected
+    assert Run(strategy, {}, 0).config(plan).get("capacities") == expected
 
 
 def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():
@@ -188,7 +188,7 @@ def test_each_strategy_gets_its_own_options():
     strategies = ("ist", "fedprox", "central")
     plan = replace(PLAN, strategies=strategies, settings={"strategy-options": options})
     plan.check()
-    found = [Run(name, {}, 0).config(plan, {})["strategy-options"] for name in strategies]
+    found = [Run(name, {}, 0).config(plan)["strategy-options"] for name in strategies]
     assert found == ["quarantine-after=5 quarantine-rounds=2", "proximal-mu=0.1", ""]
 
 

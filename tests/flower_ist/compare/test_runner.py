@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flower_ist.compare import command
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.plan import Run
 from flower_ist.compare.runner import Runner, do_run, last_round
@@ -30,8 +29,7 @@ def runner(tmp_path: Path, blobs: Path) -> Any:
     folder = ComparisonFolder(tmp_path / "out")
     console = Console(file=io.StringIO())
     with folder.locked():
-        base = command.read_config(Path(plan.app))
-        yield Runner(folder, plan, base, 2, console, fake_run)
+        yield Runner(folder, plan, 2, console, fake_run)
 
 
 def spans(runner: Runner, runs: list[Run]) -> list[tuple[float, float]]:
@@ -81,7 +79,7 @@ def test_the_last_round_of_a_growing_log(tmp_path):
 def test_a_run_that_cannot_start_leaves_a_sentence(tmp_path, blobs):
     plan, run = tiny_plan(blobs, "ist"), Run("ist", {}, 0)
     folder = ComparisonFolder(tmp_path / "out")
-    config = folder.config(run, plan, command.read_config(Path(plan.app)))
+    config = folder.config(run, plan)
     folder.prepare(run, config)
     assert not do_run(tmp_path / "nothing", "inprocess", 2, config)
     assert "There is no Flower app in" in str(folder.failure(run))
@@ -93,7 +91,6 @@ STARTED = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from flower_ist.compare.command import read_config
 from flower_ist.compare.folder import ComparisonFolder, read_plan
 from flower_ist.compare.plan import Run
 from flower_ist.compare.runner import Runner
@@ -101,7 +98,7 @@ from tests.fakes.tasks import fake_run
 
 folder, plan = ComparisonFolder(Path(sys.argv[1])), read_plan(Path(sys.argv[1]))
 with folder.locked():
-    runner = Runner(folder, plan, read_config(Path(plan.app)), 2, Console(), fake_run)
+    runner = Runner(folder, plan, 2, Console(), fake_run)
     runner.execute([Run("ist", {}, seed) for seed in map(int, sys.argv[2:])], "runs")
 """
 
