@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from flower_ist.errors import FlowerIstError
     from flower_ist.grids.inprocess import InProcessGrid
     from flower_ist.grids.metered import MeteredGrid
+    from flower_ist.modules.derive import derive_axes
+    from flower_ist.modules.fit import fit
+    from flower_ist.modules.prove import prove
     from flower_ist.runs.app import run_in_process
     from flower_ist.runs.log import RunLog, read_run
     from flower_ist.runs.recorder import RoundRecorder
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from flower_ist.wire.mod import packed_mod
 
 _HOMES = {
+    "derive_axes": "modules.derive",
+    "fit": "modules.fit",
+    "prove": "modules.prove",
     "Axes": "submodels.axes",
     "mlp_axes": "submodels.axes",
     "FlowerIstError": "errors",
@@ -54,9 +60,12 @@ __all__ = [
     "SubmodelStrategy",
     "TokenShard",
     "TrainingFailedError",
+    "derive_axes",
+    "fit",
     "mlp_axes",
     "open_shard",
     "packed_mod",
+    "prove",
     "read_run",
     "run_in_process",
 ]

@@ -131,9 +131,14 @@ class TorchvisionSource:
         )
 
     def _load(self, split: str) -> Any:
-        guard_torchvision()
-        import torchvision.datasets
-
+        try:
+            guard_torchvision()
+            import torchvision.datasets
+        except ImportError as err:
+            raise PrepError(
+                "torchvision's data sets need torchvision: in the checkout, pip install -e "
+                "'.[prep]'."
+            ) from err
         name, splits = self._name, SETS[self._name]
         folder = Path(self._options.get("root") or _cache_folder())
         try:

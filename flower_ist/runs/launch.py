@@ -77,7 +77,7 @@ class LocalFlower:
                     raise LaunchError(f"The SuperLink did not start:\n{tail(self.log_file)}")
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            self.close()
+            self.__exit__(None, None, None)
             raise
         return self
 
@@ -87,10 +87,6 @@ class LocalFlower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
         """End every program that was started here, with its children, and remove the home."""
         for stop, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
             for process in self._processes:

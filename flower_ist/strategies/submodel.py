@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.state import State
 from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.check import check_model, check_shapes
+from flower_ist.submodels.check import cautions, check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.robust import trim_for
@@ -39,6 +39,9 @@ from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
 from flower_ist.wire.layout import decode, record_of
 from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.reported import finite, mean_metrics
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _log = logging.getLogger("flwr")
 
@@ -49,7 +52,11 @@ class SubmodelStrategy(FedAvg):
     It takes FedAvg's arguments and these:
 
     Args:
-        axes: which axis of which tensor belongs to which hidden width.
+        axes: which axis of which tensor belongs to which hidden width: derived from a module
+            (:func:`flower_ist.modules.derive.derive_axes`, which proves them), or declared.
+        model: the module that the axes were declared for: they are proven before anything is sent
+            (:mod:`flower_ist.modules.prove`).
+        example_input: of the module, for the proof: its argument, or a tuple of them.
         scheme: a name in :data:`flower_ist.submodels.schemes.SCHEMES`, or a scheme of your own.
         num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest
@@ -88,6 +95,7 @@ class SubmodelStrategy(FedAvg):
 
     Raises:
         PartitionError: the scheme does not exist, or cannot use these sizes.
+        ProofError: the axes are wrong for the module.
         ArgumentError: the merge rule or a bound is invalid.
     """
 
@@ -95,6 +103,8 @@ class SubmodelStrategy(FedAvg):
         self,
         axes: Axes,
         *,
+        model: nn.Module | None = None,
+        example_input: Any = None,
         scheme: str | SubmodelScheme = "ist",
         num_slices: int | None = None,
         shares: Sequence[float] | None = None,
@@ -135,6 +145,10 @@ class SubmodelStrategy(FedAvg):
             num_slices = len(shares)
         self.axes = axes
         self.scheme = submodel_scheme(scheme) if isinstance(scheme, str) else scheme
+        if model is not None:
+            from flower_ist.modules.prove import prove  # only a proof needs torch
+
+            prove(model, axes, example_input, scaled=self.scheme.scaled)
         self.assignment = Assignment(axes, self.scheme, seed, num_slices, shares, capacities)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
@@ -149,6 +163,7 @@ class SubmodelStrategy(FedAvg):
         self._weights: dict[str, NDArray[Any]] = {}
         self._retired: dict[str, NDArray[Any]] = {}
         self._weights_record: ArrayRecord | None = None
+        self._frozen: dict[str, Array] = {}
         self._sent: dict[int, Cut] = {}
         self._trim = trim_for(merge_rule)
 
@@ -173,6 +188,14 @@ class SubmodelStrategy(FedAvg):
             self.merge_rule,
         )
         _log.info("\t│\t└── Seed: %d", drawn.seed)
+        for caution in cautions(self.axes, drawn.num_slices or 1):
+            _log.warning("%s", caution)
+        if self.fraction_evaluate:
+            _log.warning(
+                "fraction_evaluate = %g: each client that evaluates is sent the whole model, which "
+                "costs more than its slice; evaluate on the server with evaluate_fn instead.",
+                self.fraction_evaluate,
+            )
         super().summary()
 
     def configure_train(
@@ -231,6 +254,7 @@ class SubmodelStrategy(FedAvg):
             100 * report.coverage,
         )
         merged = self._weights_record = record_of(weights)
+        merged.update(self._frozen)
         contents = [reply.content for reply, _ in good]
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
@@ -247,6 +271,7 @@ class SubmodelStrategy(FedAvg):
         if arrays is self._weights_record:
             return
         check_shapes({name: tuple(array.shape) for name, array in arrays.items()}, self.axes)
+        self._frozen = {name: arrays[name] for name in self.axes.frozen}
         self._weights = {
             name: decode(arrays[name], np.dtype(arrays[name].dtype), tuple(shape))
             for name, shape in self.axes.shapes.items()

@@ -136,6 +136,19 @@ class Axes:
         }
         return cls(dict(shapes), parts, neurons, dict(frozen or {}))
 
+    def neighbors(self) -> dict[str, set[str]]:
+        """Return the widths that each width meets in some tensor, on another axis of it."""
+        neighbors: dict[str, set[str]] = {width: set() for width in self.widths}
+        for parts in self.parts.values():
+            sides = [{part.width for part in axis if part.width is not None} for axis in parts]
+            for i, side in enumerate(sides):
+                for other in sides[i + 1 :]:
+                    for width in side:
+                        neighbors[width] |= other
+                    for width in other:
+                        neighbors[width] |= side
+        return neighbors
+
     def block(self, name: str, axis: int) -> int:
         """Return how many consecutive entries of an axis's first part one neuron owns."""
         part = self.parts[name][axis][0]

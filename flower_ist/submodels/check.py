@@ -13,6 +13,10 @@ from flower_ist.errors import ArgumentError, FlowerIstError
 from flower_ist.submodels.axes import Axes, Shape
 from flower_ist.submodels.cut import Tensors
 
+# A slice with fewer neurons of a width is warned of.
+FEW_NEURONS = 8
+# So many widths in a row may be cut without a warning.
+_DEEPEST = 2
 # Floating-point numbers, signed and unsigned integers, booleans.
 _KINDS = "fiub"
 
@@ -27,12 +31,12 @@ def check_shapes(shapes: Mapping[str, Shape], axes: Axes) -> None:
     Raises:
         ArgumentError: a tensor is missing, is one too many, or has another shape.
     """
-    if shapes.keys() != axes.shapes.keys():
+    known = {**axes.shapes, **axes.frozen}
+    if shapes.keys() != known.keys():
         raise ArgumentError(
-            f"The model's arrays are {sorted(shapes)}, but axes are declared for "
-            f"{sorted(axes.shapes)}."
+            f"The model's arrays are {sorted(shapes)}, but axes are declared for {sorted(known)}."
         )
-    for name, declared in axes.shapes.items():
+    for name, declared in known.items():
         if shapes[name] != tuple(declared):
             raise ArgumentError(
                 f"{name!r} of the model is {list(shapes[name])}, but its axes are declared for "
@@ -68,6 +72,31 @@ def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool
             )
     if scaled:
         _check_tied(tensors, axes)
+
+
+def cautions(axes: Axes, num_slices: int) -> list[str]:
+    """Return one sentence for each thing that may cost accuracy (docs/method.md).
+
+    Args:
+        axes: which axis belongs to which width.
+        num_slices: K.
+    """
+    found = []
+    sizes = {width: count // num_slices for width, count in axes.widths.items()}
+    if few := sorted((size, width) for width, size in sizes.items() if size < FEW_NEURONS):
+        names = ", ".join(f"{width!r} ({size})" for size, width in few[:3])
+        more = f" and {len(few) - 3} more widths" if len(few) > 3 else ""
+        found.append(
+            f"One of {num_slices} slices has fewer than {FEW_NEURONS} neurons of {names}{more}: "
+            "use fewer slices where accuracy suffers."
+        )
+    chained = [width for width, others in axes.neighbors().items() if others]
+    if len(chained) > _DEEPEST:
+        found.append(
+            f"{len(chained)} widths that meet in one weight are cut, {chained[0]!r} among them: in "
+            f"more than {_DEEPEST} layers in a row slices learn badly; cut every second width."
+        )
+    return found
 
 
 def _check_tied(tensors: Tensors, axes: Axes) -> None:

@@ -1,0 +1,105 @@
+"""The models of benchmarks/zoo.py, so narrow that each is traced and proven in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.zoo import (
+    Built,
+    QuickstartCNN,
+    TextClassifier,
+    UNet,
+    image,
+    timm,
+    torchvision,
+    transformer,
+    with_low_rank,
+    words,
+)
+from flower_ist.modules.fit import fit
+
+
+def resnet18() -> nn.Module:
+    """torchvision's ResNet-18 with 16 to 40 channels in the place of 64 to 512."""
+    model = torchvision.models.resnet18(num_classes=10)
+    narrow = {64: 16, 128: 24, 256: 32, 512: 40}
+    state = {
+        name: tensor[tuple(slice(narrow.get(n, n)) for n in tensor.shape)]
+        if tensor.dim()
+        else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    return fit(model, state)
+
+
+def efficientnet() -> nn.Module:
+    config = torchvision.models.efficientnet.MBConvConfig
+    return torchvision.models.EfficientNet(
+        [config(1, 3, 1, 16, 16, 1), config(4, 3, 2, 16, 24, 2), config(4, 5, 2, 24, 32, 1)],
+        dropout=0.2,
+        num_classes=10,
+        last_channel=48,
+    )
+
+
+def convnext() -> nn.Module:
+    config = torchvision.models.convnext.CNBlockConfig
+    return torchvision.models.ConvNeXt([config(16, 24, 2), config(24, None, 1)], num_classes=10)
+
+
+def shufflenet() -> nn.Module:
+    return torchvision.models.ShuffleNetV2([2, 2, 2], [16, 32, 48, 64, 80], num_classes=10)
+
+
+def densenet() -> nn.Module:
+    return torchvision.models.DenseNet(8, (2, 3, 2), 16, bn_size=2, num_classes=10)
+
+
+def vit(heads: int = 8) -> nn.Module:
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=16,
+        patch_size=4,
+        embed_dim=8 * heads,
+        depth=2,
+        num_heads=heads,
+        num_classes=10,
+    )
+
+
+def swin() -> nn.Module:
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=28,
+        patch_size=2,
+        window_size=7,
+        embed_dim=32,
+        depths=(2, 2),
+        num_heads=(8, 8),
+        num_classes=10,
+    )
+
+
+NARROW: dict[str, Callable[[], Built]] = {
+    "quickstart CNN": lambda: (QuickstartCNN(), image(32)),
+    "ResNet-18": lambda: (resnet18(), image(32)),
+    "MobileNetV3-small": lambda: (
+        torchvision.models.mobilenet_v3_small(num_classes=10, width_mult=0.25),
+        image(32),
+    ),
+    "EfficientNet": lambda: (efficientnet(), image(32)),
+    "DenseNet": lambda: (densenet(), image(32)),
+    "ShuffleNetV2": lambda: (shufflenet(), image(64)),
+    "ConvNeXt": lambda: (convnext(), image(32)),
+    "ViT": lambda: (vit(), image(16)),
+    "Swin": lambda: (swin(), image(28)),
+    "LSTM": lambda: (TextClassifier("LSTM"), words()),
+    "GRU": lambda: (TextClassifier("GRU"), words()),
+    "TransformerEncoder": lambda: (transformer(32, 8), torch.randn(2, 7, 32)),
+    "U-Net": lambda: (UNet(8), image(16)),
+    "LoRA on a ViT": lambda: (with_low_rank(vit(), 8, ("qkv", "fc1")), image(16)),
+    "Embedding classifier": lambda: (TextClassifier(), words()),
+}

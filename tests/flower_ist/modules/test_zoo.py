@@ -1,0 +1,85 @@
+"""Architectures that people use: derived, proven, and trained in slices that are put back."""
+
+import numpy as np
+import pytest
+import torch
+
+from flower_ist.modules.derive import derive_axes
+from flower_ist.modules.fit import fit
+from flower_ist.modules.prove import prove
+from flower_ist.modules.subject import as_inputs
+from flower_ist.submodels.cut import Cut, Returned
+from flower_ist.submodels.merging import merge
+from flower_ist.submodels.partition import partition
+from tests.fakes.zoo import NARROW
+
+# The number of widths that are cut, and the largest share of the weights that a slice may hold.
+EXPECTED = {
+    "quickstart CNN": (1, 0.35),
+    "ResNet-18": (8, 0.30),
+    "MobileNetV3-small": (12, 0.30),
+    "EfficientNet": (4, 0.30),
+    "DenseNet": (9, 0.35),
+    "ShuffleNetV2": (7, 0.45),
+    "ConvNeXt": (3, 0.55),
+    "ViT": (4, 0.30),
+    "Swin": (8, 0.31),
+    "LSTM": (1, 0.65),
+    "GRU": (1, 0.65),
+    "TransformerEncoder": (4, 0.33),
+    "U-Net": (3, 0.30),
+    "LoRA on a ViT": (4, 0.30),
+    "Embedding classifier": (1, 0.26),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_model_is_cut_and_put_back(name):
+    torch.manual_seed(0)
+    model, example = NARROW[name]()
+    axes = derive_axes(model, example)
+    widths, share = EXPECTED[name]
+    assert len(axes.widths) == widths, axes.report()
+    slices = partition(0, 1, axes.widths, 4)
+    assert all(axes.share({w: len(rows) for w, rows in s.items()}) <= share for s in slices)
+    assert not any(axes.neighbors().values())  # no two of them meet in one weight
+    # The whole, fitted, is the module itself.
+    prove(model, axes, example, seed=1)
+    state = {n: t.numpy() for n, t in model.state_dict().items() if n in axes.shapes}
+    inputs = as_inputs(example)
+    whole = fit(NARROW[name]()[0].eval(), {n: torch.as_tensor(t) for n, t in state.items()})
+    if not axes.frozen:
+        with torch.no_grad():
+            torch.testing.assert_close(whole(*inputs), model.eval()(*inputs), rtol=0, atol=0)
+    # Each slice trains as what it is, and merging what nobody trained changes no bit.
+    replies = []
+    for part in slices:
+        cut = Cut(axes, part)
+        sent = cut.take(state)
+        small = fit(NARROW[name]()[0], {n: torch.as_tensor(t) for n, t in sent.items()})
+        returned = {n: t.numpy().copy() for n, t in small.state_dict().items()}
+        assert {n: t.shape for n, t in returned.items()} == cut.shapes()
+        replies.append(Returned(cut, returned, 1.0))
+        small.train()(*inputs).square().mean().backward()
+        trained = [p for p in small.parameters() if p.requires_grad]
+        assert trained
+        assert all(p.grad is not None and p.grad.shape == p.shape for p in trained)
+    merged = {n: t.copy() for n, t in state.items()}
+    assert merge(merged, replies) == 1.0
+    assert all(np.array_equal(merged[n], state[n]) for n in state)
+
+
+def test_all_widths_of_a_recurrent_net_are_cut_on_request():
+    model, example = NARROW["LSTM"]()
+    axes = derive_axes(model, example, widths="all")
+    assert axes.labels["rnn.weight_hh_l0"] == (("rnn",) * 4, "rnn")
+    assert axes.labels["rnn.weight_ih_l0"] == (("rnn",) * 4, "embedding")
+    assert axes.summed["embedding.weight"] == ()
+
+
+def test_frozen_tensors_stay_on_the_clients():
+    model, example = NARROW["LoRA on a ViT"]()
+    axes = derive_axes(model, example)
+    assert set(axes.frozen) == {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert axes.widths["blocks.0.attn.qkv"] == 8  # the rank, not the heads
+    assert axes.labels["blocks.0.attn.qkv.b"] == (None, "blocks.0.attn.qkv")
