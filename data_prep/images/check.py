@@ -18,6 +18,7 @@ from rich.progress import track
 from data_prep import PrepError
 from data_prep.images.decode import ImageFiles, look_at_file
 from data_prep.images.prefetch import prefetch, usual_workers
+from data_prep.images.stored import StoredImages
 
 ON_ERROR = ("stop", "skip")
 
@@ -103,7 +104,7 @@ def check_images(
 
 def check_files(
     paths: Sequence[Path], split: str, options: ReadOptions
-) -> tuple[ImageFiles, NDArray[np.int64], Readable]:
+) -> tuple[StoredImages, NDArray[np.int64], Readable]:
     """Check image files as :func:`check_images` does.
 
     Returns:
@@ -113,5 +114,6 @@ def check_files(
         PrepError: as :func:`check_images`.
     """
     found = check_images(lambda row: look_at_file(paths[row]), len(paths), split, options)
-    files = tuple(paths[row] for row in found.rows)
-    return ImageFiles(files, found.facts[:, 0], found.facts[:, 2]), found.facts[:, 1], found
+    native, size, checksum = found.facts.T
+    files = ImageFiles(tuple(paths[row] for row in found.rows), checksum)
+    return StoredImages(files, np.arange(len(found.rows)), native), size, found

@@ -13,6 +13,7 @@ torchvision's ``ImageFolder``.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,38 +37,33 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files in place of their pixels: only the paths and the bytes per file are in memory.
+    """Reads image files; only their paths and checksums are in memory.
 
     Attributes:
         paths: N files.
-        native_bytes: (N,) uncompressed bytes of each image, see :func:`native_bytes`.
         checksums: (N,) CRC-32 of each file's content, or None where they were not read.
     """
 
     paths: tuple[Path, ...]
-    native_bytes: NDArray[np.int64]
     checksums: NDArray[np.int64] | None = None
 
-    def __len__(self) -> int:
-        """Return the number of files."""
-        return len(self.paths)
-
-    def take(self, rows: NDArray[np.intp]) -> ImageFiles:
-        """Return some files, in that order."""
-        return ImageFiles(
-            tuple(self.paths[row] for row in rows),
-            self.native_bytes[rows],
-            None if self.checksums is None else self.checksums[rows],
-        )
-
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (H, W, 1 or 3) of some files, one at a time.
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, 1 or 3) of a file.
 
         Raises:
-            PrepError: a file cannot be read any more.
+            PrepError: it cannot be read any more.
         """
-        for row in np.arange(len(self.paths))[rows]:
-            yield decode_image(self.paths[row], self.paths[row])
+        return decode_image(self.paths[index], self.paths[index])
+
+    def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
+        """Return the checksums of some files and their names below the folder of them all."""
+        paths = [os.path.abspath(self.paths[index]) for index in indices]
+        shared = os.path.commonpath([os.path.dirname(path) for path in paths])
+        # Names may hold bytes that are no text.
+        names = b"\0".join(os.fsencode(os.path.relpath(path, shared)) for path in paths)
+        if self.checksums is None:
+            return names
+        return self.checksums[indices].astype("<i8").tobytes() + names
 
 
 def decode_image(file: Path | BinaryIO, name: object) -> NDArray[np.uint8]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,56 +13,12 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.images.pixels import network_input
+from data_prep.images.stored import StoredImages
 from flower_ist.tokens.meta import Mask
+from flower_ist.tokens.shard import array_sha256
 
-
-class StoredImages(Protocol):
-    """Images that stay where they are stored until they are decoded."""
-
-    @property
-    def native_bytes(self) -> NDArray[np.int64]:
-        """(N,) height x width x channels of each image: its uncompressed bytes."""
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def take(self, rows: NDArray[np.intp]) -> Self:
-        """Return some images, in that order; none is decoded."""
-
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (H, W, 1 or 3) of some images, one at a time.
-
-        Raises:
-            PrepError: an image cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class IndexedImages:
-    """Stored images of a data set that another library gives out by their number.
-
-    Attributes:
-        read: Returns the pixels (H, W, 1 or 3) of one image; raises PrepError where it cannot.
-        indices: (N,) numbers of the images in the data set.
-        native_bytes: (N,) height x width x channels of each image.
-    """
-
-    read: Callable[[int], NDArray[np.uint8]]
-    indices: NDArray[np.int64]
-    native_bytes: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.indices)
-
-    def take(self, rows: NDArray[np.intp]) -> IndexedImages:
-        """Return some images, in that order; none is decoded."""
-        return IndexedImages(self.read, self.indices[rows], self.native_bytes[rows])
-
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (H, W, 1 or 3) of some images, one at a time."""
-        for index in self.indices[rows]:
-            yield self.read(int(index))
+_OF_EACH = ("file_bytes", "owners", "masked_bytes")
+"""Arrays that a set may have, with an entry for each image."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +65,8 @@ class ImageSet:
                 f"{self.source}: {count} images need as many labels and image ids, not "
                 f"{self.labels.shape} and {self.image_ids.shape}."
             )
-        for name in ("file_bytes", "owners", "masked_bytes"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (count,):
+        for name, values in self._of_each().items():
+            if values.shape != (count,):
                 raise PrepError(
                     f"{self.source}: {count} images need as many {name}, not {values.shape}."
                 )
@@ -118,8 +74,11 @@ class ImageSet:
             raise PrepError(f"{self.source}: a label is outside 0 to {len(self.class_names) - 1}.")
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
+
+    def _of_each(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in _OF_EACH}
+        return {name: array for name, array in values.items() if array is not None}
 
     @property
     def native_bytes_of_each(self) -> NDArray[np.int64]:
@@ -141,9 +100,7 @@ class ImageSet:
             images=images[rows] if isinstance(images, np.ndarray) else images.take(rows),
             labels=self.labels[rows],
             image_ids=self.image_ids[rows],
-            file_bytes=None if self.file_bytes is None else self.file_bytes[rows],
-            owners=None if self.owners is None else self.owners[rows],
-            masked_bytes=None if self.masked_bytes is None else self.masked_bytes[rows],
+            **{name: values[rows] for name, values in self._of_each().items()},
         )
 
     def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
@@ -203,6 +160,22 @@ class ImageSet:
                 "of."
             )
         return rows
+
+    def sha256(self) -> str:
+        """Return a SHA-256 that is the same on every machine that has the same images.
+
+        Of arrays in memory every pixel counts; of stored images their ids, their bytes as pixels
+        and as files, and their reader's fingerprint.
+        """
+        digest = hashlib.sha256(self.image_ids.astype("<i8").tobytes())
+        if self.file_bytes is not None:
+            digest.update(self.file_bytes.astype("<i8").tobytes())
+        if isinstance(self.images, np.ndarray):
+            digest.update(f"{self.images.shape} {array_sha256(self.images)}".encode())
+        else:
+            digest.update(self.images.native_bytes.astype("<i8").tobytes())
+            digest.update(self.images.reader.fingerprint(self.images.indices))
+        return digest.hexdigest()
 
 
 def _check_array(images: NDArray[np.uint8], source: str) -> None:

@@ -10,6 +10,8 @@ The first line of each docstring is what ``--mask`` shows in its help.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,6 +94,7 @@ def _same_for_all(patches: NDArray[np.intp], image_ids: Patches) -> Patches:
     return np.tile(np.sort(patches).astype(np.int64), (len(image_ids), 1))
 
 
+@cache
 def _spread(grid: Grid, count: int) -> NDArray[np.bool_]:
     """Return (rows, columns) with ``count`` patches set, at least one, as evenly as can be."""
     # A row holds at most all of its patches and at least one that is set.

@@ -8,8 +8,7 @@ of the images themselves. :mod:`data_prep.patches.write` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
+from data_prep.images.stored import StoredImages
 from data_prep.masks.draw import draw_mask
 from data_prep.patches.codec import unpack
 from data_prep.patches.cut import place_patches
@@ -25,12 +25,10 @@ from data_prep.patches.meta import MaskedMeta, bytes_per_image, has_meta, read_m
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import array_sha256
 
-_AT_ONCE = 256
-
 
 @dataclass(frozen=True)
 class MaskedImages:
-    """Stored patches that decode to whole images, zero under dropped patches.
+    """Reads stored patches of M images as whole images, zero under dropped patches.
 
     Attributes:
         folder: Where they lie, for errors.
@@ -38,9 +36,7 @@ class MaskedImages:
         patches: Memory map, see :mod:`data_prep.patches.meta`.
         offsets: (M + 1,) where images end, or None where all take the same bytes.
         channels: (M,) 1 or 3, or None where all have the same.
-        indices: (N,) rows of these images among the M stored ones.
-        image_ids: (N,) what their masks are drawn from.
-        native_bytes: (N,) height x width x channels before they were resized, in bytes.
+        image_ids: (M,) what the masks are drawn from.
     """
 
     folder: Path
@@ -48,35 +44,20 @@ class MaskedImages:
     patches: NDArray[np.uint8]
     offsets: NDArray[np.int64] | None
     channels: NDArray[np.uint8] | None
-    indices: NDArray[np.int64]
     image_ids: NDArray[np.int64]
-    native_bytes: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.indices)
-
-    def take(self, rows: NDArray[np.intp]) -> MaskedImages:
-        """Return some images, in that order; none is decoded."""
-        return replace(
-            self,
-            indices=self.indices[rows],
-            image_ids=self.image_ids[rows],
-            native_bytes=self.native_bytes[rows],
-        )
-
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield images (S, S, 1 or 3) of the stored image size, one at a time.
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return an image (S, S, 1 or 3) of the stored image size.
 
         Raises:
-            PrepError: an image's patches are damaged.
+            PrepError: its patches are damaged.
         """
-        indices, ids = self.indices[rows], self.image_ids[rows]
-        for start in range(0, len(indices), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            kept = draw_mask(self.meta.mask, ids[part])
-            for index, of_image in zip(indices[part], kept, strict=True):
-                yield place_patches(self._patches(int(index)), of_image, self.meta.image_size)
+        kept = draw_mask(self.meta.mask, self.image_ids[index : index + 1])[0]
+        return place_patches(self._patches(index), kept, self.meta.image_size)
+
+    def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
+        """Return the hash of all patches, which was compared when the images were opened."""
+        return self.meta.sha256["patches"].encode()
 
     def _patches(self, index: int) -> NDArray[np.uint8]:
         if self.offsets is None:
@@ -161,17 +142,15 @@ def read_masked(folder: Path, split: str = "train", *, verify: bool = True) -> I
     else:
         lengths = np.full(meta.num_images, arrays["patches"][0].size, dtype=np.int64)
     images = MaskedImages(
-        folder=folder,
-        meta=meta,
-        patches=arrays["patches"],
-        offsets=small.get("offsets"),
-        channels=small.get("channels"),
-        indices=np.arange(meta.num_images, dtype=np.int64),
-        image_ids=small["image_ids"],
-        native_bytes=small["native_bytes"],
+        folder,
+        meta,
+        arrays["patches"],
+        small.get("offsets"),
+        small.get("channels"),
+        small["image_ids"],
     )
     return ImageSet(
-        images=images,
+        images=StoredImages(images, np.arange(meta.num_images), small["native_bytes"]),
         labels=small["labels"].astype(np.int64),
         image_ids=small["image_ids"],
         class_names=meta.class_names,
@@ -190,9 +169,10 @@ def check_mask_fits(data: ImageSet, mask: Mask, image_size: int, patch_size: int
     Raises:
         PrepError: kind, ratio, seed, views, image size or patch size differ.
     """
-    if not isinstance(data.images, MaskedImages):
+    images = data.images
+    if not isinstance(images, StoredImages) or not isinstance(images.reader, MaskedImages):
         return
-    meta = data.images.meta
+    meta = images.reader.meta
     stored = {**vars(meta.mask), "image size": meta.image_size, "patch size": meta.patch_size}
     asked = {**vars(mask), "image size": image_size, "patch size": patch_size}
     # Sizes come first: with another size the number of patches differs too.

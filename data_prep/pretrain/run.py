@@ -29,7 +29,6 @@ from data_prep.images.figure import new_figure, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
-from data_prep.sources.digest import images_sha256
 
 ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"
 _PICTURED = 8
@@ -112,7 +111,7 @@ def _train_epoch(
 
 
 def _fingerprint(data: ImageSet) -> str:
-    return f"{len(data)} of {data.source}, {data.native_bytes} bytes, {images_sha256(data)[:16]}"
+    return f"{len(data)} of {data.source}, {data.native_bytes} bytes, {data.sha256()[:16]}"
 
 
 def _make_folder(out: Path) -> None:

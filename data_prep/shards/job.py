@@ -12,7 +12,6 @@ import numpy as np
 from data_prep.images.image_set import ImageSet
 from data_prep.shards.chunks import Chunk, PlannedShard, cut_chunks
 from data_prep.shards.encode import Encoding
-from data_prep.sources.digest import images_sha256
 from data_prep.splits.report import SplitReport
 from data_prep.splits.rows import Rows
 
@@ -126,5 +125,5 @@ def _image_facts(shards: Sequence[PlannedShard], sets: Sequence[ImageSet]) -> di
         "number of native bytes": sum(meta.image_bytes for meta in metas),
         "number of file bytes": sum(meta.image_file_bytes for meta in metas),
         "number of kept patches' bytes": sum(meta.masked_image_bytes for meta in metas),
-        "list of image files or pixels (SHA-256)": [images_sha256(data)[:16] for data in sets],
+        "list of image files or pixels (SHA-256)": [data.sha256()[:16] for data in sets],
     }

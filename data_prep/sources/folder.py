@@ -74,9 +74,10 @@ class FolderSource:
         )
         if not listed:
             raise PrepError(f"No class folder in {root} holds an image.")
-        files, file_bytes, checked = check_files([p for _, p in listed], split, self._options)
+        paths = [path for _, path in listed]
+        files, file_bytes, checked = check_files(paths, split, self._options)
         number = {name: label for label, name in enumerate(names)}
-        labels = np.array([number[path.parent.name] for path in files.paths], dtype=np.int64)
+        labels = np.array([number[paths[row].parent.name] for row in checked.rows], dtype=np.int64)
         if not partial and (missing := sorted(set(range(len(names))) - set(labels.tolist()))):
             raise PrepError(f"The class {names[missing[0]]!r} in {root} has no readable image.")
         return ImageSet(

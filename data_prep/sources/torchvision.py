@@ -17,7 +17,8 @@ from data_prep.encoders.torchvision_guard import guard_torchvision
 from data_prep.errors import first_line
 from data_prep.images.check import ReadOptions, check_images
 from data_prep.images.decode import native_bytes, to_pixels
-from data_prep.images.image_set import ImageSet, IndexedImages
+from data_prep.images.image_set import ImageSet
+from data_prep.images.stored import StoredImages
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
 _BY_NAME = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -55,6 +56,10 @@ class TorchvisionImages:
             PrepError: the image cannot be read.
         """
         return to_pixels(self._item(index)[0], self._call(index))
+
+    def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
+        """Return nothing: the images' ids and bytes are all that is known of them."""
+        return b""
 
     def check(self, index: int) -> tuple[int, int]:
         """Return the native bytes and the label of image ``index``.
@@ -121,7 +126,7 @@ class TorchvisionSource:
         labels = checked.facts[:, 1]
         known = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
         return ImageSet(
-            images=IndexedImages(images.read, checked.rows, checked.facts[:, 0]),
+            images=StoredImages(images, checked.rows, checked.facts[:, 0]),
             labels=labels,
             image_ids=checked.rows,
             class_names=tuple(_text(c) for c in known or range(int(labels.max()) + 1)),

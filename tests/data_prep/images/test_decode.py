@@ -16,6 +16,7 @@ from data_prep.images.decode import (
     look_at_file,
     native_bytes,
 )
+from data_prep.images.stored import StoredImages
 
 
 def save(path, values, mode, **options):
@@ -191,9 +192,9 @@ def test_a_mode_without_a_range_is_refused(tmp_path):
 
 def test_files_are_decoded_one_at_a_time_and_only_when_asked(tmp_path):
     paths = [save(tmp_path / f"{k}.png", [[k]], "L") for k in range(4)]
-    files = ImageFiles(tuple(paths), np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8]))
+    files = StoredImages(ImageFiles(tuple(paths)), np.arange(4), np.array([1, 2, 3, 4]))
     files = files.take(np.array([3, 1, 0]))
-    assert (files.native_bytes.tolist(), files.checksums.tolist()) == ([4, 2, 1], [8, 6, 5])
+    assert files.native_bytes.tolist() == [4, 2, 1]
     os.unlink(paths[0])
     decoded = files.decode(slice(0, 3))
     assert [next(decoded)[0, 0, 0], next(decoded)[0, 0, 0]] == [3, 1]

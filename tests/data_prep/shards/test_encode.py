@@ -8,6 +8,7 @@ import pytest
 from data_prep import PrepError
 from data_prep.encoders.vit import TokenEncoder
 from data_prep.images.decode import ImageFiles
+from data_prep.images.stored import StoredImages
 from data_prep.masks.draw import DRAWN_PER_EPOCH, MASK_KINDS, check_views, kept_patches
 from data_prep.shards.encode import Encoding
 from tests.fakes.fake_encoder import FakeEncoder, image_set
@@ -54,7 +55,8 @@ def test_images_without_files_of_their_own_count_as_native():
 
 def test_stored_images_count_their_own_sizes(tmp_path):
     data = image_set(3)
-    files = ImageFiles(tuple(tmp_path / f"{k}.png" for k in range(3)), np.array([100, 200, 300]))
+    reader = ImageFiles(tuple(tmp_path / f"{k}.png" for k in range(3)))
+    files = StoredImages(reader, np.arange(3), np.array([100, 200, 300]))
     meta = Encoding(FakeEncoder()).meta(replace(data, images=files), "c", rows=np.array([0, 2]))
     assert meta.image_bytes == 400
 

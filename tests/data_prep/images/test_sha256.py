@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from data_prep.images.decode import ImageFiles
+from data_prep.images.stored import StoredImages
 from data_prep.patches.settings import MaskSettings
 from data_prep.patches.write import write_masked
-from data_prep.sources.digest import images_sha256
 from data_prep.sources.open import read_source
 from tests.fakes.fake_encoder import image_set
 
@@ -30,7 +30,7 @@ def folder(tmp_path):
 def test_of_arrays_every_pixel_their_shape_and_ids_count():
     data = image_set(6)
     same = replace(data, images=data.images.copy(), labels=data.labels[::-1])
-    assert images_sha256(same) == images_sha256(data)
+    assert same.sha256() == data.sha256()
     changed = data.images.copy()
     changed[5, 5, 5, 0] ^= 1
     others = [
@@ -39,29 +39,29 @@ def test_of_arrays_every_pixel_their_shape_and_ids_count():
         replace(data, image_ids=data.image_ids + 1),
         replace(data, file_bytes=np.ones(6, np.int64)),
     ]
-    assert len({images_sha256(other) for other in (data, *others)}) == 5
+    assert len({other.sha256() for other in (data, *others)}) == 5
 
 
 def test_of_files_names_below_their_folder_and_content_count(folder, tmp_path, monkeypatch):
-    first = images_sha256(read_source(folder))
+    first = read_source(folder).sha256()
     shutil.copytree(folder, tmp_path / "elsewhere" / "deep")
-    assert images_sha256(read_source(tmp_path / "elsewhere" / "deep")) == first
+    assert read_source(tmp_path / "elsewhere" / "deep").sha256() == first
     monkeypatch.chdir(tmp_path)
-    assert images_sha256(read_source("set")) == first
+    assert read_source("set").sha256() == first
     (folder / "a" / "2.bmp").rename(folder / "a" / "3.bmp")
-    renamed = images_sha256(read_source(folder))
+    renamed = read_source(folder).sha256()
     # Of the same size, in bytes too.
     Image.new("L", (4, 4), 3).save(folder / "a" / "3.bmp")
-    assert len({first, renamed, images_sha256(read_source(folder))}) == 3
+    assert len({first, renamed, read_source(folder).sha256()}) == 3
 
 
 def test_a_name_that_is_no_text_counts_too():
     one, other = (
-        ImageFiles((Path("a") / os.fsdecode(name),), np.ones(1, np.int64))
+        StoredImages(ImageFiles((Path("a") / os.fsdecode(name),)), np.zeros(1, int), np.ones(1))
         for name in (b"\xff.bmp", b"\xfe.bmp")
     )
     data = image_set(1)
-    digests = {images_sha256(replace(data, images=images)) for images in (one, other)}
+    digests = {replace(data, images=images).sha256() for images in (one, other)}
     assert len(digests) == 2
 
 
@@ -72,5 +72,5 @@ def test_of_images_masked_already_every_stored_byte_counts(tmp_path):
     digests = []
     for name, images in (("one", data), ("two", data), ("three", changed)):
         write_masked(images, tmp_path / name, settings)
-        digests.append(images_sha256(read_source(tmp_path / name)))
+        digests.append(read_source(tmp_path / name).sha256())
     assert digests[0] == digests[1] != digests[2]

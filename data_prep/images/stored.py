@@ -1,0 +1,58 @@
+"""Images that stay where they are stored until they are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ImageReader(Protocol):
+    """Decodes the images of one place, each by its number there; it holds no pixels."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels (H, W, 1 or 3) of one image.
+
+        Raises:
+            PrepError: it cannot be read.
+        """
+
+    def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
+        """Return what tells some images from others of the same sizes, without decoding any.
+
+        It is the same on every machine that has the same images, and empty where nothing is known.
+        """
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Some images of a reader.
+
+    Attributes:
+        reader: Decodes them.
+        indices: (N,) their numbers at the reader.
+        native_bytes: (N,) height x width x channels of each image: its uncompressed bytes.
+    """
+
+    reader: ImageReader
+    indices: NDArray[np.int64]
+    native_bytes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, rows: NDArray[np.intp]) -> StoredImages:
+        """Return some images, in that order; none is decoded."""
+        return StoredImages(self.reader, self.indices[rows], self.native_bytes[rows])
+
+    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (H, W, 1 or 3) of some images, one at a time.
+
+        Raises:
+            PrepError: an image cannot be read.
+        """
+        for index in self.indices[rows]:
+            yield self.reader.read(int(index))
