@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from data_prep import PrepError
 from data_prep.masks.noise import check_seed
-from data_prep.options import option
+from data_prep.options import check_bounds, option
 
 _NETWORK, _TRAINING = "Network", "Training"
 
@@ -23,22 +23,27 @@ class PretrainSettings:
         panel=_NETWORK,
     )
     image_size: int = option("Images are resized to this height and width.", 28, panel=_NETWORK)
-    patch_size: int = option("Height and width of a patch in pixels.", 4, panel=_NETWORK)
+    patch_size: int = option("Height and width of a patch in pixels.", 4, panel=_NETWORK, least=1)
     dim: int = option("Width of a token, a multiple of 4 and of --heads.", 128, panel=_NETWORK)
-    depth: int = option("Blocks of the encoder.", 4, panel=_NETWORK)
-    heads: int = option("Attention heads of a block.", 4, panel=_NETWORK)
+    depth: int = option("Blocks of the encoder.", 4, panel=_NETWORK, least=1)
+    heads: int = option("Attention heads of a block.", 4, panel=_NETWORK, least=1)
     decoder_dim: int = option("Width of the decoder, a multiple of 4.", 64, panel=_NETWORK)
-    decoder_depth: int = option("Blocks of the decoder.", 1, panel=_NETWORK)
+    decoder_depth: int = option("Blocks of the decoder.", 1, panel=_NETWORK, least=1)
     mask_ratio: float = option(
         "Share of patches that the encoder does not see.", 0.75, panel=_TRAINING
     )
-    epochs: int = option("Passes over the images.", 36, panel=_TRAINING)
-    batch_size: int = option("Images in a step.", 128, panel=_TRAINING)
+    epochs: int = option("Passes over the images.", 36, panel=_TRAINING, least=1)
+    batch_size: int = option("Images in a step.", 128, panel=_TRAINING, least=1)
     learning_rate: float = option("Peak of the learning rate.", 1e-3, panel=_TRAINING)
     warmup_epochs: float = option(
-        "Epochs over which the rate rises to its peak, at most half of all.", 1.0, panel=_TRAINING
+        "Epochs over which the rate rises to its peak, at most half of all.",
+        1.0,
+        panel=_TRAINING,
+        least=0,
     )
-    weight_decay: float = option("Weight decay of AdamW, on matrices.", 0.05, panel=_TRAINING)
+    weight_decay: float = option(
+        "Weight decay of AdamW, on matrices.", 0.05, panel=_TRAINING, least=0
+    )
     least_crop: float = option(
         "Least share of the area that a random crop keeps; 1 for no crops.", 0.8, panel=_TRAINING
     )
@@ -69,27 +74,18 @@ class PretrainSettings:
             PrepError: with one sentence that names the setting.
         """
         check_seed(self.seed)
-        for name in ("epochs", "batch_size", "patch_size", "depth", "heads", "decoder_depth"):
-            if getattr(self, name) < 1:
-                raise PrepError(f"{_key(name)} must be at least 1, not {getattr(self, name)}.")
-        for name in ("dim", "decoder_dim"):
-            if getattr(self, name) < 4 or getattr(self, name) % 4:
-                raise PrepError(f"{_key(name)} must be a multiple of 4, not {getattr(self, name)}.")
+        check_bounds(self)
+        for name, width in (("dim", self.dim), ("decoder-dim", self.decoder_dim)):
+            if width < 4 or width % 4:
+                raise PrepError(f"--{name} must be a multiple of 4, not {width}.")
         if self.dim % self.heads:
             raise PrepError(f"A width of {self.dim} cannot be shared by {self.heads} heads.")
         if not 0 < self.mask_ratio < 1:
             raise PrepError(
-                f"mask-ratio must be above 0 and below 1, not {self.mask_ratio}: without dropped "
+                f"--mask-ratio must be above 0 and below 1, not {self.mask_ratio}: without dropped "
                 "patches there is nothing to learn."
             )
         if not 0 < self.least_crop <= 1:
-            raise PrepError(f"least-crop must be above 0 and at most 1, not {self.least_crop}.")
+            raise PrepError(f"--least-crop must be above 0 and at most 1, not {self.least_crop}.")
         if not 0 < self.learning_rate < math.inf:
-            raise PrepError(f"learning-rate must be above 0, not {self.learning_rate}.")
-        for name in ("warmup_epochs", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise PrepError(f"{_key(name)} must be at least 0, not {getattr(self, name)}.")
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "-")
+            raise PrepError(f"--learning-rate must be above 0, not {self.learning_rate}.")

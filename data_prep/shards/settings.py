@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep import PrepError
 from data_prep.masks.draw import describe_kinds
-from data_prep.options import option
+from data_prep.options import check_bounds, option
 from data_prep.sources.settings import SourceSettings
 from data_prep.splits.clients import ClientSplit, describe_splits
 
@@ -65,6 +65,7 @@ class PrepSettings(SourceSettings):
         "epoch, is approximated by more. The test shard always has 1.",
         1,
         panel=_MASK,
+        least=1,
     )
     seed: int | None = option(
         "Seed of masks, splits and random weights; default 0.", None, panel=_MASK
@@ -81,15 +82,18 @@ class PrepSettings(SourceSettings):
         "On a device: all images are this client's; makes OUT/CLIENT.", "", panel=_CLIENTS
     )
     workers: int = option(
-        "Threads that decode images ahead of the encoder; 0 for none.", 2, panel=_RUN
+        "Threads that decode images ahead of the encoder; 0 for none.", 2, panel=_RUN, least=0
     )
-    batch_size: int = option("Images encoded at once.", 64, panel=_RUN)
+    batch_size: int = option("Images encoded at once.", 64, panel=_RUN, least=1)
     chunk_images: int = option(
         "Images in a chunk, the unit of work: a run that is stopped loses at most this many.",
         512,
         panel=_RUN,
+        least=1,
     )
-    num_shards: int = option("Processes or machines that share the encoding.", 1, panel=_RUN)
+    num_shards: int = option(
+        "Processes or machines that share the encoding.", 1, panel=_RUN, least=1
+    )
     shard_index: int = option("Which of these this process is, from 0.", 0, panel=_RUN)
     ray: bool = option("Share the encoding out with Ray Data.", False, panel=_RUN, flag="--ray")
 
@@ -99,15 +103,7 @@ class PrepSettings(SourceSettings):
         Raises:
             PrepError: an option is out of range, unknown, or excludes another.
         """
-        for name, value, least in (
-            ("batch size", self.batch_size, 1),
-            ("number of images in a chunk", self.chunk_images, 1),
-            ("number of workers", self.workers, 0),
-            ("number of views", self.views, 1),
-            ("number of shards", self.num_shards, 1),
-        ):
-            if value < least:
-                raise PrepError(f"The {name} must be at least {least}, not {value}.")
+        check_bounds(self)
         if not 0 <= self.shard_index < self.num_shards:
             raise PrepError(
                 f"The shard index must be 0 to {self.num_shards - 1}, not {self.shard_index}: it "

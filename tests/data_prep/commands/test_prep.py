@@ -191,7 +191,7 @@ def test_ctrl_c_says_how_to_go_on(fashion_folder, tmp_path, encoder, monkeypatch
         (["--mask", "spiral"], "The mask kind 'spiral' is unknown"),
         (["--dtype", "int4"], "The token type 'int4' is unknown"),
         (["--clients", "41"], "40 images cannot be split into 41 parts"),
-        (["--batch-size", "0"], "The batch size must be at least 1, not 0."),
+        (["--batch-size", "0"], "--batch-size must be at least 1, not 0."),
         (["--on-error", "ignore"], "The choice on error 'ignore' is unknown: use stop or skip."),
         (["--seed", "-1"], "The seed must be 0 to 2**64 - 1, not -1."),
         (["--weights", "none.safetensors"], "There is no .safetensors checkpoint at none"),

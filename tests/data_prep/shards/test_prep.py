@@ -416,9 +416,9 @@ def test_existing_shards_are_found_before_anything_is_encoded(settings, monkeypa
 def test_wrong_settings_are_found_before_images_are_read(settings, monkeypatch):
     monkeypatch.setattr(opening, "read_train_and_test", lambda *_, **__: pytest.fail("read"))
     for change, message in (
-        ({"batch_size": 0}, "The batch size must be at least 1, not 0"),
-        ({"workers": -1}, "The number of workers must be at least 0, not -1"),
-        ({"views": 0}, "The number of views must be at least 1, not 0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"workers": -1}, "--workers must be at least 0, not -1"),
+        ({"views": 0}, "--views must be at least 1, not 0"),
         ({"views": 2, "mask": "grid"}, "2 views of the grid mask"),
         ({"shard_index": 1}, "The shard index must be 0 to 0, not 1"),
         ({"num_shards": 2, "ray": True}, "leave --num-shards or --ray out"),
