@@ -72,7 +72,7 @@ def errors_as_sentences() -> Iterator[None]:
     except BrokenPipeError:
         raise  # the reader of the output has seen enough, which typer knows how to end with
     except OSError as err:
-        # Of a path that cannot be looked at: a folder that nobody may enter, a name too long.
+        # For instance a folder that nobody may enter, or a name that is too long.
         where = f"{err.filename}: " if err.filename else ""
         _fail(f"{where}{first_line(err)}.", err)
 

@@ -8,8 +8,8 @@ kept, and rotates those by their own positions. The convolution that embeds patc
 well, by one that leaves dropped patches at zero: for all patches it would be 6 % of ViT-B/16's work
 at a mask ratio of .9.
 
-That holds only where a patch's embedding depends on its own pixels, so a ViT behind a CNN stem is
-refused.
+This is right only where a patch's embedding depends on its own pixels, so a ViT behind a CNN stem
+is refused.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 def fit_weights(model: Any, state: dict[str, torch.Tensor], where: str) -> None:
     """Load tensors into a timm model, converted to its names, norm and grid.
 
-    Weights of a classifier and of MAE's decoder are left out. If the final norm of the checkpoint
-    comes after the pooling (``fc_norm``) and the model's before (``norm``), or the other way round,
-    the model's is moved.
+    Weights of a classifier and of MAE's decoder are left out. If the final norm comes after the
+    pooling in the checkpoint (``fc_norm``) and before it in the model (``norm``), or the other way
+    round, the model's norm is moved.
 
     Args:
         model: A timm model, changed in place.

@@ -1,4 +1,4 @@
-"""Work done ahead in threads, handed over in order, with a bounded number of results waiting.
+"""Work done ahead in threads and handed over in order; few results wait at any time.
 
 Decoding (PIL) and resizing (torch) release Python's lock, so threads are enough, and nothing has to
 be sent between processes.
@@ -24,15 +24,15 @@ AHEAD_PER_WORKER = 2
 
 
 def usual_workers() -> int:
-    """Return a number of threads for decoding: one a core, 8 at the most."""
+    """Return a number of threads for decoding: one per core, 8 at most."""
     return min(8, os.cpu_count() or 1)
 
 
 def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
     """Yield ``make(item)`` for each item in order, made ahead by ``workers`` threads.
 
-    At most two results a thread are made or wait, whatever the number of items. With 0 workers each
-    result is made when it is asked for. An error of ``make`` is raised where its result was due.
+    At most two results per thread are made or wait, however many items there are. With 0 workers
+    each result is made when it is asked for. An error of ``make`` is raised in its result's place.
 
     Raises:
         PrepError: the number of workers is below 0.
@@ -43,7 +43,7 @@ def prefetch(make: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
         yield from map(make, items)
         return
     left = iter(items)
-    # One torch thread a worker: each would otherwise start as many as there are cores.
+    # One torch thread per worker: each would otherwise start as many as there are cores.
     pool = ThreadPoolExecutor(workers, "prefetch", initializer=torch.set_num_threads, initargs=(1,))
     try:
         first = islice(left, workers * AHEAD_PER_WORKER)

@@ -1,6 +1,6 @@
-"""Masked images as data: the kept patches of resized images, read back as whole images.
+"""Masked images as a source: the kept patches of resized images, read back as whole images.
 
-A source too weak to run an encoder stores or sends these (the second product of Kariotakis et al.,
+A device too weak to run an encoder stores or sends these (the second product of Kariotakis et al.,
 CPAL 2024), and a gateway encodes them. The mask follows from seed and image id, so no byte is spent
 on which patches were kept. An encoder that reads kept patches only makes the same tokens of them as
 of the images themselves. :mod:`data_prep.patches.write` writes them.

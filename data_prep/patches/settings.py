@@ -1,4 +1,4 @@
-"""How images are masked for storage: sizes, mask and compression, checked once."""
+"""How images are masked for storage: sizes, mask and compression."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ _MASK = "Masks"
 @dataclass(frozen=True)
 class MaskSettings:
     """How images are masked for storage; the encoder must be asked for the same.
-
-    The fields are described where they are declared. ``ratio`` is in [0, 1).
 
     Raises:
         PrepError: the image size is no multiple of the patch size, or the mask cannot be drawn.

@@ -43,8 +43,8 @@ def write_masked(
 ) -> MaskedMeta:
     """Write the kept patches of some images to a new folder; see :mod:`data_prep.patches.meta`.
 
-    Gray images keep their one channel. The same images and settings give the same pixels whatever
-    the number of workers; a few images at a time are in memory.
+    Gray images keep their one channel. The same images and settings give the same bytes with any
+    number of workers; a few images at a time are in memory.
 
     Args:
         data: Images that are not masked yet.
@@ -203,7 +203,7 @@ def _patches(data: ImageSet, row: int, settings: MaskSettings) -> NDArray[np.uin
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
-    # numpy pads headers so that the first axis may grow: all of ours take as many bytes.
+    # numpy pads headers so that the first axis may grow: all of ours have the same length.
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )

@@ -1,10 +1,10 @@
-"""Pre-train an encoder in a folder: progress, one line an epoch, pictures, and going on again.
+"""Pre-train an encoder in a folder: progress, one line per epoch, pictures, and resuming.
 
 The folder holds
 
 * ``encoder.safetensors``  float16 weights that describe themselves, for ``prep --encoder``;
-* ``state.pt``             model and optimizer after the last full epoch, to go on from;
-* ``loss.jsonl``           one line an epoch: mean loss, learning rate, images a second;
+* ``state.pt``             model and optimizer after the last full epoch, to resume from;
+* ``loss.jsonl``           one line per epoch: mean loss, learning rate, images per second;
 * ``loss.png``, ``reconstruction.png``  the curve; and images, their kept patches, the decoder's.
 """
 
@@ -43,13 +43,13 @@ def pretrain(
     label: str = "",
     console: Console | None = None,
 ) -> Path:
-    """Train until ``settings.epochs``, going on from the last full epoch found in ``out``.
+    """Train until ``settings.epochs``, resuming after the last full epoch found in ``out``.
 
     A run that was stopped ends with the weights of one that was not, on the same machine with as
     many threads.
 
     Args:
-        data: The images; their labels are not looked at.
+        data: The images; their labels are not used.
         out: The folder, made if needed.
         settings: How to train.
         device: Where torch trains.
@@ -117,7 +117,7 @@ def _fingerprint(data: ImageSet) -> str:
 def _make_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or not all(map(_is_first_line, out.iterdir()))):
         raise PrepError(
-            f"{out} exists and holds no run to go on with: choose another folder or remove it."
+            f"{out} exists and holds no run to resume: choose another folder or remove it."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

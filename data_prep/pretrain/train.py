@@ -2,7 +2,7 @@
 
 Follows He et al. (CVPR 2022, https://arxiv.org/abs/2111.06377, appendix A.1): AdamW with betas 0.9
 and 0.95, a linear rise and half a cosine, random resized crops and mirror images. Everything drawn
-follows from (seed, epoch), so that a run that was stopped goes on with the same draws.
+follows from (seed, epoch), so that a run that was stopped resumes with the same draws.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Pretraining:
     def reconstruct(self, data: ImageSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return images, what the encoder sees of them, and that with the decoder's patches.
 
-        Each is (B, 3, S, S) in [0, 1], dropped patches in the middle one gray. The decoder knows
-        normalized patches only: they are drawn with the true patches' mean and deviation.
+        Each is (B, 3, S, S) in [0, 1]; dropped patches are gray in the second. The decoder draws
+        normalized patches: they get the true patches' mean and deviation back.
         """
         kept = draw_mask(self.mask, data.image_ids)
         pixels = data.network_input(slice(None), self.settings.image_size).float() / 255
@@ -180,7 +180,7 @@ class Pretraining:
             return list(state["lines"])
         except _DAMAGED as err:
             raise PrepError(
-                f"{file} cannot be read: {first_line(err)}; remove it to start anew."
+                f"{file} cannot be read: {first_line(err)}; remove it to start again."
             ) from err
 
     def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -192,14 +192,14 @@ class Pretraining:
 
 
 def _check_same(file: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse the state of another run; of facts that are a mapping, the differing entry is told."""
+    """Refuse the state of another run; the error names the first fact that differs."""
     for name, value in wanted.items():
         if isinstance(value, dict) and isinstance(found[name], dict):
             _check_same(file, {key: found[name].get(key) for key in value}, value)
         elif found[name] != value:
             raise PrepError(
                 f"{file} was made with {name} {found[name]}, not {value}: give the same command "
-                "again, or choose another folder to start anew."
+                "again, or choose another folder to start a new run."
             )
 
 

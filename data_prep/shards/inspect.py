@@ -73,8 +73,8 @@ def find_shards(path: Path) -> list[Path]:
     """Return ``path`` itself if it is a shard, else the shards in it, clients by number first.
 
     A shard is a folder with a meta file, also one that lacks its arrays, or a text file given
-    itself. The folders ``client-*`` and ``test`` are taken for shards in any state, so that a
-    broken one is not overlooked. Names that start with a dot are passed over.
+    itself. Folders called ``client-*`` and ``test`` count as shards in any state, so that a broken
+    one is not overlooked. Names that start with a dot are ignored.
 
     Raises:
         PrepError: there is no shard.

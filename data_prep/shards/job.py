@@ -1,4 +1,4 @@
-"""All that a run of ``prep`` is going to do, and what a run that goes on with it must share."""
+"""What a run of ``prep`` makes, and what a run that resumes it must have in common with it."""
 
 from __future__ import annotations
 
@@ -88,9 +88,10 @@ def plan_job(
 
 
 def _encoding_facts(encoding: Encoding) -> dict[str, Any]:
-    """Return facts in plain words; the batch size, which changes rounding only, is not among them.
+    """Return facts in plain words.
 
-    A run that was out of memory may go on with a smaller one.
+    The batch size changes the rounding only and is not among them: a run that was out of memory
+    may resume with a smaller one.
     """
     record, mask = encoding.encoder.record, encoding.mask
     return {

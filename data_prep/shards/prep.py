@@ -1,10 +1,10 @@
 """From images to token shards in one call: ``prep(PrepSettings(source, out))``.
 
-The settings are opened once, into images, encoder, mask and split; these make a job, a list of
-chunks (:mod:`data_prep.shards.chunks`). Each finished chunk is a file in ``OUT/.prep``. That one
+The settings are opened once, into encoder, mask, images and split. These make a job, a list of
+chunks (:mod:`data_prep.shards.chunks`); each finished chunk is a file in ``OUT/.prep``. That one
 mechanism serves three needs:
 
-* A run that was ended at any moment, by ``kill -9`` too, goes on when the same command is given
+* A run that was stopped at any moment, even by ``kill -9``, resumes when the same command is given
   again. Its shards equal those of an uninterrupted run byte for byte.
 * Several processes, one for each GPU say, share a job: process ``i`` of ``n`` is given
   ``shard_index=i, num_shards=n``. The one that finds all chunks finished assembles the shards. On
@@ -49,8 +49,8 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
 
     Beside the shards it writes ``classes.json`` (the class names, for other devices) and, where
     images were split among clients, ``split.json`` and ``split.png`` (who holds how many of each
-    class). Memory holds a chunk's tokens and a few batches of pixels, whatever the number of
-    images, apart from what the source itself keeps there.
+    class). However many images there are, memory holds one chunk's tokens and a few batches of
+    pixels, apart from what the source itself keeps there.
 
     Args:
         settings: Source, encoder, mask, split and how to run.

@@ -152,7 +152,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # numpy leaves a file open that it opened itself and cannot read.
         with path.open("rb") as opened:
-            # numpy takes whatever is no archive for a pickle, and advises to trust it.
+            # numpy takes any file that is no archive for a pickle, and advises to trust it.
             if not zipfile.is_zipfile(opened):
                 raise zipfile.BadZipFile("it is no zip archive, or one that was cut off")
             opened.seek(0)

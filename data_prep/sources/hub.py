@@ -28,7 +28,7 @@ from data_prep.sources.table import TEST_NAMES
 
 @dataclass(frozen=True)
 class HubImages:
-    """Reads one image of a data set; nothing but the place of its data is in memory.
+    """Reads one image of a data set; only the place of its data is in memory.
 
     Attributes:
         dataset: A ``datasets.Dataset`` whose image column is not decoded.

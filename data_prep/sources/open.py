@@ -1,4 +1,4 @@
-"""Open any source of images: by its form or its name the right reader is chosen."""
+"""Open any source of images: its form or its name decides which reader it gets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open_source(source: str | Path, options: ReadOptions) -> Source:
     * ``torchvision:NAME``, such as ``torchvision:CIFAR10``.
 
     Raises:
-        PrepError: it is none of these, or cannot be looked at.
+        PrepError: it is none of these, or cannot be opened.
     """
     scheme, colon, rest = str(source).partition(":")
     if colon and scheme in _NAMED:
@@ -179,7 +179,7 @@ def read_train_and_test(
 
 
 def left_out_tests(source: str | Path) -> str:
-    """Return a sentence on the test images of a source of which the training images alone are used.
+    """Return a sentence on a source's test images, for a run that uses its training images only.
 
     It is empty where the source publishes no test split that can be read; no image is decoded.
     """

@@ -90,7 +90,7 @@ class TableSource:
 
 
 def _read(path: Path) -> Mapping[str, Sequence[str]]:
-    """Return a table's columns of use as texts; its split column only where it splits."""
+    """Return a table's known columns as texts; the split column only where it names two splits."""
     try:
         columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (OSError, ValueError, csv.Error) as err:

@@ -34,7 +34,7 @@ SETS: dict[str, dict[str, dict[str, Any]]] = {
     "Imagenette": _BY_VAL,
     **dict.fromkeys(("Caltech101", "Caltech256", "EuroSAT", "SEMEION", "SUN397"), _WHOLE),
 }
-"""How torchvision is asked for each split; sets without a published test split have no ``test``."""
+"""torchvision's arguments for each split; sets without a published test split have no ``test``."""
 
 
 @dataclass(frozen=True)
