@@ -1,4 +1,4 @@
-"""The command line: each command says what was wrong in one sentence."""
+"""The command line: a function for each command, which imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from flower_ist.command_group import CommandGroup, fail
-from flower_ist.compare.demo import run_demo
-from flower_ist.compare.options import one_value_each
-from flower_ist.compare.plan import PlanError
-from flower_ist.runs import report as reports
+from flower_ist.errors import ArgumentError
 from flower_ist.runs.privacy_budget import budget
 
 app = typer.Typer(
@@ -57,6 +54,8 @@ def demo(
     Runs IST and then FedAvg with the same clients, and ends with a table and a plot of accuracy
     against bytes. It starts a SuperLink of its own and ends it; nothing is downloaded.
     """
+    from flower_ist.compare.demo import run_demo
+
     run_demo(out, strategies.split(","), clients, rounds, Console())
 
 
@@ -72,6 +71,8 @@ def report(
 
     RUNS are folders that a run wrote, or the run.jsonl files in them.
     """
+    from flower_ist.runs import report as reports
+
     summaries = [reports.summarize(run) for run in runs]
     if plot is not None:
         reports.plot(runs, plot)
@@ -152,6 +153,8 @@ class _ManyValues(TyperCommand):
     """A command whose ``--set`` and ``--sweep`` take all the values that follow."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        from flower_ist.compare.options import one_value_each
+
         return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
 
 
@@ -221,7 +224,7 @@ def compare_strategies(
         name: value for name, value in options.items() if value not in (None, [])
     }
     if source is not None and given:
-        raise PlanError("--from takes all from the comparison there: give only --out beside.")
+        raise ArgumentError("--from repeats a comparison as it is: give only --out beside it.")
     plan = make_plan(**given) if source is None else repeated_plan(source)
     if not compare(plan, out, Console(), jobs):
         raise typer.Exit(1)

@@ -37,11 +37,12 @@ def demo_tokens(
     FASHION_MNIST is a folder with the data set's four published idx files.
     """
     with errors_as_sentences():
-        from data_prep.encoders.open import open_encoder
+        from data_prep.encoders.settings import EncoderSettings
         from data_prep.shards.encode import Encoding
         from flower_ist.tokens.writer import write_text
 
-        opened = open_encoder(encoder, weights, image_size=image_size, seed=seed)
+        settings = EncoderSettings(encoder=encoder, weights=weights, image_size=image_size)
+        opened = settings.open_encoder(seed)
         encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
         out.mkdir(parents=True, exist_ok=True)
         for split in PARTS:

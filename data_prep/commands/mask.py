@@ -36,7 +36,7 @@ def mask(settings: MaskCommand) -> None:
     out, workers = settings.out, settings.workers
     refuse_inside(out, settings.source, settings.test)
     refuse_existing(out)
-    train, test = settings.read(settings.seed, workers)
+    train, test = settings.read_images(settings.seed, workers)
     print_sentence(console, settings.left_out())
     sets = [train] if test is None else [train, test]
     with image_progress(console, "Masking images", sum(map(len, sets))) as advance:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.encoders.checkpoints import read_description
 from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder, build_cnn
+from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.timm import default_size, has_vit, published
 from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.encoders.weights import fit_weights, load_weights, state_sha256
@@ -40,77 +41,56 @@ class ImageEncoder(Protocol):
 
 
 def open_encoder(
-    encoder: str,
-    weights: str = "",
-    *,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    pool: str = "cls",
-    layer: int = 0,
-    normalization: str = "model",
-    dtype: str = "float32",
-    device: str = "cpu",
-    seed: int = 0,
-    label: str = "",
+    settings: EncoderSettings, seed: int = 0, image_size: int | None = None
 ) -> ImageEncoder:
     """Build an encoder, load its weights and freeze it.
 
     Args:
-        encoder: ``embedded``, the path of a ``.safetensors`` file that describes its network (as
-            ``flower-ist pretrain`` writes it), or the name of a ViT or CNN in timm.
-        weights: Empty for those that the file comes with; ``pretrained`` for timm's, from the
-            Hugging Face hub; ``random`` as a control; or a local checkpoint.
-        image_size: Height and width of the input in pixels; None for the network's own.
-        patch_size: Height and width of a patch in pixels; None for the network's own, or 16 for a
-            CNN, which has none. A ViT's weights are resampled to it.
-        pool: ``cls`` or ``mean`` of the kept patches; a CNN always takes the mean.
-        layer: Blocks of a ViT to run, 0 for all.
-        normalization: ``model`` for the network's own, ``imagenet``, ``half`` or six numbers,
-            mean/deviation.
-        dtype: ``float32``, ``bfloat16`` or ``float16``, for weights and activations.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        settings: Which encoder, and how it is run.
         seed: Of random weights.
-        label: What the record calls the encoder; empty for its own name.
+        image_size: Used in place of the encoder's own where the settings name none.
 
     Raises:
-        PrepError: any of these is unknown, missing or does not fit the others.
+        PrepError: a setting is unknown, missing or does not fit the others.
     """
-    file = _file_of(encoder)
-    name, kwargs = encoder, dict[str, Any]()
+    file = _file_of(settings.encoder)
+    name, kwargs = settings.encoder, dict[str, Any]()
+    label, normalization, weights = name, settings.normalization, settings.weights
     if file is not None:
         described = read_description(file)
         name, kwargs = described["timm"], dict(described["kwargs"])
-        label = label or described["label"] or name
+        label = described["label"] or name
         normalization = described["normalisation"] if normalization == "model" else normalization
-    own_size = kwargs.pop("img_size", None)
-    size = (own_size or default_size(name)) if image_size is None else image_size
-    label = label or name
     if weights == "random":
         label = f"{label}, random weights"
+    own_size = kwargs.pop("img_size", None)
+    size = image_size if settings.image_size is None else settings.image_size
+    if size is None:
+        size = own_size or default_size(name)
     if has_vit(name):
-        if patch_size is not None:
-            kwargs["patch_size"] = patch_size
+        if settings.patch_size is not None:
+            kwargs["patch_size"] = settings.patch_size
         vit = build_vit(name, size, seed=seed, **kwargs)
         return TokenEncoder(
             vit,
             normalization,
-            device,
-            pool=pool,
-            layer=layer,
-            dtype=dtype,
+            settings.device,
+            pool=settings.pool,
+            layer=settings.layer,
+            dtype=settings.compute_dtype,
             name=label,
             weights_sha256=_load(vit, weights, name, file),
         )
-    if layer:
+    if settings.layer:
         raise PrepError(f"{name} is no ViT and always run whole: leave the layer at 0.")
     cnn = build_cnn(name, seed=seed)
     return PooledEncoder(
         cnn,
         size,
-        PATCH_SIZE if patch_size is None else patch_size,
+        PATCH_SIZE if settings.patch_size is None else settings.patch_size,
         normalization,
-        device,
-        dtype=dtype,
+        settings.device,
+        dtype=settings.compute_dtype,
         name=label,
         weights_sha256=_load(cnn, weights, name, file),
     )

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep import PrepError
 from data_prep.atomic_file import atomic_file
 
 if TYPE_CHECKING:
@@ -14,17 +13,9 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of that many inches. It belongs to no window and no display.
+    """Return an empty figure of that many inches. It belongs to no window and no display."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        PrepError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise PrepError(
-            "Pictures need matplotlib: in the checkout, pip install -e '.[prep]'."
-        ) from err
     # A figure made without pyplot is drawn by Agg when it is saved as PNG.
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -21,12 +21,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from data_prep.console import image_progress, print_sentence
-from data_prep.encoders.open import open_encoder
-from data_prep.images.image_set import ImageSet
 from data_prep.masks.draw import check_views
 from data_prep.new_folder import refuse_inside
 from data_prep.patches.read import check_mask_fits, stored_meta
@@ -37,9 +34,7 @@ from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
-from data_prep.splits.clients import ClientSplit, split_clients
-from data_prep.splits.report import SplitReport
-from data_prep.splits.rows import Rows
+from data_prep.splits.clients import ClientSplit
 
 __all__ = ["PrepSettings", "open_job", "prep"]
 
@@ -99,14 +94,29 @@ def open_job(settings: PrepSettings) -> Job:
     """
     settings.check()
     refuse_inside(settings.out, settings.source, settings.test)
-    encoding = _open_encoding(settings)
-    seed, record = encoding.mask.seed, encoding.encoder.record
-    train, test = settings.read(seed)
+    # Images masked already have a mask and a size. Their patch size is not taken over: an encoder
+    # of another one is the wrong encoder.
+    stored = stored_meta(settings.source)
+    kind, ratio, seed = "random", 0.5, 0
+    if stored is not None:
+        kind, ratio, seed = stored.mask.kind, stored.mask.ratio, stored.mask.seed
+    seed = seed if settings.seed is None else settings.seed
+    encoder = settings.open_encoder(seed, None if stored is None else stored.image_size)
+    encoding = Encoding(
+        encoder,
+        mask_kind=kind if settings.mask is None else settings.mask,
+        mask_ratio=ratio if settings.mask_ratio is None else settings.mask_ratio,
+        seed=seed,
+        interpolation=settings.interpolation,
+        token_dtype=settings.dtype,
+    )
+    check_views(settings.views, encoding.mask)
+    train, test = settings.read_images(seed)
     for data, views in ((train, settings.views), (test, 1)):
         if data is not None:
-            mask = replace(encoding.mask, views=views)
-            check_mask_fits(data, mask, record.image_size, record.patch_size)
-    parts, split = _deal(settings, train, seed)
+            asked = replace(encoding.mask, views=views)
+            check_mask_fits(data, asked, encoder.record.image_size, encoder.record.patch_size)
+    parts, split = settings.deal(train, seed)
     return plan_job(
         encoding,
         train,
@@ -117,57 +127,6 @@ def open_job(settings: PrepSettings) -> Job:
         chunk_images=settings.chunk_images,
         asked={"client": settings.client, "split": str(ClientSplit.parse(settings.split))},
     )
-
-
-def _open_encoding(settings: PrepSettings) -> Encoding:
-    """Open the encoder with its mask, which images masked already leave no choice of.
-
-    Neither do they of the image size. Their patch size is not taken over: an encoder of another
-    one is the wrong encoder.
-    """
-    stored = stored_meta(settings.source)
-    kind, ratio, seed, size = ("random", 0.5, 0, None)
-    if stored is not None:
-        kind, ratio, seed = stored.mask.kind, stored.mask.ratio, stored.mask.seed
-        size = stored.image_size
-    seed = seed if settings.seed is None else settings.seed
-    encoder = open_encoder(
-        settings.encoder,
-        settings.weights,
-        image_size=size if settings.image_size is None else settings.image_size,
-        patch_size=settings.patch_size,
-        pool=settings.pool,
-        layer=settings.layer,
-        normalization=settings.normalization,
-        dtype=settings.compute_dtype,
-        device=settings.device,
-        seed=seed,
-    )
-    encoding = Encoding(
-        encoder,
-        mask_kind=kind if settings.mask is None else settings.mask,
-        mask_ratio=ratio if settings.mask_ratio is None else settings.mask_ratio,
-        seed=seed,
-        interpolation=settings.interpolation,
-        token_dtype=settings.dtype,
-    )
-    check_views(settings.views, encoding.mask)
-    return encoding
-
-
-def _deal(
-    settings: PrepSettings, train: ImageSet, seed: int
-) -> tuple[dict[str, Rows], SplitReport | None]:
-    """Return each client's rows, and their class counts where there is more than one client."""
-    if settings.client:
-        return {settings.client: np.arange(len(train))}, None
-    split = ClientSplit.parse(settings.split)
-    dealt = split_clients(train, split, settings.clients, seed)
-    owners: list[str] = []
-    if split.kind == "natural" and train.owners is not None:
-        owners = [str(train.owners[rows[0]]) for rows in dealt]
-    report = SplitReport.of_parts(train.labels, train.class_names, dealt, owners)
-    return dict(zip(report.clients, dealt, strict=True)), report
 
 
 def _encode(settings: PrepSettings, job: Job, work: WorkFolder, console: Console) -> None:

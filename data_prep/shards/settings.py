@@ -6,16 +6,17 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep import PrepError
+from data_prep.encoders.settings import EncoderSettings
 from data_prep.masks.draw import describe_kinds
 from data_prep.options import check_bounds, option
 from data_prep.sources.settings import SourceSettings
-from data_prep.splits.clients import ClientSplit, describe_splits
+from data_prep.splits.settings import SplitSettings
 
-_ENCODER, _MASK, _CLIENTS, _RUN = "Encoder", "Masks", "Clients", "Running"
+_ENCODER, _MASK, _RUN = "Encoder", "Masks", "Running"
 
 
 @dataclass(frozen=True)
-class PrepSettings(SourceSettings):
+class PrepSettings(SplitSettings, EncoderSettings, SourceSettings):
     """How images become shards. Only ``source`` and ``out`` have no default.
 
     A mask, its ratio, a seed and an image size of None are those of images masked already, else
@@ -24,32 +25,7 @@ class PrepSettings(SourceSettings):
 
     out: Path = option("Folder for the new shards: OUT/client-0 ..., OUT/test.")
     _: KW_ONLY
-    encoder: str = option(
-        "embedded, the name of a timm model, or a file that pretrain wrote.",
-        "embedded",
-        panel=_ENCODER,
-    )
-    weights: str = option(
-        "A checkpoint file; pretrained: timm's, from the network; random: as a control.",
-        "",
-        panel=_ENCODER,
-    )
-    image_size: int | None = option(
-        "Images are resized to this height and width; default: the encoder's own.",
-        None,
-        panel=_ENCODER,
-    )
-    patch_size: int | None = option(
-        "Height and width of a patch in pixels; default: the encoder's own.", None, panel=_ENCODER
-    )
-    pool: str = option("cls: the class token; mean: of the patches.", "cls", panel=_ENCODER)
-    layer: int = option("Blocks to run; 0 for all.", 0, panel=_ENCODER)
-    normalization: str = option(
-        "model (its own), imagenet, or half (0.5/0.5, the paper's).", "model", panel=_ENCODER
-    )
     interpolation: str = option("bicubic or bilinear.", "bicubic", panel=_ENCODER)
-    device: str = option("cpu, cuda or mps.", "cpu", panel=_ENCODER)
-    compute_dtype: str = option("float32, bfloat16 or float16.", "float32", panel=_ENCODER)
     dtype: str = option("Tokens are stored as float16, float32 or int8.", "float16", panel=_ENCODER)
     mask: str | None = option(
         "\n\n".join(["Which patches are kept; default random.", *describe_kinds()]),
@@ -69,17 +45,6 @@ class PrepSettings(SourceSettings):
     )
     seed: int | None = option(
         "Seed of masks, splits and random weights; default 0.", None, panel=_MASK
-    )
-    clients: int | None = option(
-        "Number of training shards; default 4, or one for each owner.", None, panel=_CLIENTS
-    )
-    split: str = option(
-        "\n\n".join(["Which client gets which images.", *describe_splits()]),
-        "iid",
-        panel=_CLIENTS,
-    )
-    client: str = option(
-        "On a device: all images are this client's; makes OUT/CLIENT.", "", panel=_CLIENTS
     )
     workers: int = option(
         "Threads that decode images ahead of the encoder; 0 for none.", 2, panel=_RUN, least=0
@@ -111,14 +76,4 @@ class PrepSettings(SourceSettings):
             )
         if self.ray and self.num_shards > 1:
             raise PrepError("Ray shares the work out itself: leave --num-shards or --ray out.")
-        ClientSplit.parse(self.split)
-        if not self.client:
-            return
-        if Path(self.client).name != self.client or self.client.startswith("."):
-            raise PrepError(f"The client {self.client!r} must be a plain name for a folder.")
-        if self.client == "test":
-            raise PrepError("A client cannot be called test: that is the test shard's name.")
-        if self.clients is not None or self.split != "iid":
-            raise PrepError(
-                f"All images belong to the client {self.client}: leave --clients and --split out."
-            )
+        self.check_split()

@@ -200,13 +200,8 @@ class HubSource:
 
 
 def _load(name: str) -> Mapping[str, Any]:
-    try:
-        import datasets
-    except ImportError as err:
-        raise PrepError(
-            "Data sets of the Hugging Face hub need datasets: in the checkout, pip install -e "
-            "'.[prep]'."
-        ) from err
+    import datasets
+
     place, config = name, None
     if ":" in name and not Path(name).exists():
         place, _, config = name.rpartition(":")

@@ -33,7 +33,9 @@ class SourceSettings:
     )
     on_error: str = on_error(panel=_PANEL)
 
-    def read(self, seed: int, workers: int | None = None) -> tuple[ImageSet, ImageSet | None]:
+    def read_images(
+        self, seed: int, workers: int | None = None
+    ) -> tuple[ImageSet, ImageSet | None]:
         """Read the training and, if one is asked for, the test images.
 
         Args:
@@ -43,7 +45,7 @@ class SourceSettings:
         Raises:
             PrepError: they cannot be read, or their class names cannot be used.
         """
-        # They import torch, which a command's help needs not.
+        # They import torch, which the help of a command does not need.
         from data_prep.images.classes import check_names, read_classes
         from data_prep.sources.open import read_train_and_test
 

@@ -121,12 +121,8 @@ def _read_csv(path: Path) -> dict[str, list[object]]:
 
 
 def _read_parquet(path: Path) -> dict[str, list[object]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as err:
-        raise PrepError(
-            "Reading .parquet needs pyarrow: in the checkout, pip install -e '.[prep]'."
-        ) from err
+    import pyarrow.parquet
+
     # Arrow's own errors are ValueErrors and OSErrors.
     with path.open("rb") as opened:
         file = pyarrow.parquet.ParquetFile(opened)

@@ -136,14 +136,9 @@ class TorchvisionSource:
         )
 
     def _load(self, split: str) -> Any:
-        try:
-            guard_torchvision()
-            import torchvision.datasets
-        except ImportError as err:
-            raise PrepError(
-                "torchvision's data sets need torchvision: in the checkout, pip install -e "
-                "'.[prep]'."
-            ) from err
+        guard_torchvision()
+        import torchvision.datasets
+
         name, splits = self._name, SETS[self._name]
         folder = Path(self._options.get("root") or _cache_folder())
         try:

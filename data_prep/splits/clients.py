@@ -109,8 +109,8 @@ def split_clients(data: ImageSet, spec: ClientSplit, clients: int | None, seed: 
         The rows of each client in ascending order: disjoint, together all rows of ``data``.
 
     Raises:
-        PrepError: a client would get no image, the number of clients is impossible, the images'
-            owners are unknown, or flwr-datasets is not installed.
+        PrepError: a client would get no image, the number of clients is impossible, or the images'
+            owners are unknown.
     """
     check_seed(seed)
     if spec.kind == "natural":
@@ -150,7 +150,9 @@ def _by_owner(data: ImageSet, clients: int | None) -> list[Rows]:
             f"clients, not {clients}: leave --clients out, or use another split."
         )
     assert data.owners is not None
-    owner = _partitioners().NaturalIdPartitioner(partition_by="owner")
+    from flwr_datasets.partitioner import NaturalIdPartitioner
+
+    owner = NaturalIdPartitioner(partition_by="owner")
     return _partition(owner, {"owner": data.owners}, np.arange(len(data)))
 
 
@@ -158,7 +160,9 @@ def _dirichlet(
     labels: NDArray[np.int64], order: Rows, spec: ClientSplit, clients: int, seed: int
 ) -> list[Rows]:
     """Draw again, ten times at most, until no client is empty, as flwr-datasets does."""
-    partitioner = _partitioners().DirichletPartitioner(
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    partitioner = DirichletPartitioner(
         clients, "label", alpha=spec.alpha, min_partition_size=1, seed=seed
     )
     try:
@@ -186,7 +190,9 @@ def _label_shards(
         )
     by_class = order[np.argsort(labels[order], kind="stable")]
     cut = np.array_split(by_class, pieces)
-    partitioner = _partitioners().ShardPartitioner(
+    from flwr_datasets.partitioner import ShardPartitioner
+
+    partitioner = ShardPartitioner(
         clients, "piece", num_shards_per_partition=spec.shards, shard_size=1, seed=seed
     )
     numbers = np.arange(pieces)
@@ -195,11 +201,12 @@ def _label_shards(
 
 
 def _by_quantity(order: Rows, spec: ClientSplit, clients: int) -> list[Rows]:
-    partitioners = _partitioners()
+    from flwr_datasets import partitioner
+
     kinds = {
-        "linear": partitioners.LinearPartitioner,
-        "square": partitioners.SquarePartitioner,
-        "exponential": partitioners.ExponentialPartitioner,
+        "linear": partitioner.LinearPartitioner,
+        "square": partitioner.SquarePartitioner,
+        "exponential": partitioner.ExponentialPartitioner,
     }
     try:
         return _partition(kinds[spec.growth](clients), {}, order)
@@ -221,17 +228,6 @@ def _partition(partitioner: Any, columns: Mapping[str, NDArray[Any]], rows: Rows
         warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(k) for k in range(partitioner.num_partitions)]
     return [np.sort(part.with_format("numpy")["row"][:]).astype(np.intp) for part in parts]
-
-
-def _partitioners() -> Any:
-    try:
-        from flwr_datasets import partitioner
-    except ImportError as err:
-        raise PrepError(
-            "This split needs flwr-datasets: in the checkout, pip install -e '.[prep]', or use the "
-            "split iid."
-        ) from err
-    return partitioner
 
 
 def _alpha(text: str) -> float:

@@ -24,7 +24,7 @@ def plot_split(report: SplitReport, file: Path) -> Path:
     counts written in.
 
     Raises:
-        PrepError: matplotlib is not installed or the file cannot be written.
+        PrepError: the file cannot be written.
     """
     clients, classes = report.counts.shape
     figure = new_figure(

@@ -1,33 +1,43 @@
-"""From run logs to the figures of a comparison. Pure functions; docs/comparing.md defines each."""
+"""From run logs to the figures of a comparison: pure functions. docs/comparing.md defines each.
+
+A run is a curve of accuracy against bytes. Rounds are chosen by validation accuracy; test accuracy
+decides nothing but whether a target is reached.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from statistics import fmean, median
+from typing import Any
 
-from flower_ist.compare.curves import (
-    ENSEMBLE,
-    Lines,
-    Point,
-    bytes_by_client,
-    bytes_to,
-    points,
-    selected,
-    training_rounds,
-)
 from flower_ist.compare.plan import CENTRAL, FEDAVG
 
+Lines = Sequence[Mapping[str, Any]]
+"""The lines of a run log."""
 BUDGET_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Budgets at which accuracies are compared, as shares of the reference's bytes."""
 TARGET_MARGIN = 0.005
+# Prefix of the log's accuracies of the averaged logits of slices that stay the same.
+_ENSEMBLE = "ensemble_"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated round of a run; in round 0 nothing has been trained, so that it is none."""
+
+    server_round: int
+    wire_bytes: int  # of both directions and all message kinds, from the start to this round's end
+    accuracy: float  # on the server's test examples, 0 to 1
+    validation: float | None  # on its validation examples, if the log has any
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the seeds, its middle one and its range.
+    """The median over the seeds and their range.
 
     A seed that never got there counts as infinite: ``high`` is None if one did not, ``median`` if
     half of them did not, and ``low`` if none did.
@@ -40,60 +50,36 @@ class Spread:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A strategy at the end of a round: medians over the seeds, and the range of accuracies.
-
-    ``accuracy`` is the round's own; ``chosen`` is that of the best round so far by validation.
-    """
+    """A strategy at the end of a round: medians over the seeds, and the range of accuracies."""
 
     server_round: int
     wire_bytes: float
-    accuracy: Spread
-    chosen: float
+    accuracy: Spread  # the round's own
+    chosen: float  # of the best round so far, by validation
     coverage: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """A strategy's figures. Bytes are wire bytes, of both directions unless they name one.
+    """A strategy's figures, in the order of the CSV file. Bytes are wire bytes."""
 
-    Attributes:
-        strategy: its name in the plan.
-        settings: the swept settings that validation chose; ``default`` without a sweep.
-        federated: False for ``central``, whose bytes no federation would send.
-        seeds: number of runs.
-        rounds: rounds of training.
-        best_accuracy: test accuracy of the round with the best validation accuracy.
-        final_accuracy: test accuracy of the last round.
-        ensemble_accuracy: as ``best_accuracy``, of the averaged logits of slices that are kept for
-            good (``ist-fixed``); None for all others.
-        wire_bytes: of a whole run.
-        bytes_to_target: until the target accuracy is reached.
-        accuracy_at: for each budget, the best accuracy that it buys.
-        round_bytes_down: mean over the rounds that trained.
-        round_bytes_up: the same.
-        client_bytes: of a whole run: the median client, the lowest and the highest one.
-        coverage: mean share of the weights that a round trained.
-        clients_failed: client-rounds that brought nothing, summed over the seeds.
-        curve: one point a round.
-    """
-
-    strategy: str
-    settings: str
-    federated: bool
+    strategy: str  # its name in the plan
+    settings: str  # what validation chose of the sweep; ``default`` without one
+    federated: bool  # False for ``central``, whose bytes no federation would send
     seeds: int
     rounds: int
-    best_accuracy: Spread
-    final_accuracy: Spread
-    ensemble_accuracy: Spread
-    wire_bytes: Spread
-    bytes_to_target: Spread
-    accuracy_at: tuple[Spread, ...]
-    round_bytes_down: float
+    best_accuracy: Spread  # on test examples, of the round with the best validation accuracy
+    final_accuracy: Spread  # of the last round
+    ensemble_accuracy: Spread  # as the best, of the averaged logits of slices that stay the same
+    wire_bytes: Spread  # of a whole run, both directions
+    bytes_to_target: Spread  # until the target accuracy is reached
+    round_bytes_down: float  # mean over the rounds that trained
     round_bytes_up: float
-    client_bytes: Spread
-    coverage: float
-    clients_failed: int
-    curve: tuple[CurvePoint, ...]
+    client_bytes: Spread  # of a whole run: the median client, the lowest and the highest
+    accuracy_at: tuple[Spread, ...]  # for each budget, the best accuracy that it buys
+    coverage: float  # mean share of the weights that a round trained
+    clients_failed: int  # client-rounds that brought nothing, summed over the seeds
+    curve: tuple[CurvePoint, ...]  # a point a round
 
 
 @dataclass(frozen=True)
@@ -132,7 +118,9 @@ def analyze(
     """
     curves = {name: [points(lines) for lines in runs] for name, runs in logs.items()}
     best = {name: _bought(of_seeds, None) for name, of_seeds in curves.items()}
-    reference = _reference(best)
+    federated = [name for name in best if name != CENTRAL] or list(best)
+    most_accurate = max(federated, key=lambda name: best[name].median or 0.0)
+    reference = FEDAVG if FEDAVG in best else most_accurate
     if target_accuracy is None:
         target_accuracy = (best[reference].median or 0.0) - TARGET_MARGIN
     whole = median(curve[-1].wire_bytes for curve in curves[reference])
@@ -144,18 +132,75 @@ def analyze(
     return Comparison(reference, target_accuracy, budgets, results, front(results))
 
 
+def points(lines: Lines, prefix: str = "") -> list[Point]:
+    """Return the rounds of a run that trained and were evaluated, in order.
+
+    Args:
+        lines: of a run log.
+        prefix: of the fields to read; empty for the merged model.
+    """
+    accuracy = f"{prefix}accuracy"
+    totals = accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines)
+    return [
+        Point(line["round"], total, line[accuracy], line.get(f"{prefix}validation_accuracy"))
+        for line, total in zip(lines, totals, strict=True)
+        if line["round"] > 0 and line.get(accuracy) is not None
+    ]
+
+
+def selected(curve: Sequence[Point], budget: float | None = None) -> Point | None:
+    """Return the round with the best validation accuracy that a budget of bytes allows, if any.
+
+    The first of equals is taken, for it needs the fewest bytes. Without validation accuracies it is
+    the last round: choosing on the test examples is no option.
+    """
+    allowed = [point for point in curve if budget is None or point.wire_bytes <= budget]
+    if not allowed:
+        return None
+    if any(point.validation is None for point in allowed):
+        return allowed[-1]
+    return max(allowed, key=lambda point: point.validation or 0.0)
+
+
+def bytes_to(curve: Sequence[Point], target: float) -> int | None:
+    """Return the bytes up to the first round whose test accuracy reaches a target, if any does."""
+    return next((point.wire_bytes for point in curve if point.accuracy >= target), None)
+
+
+def bytes_by_client(lines: Lines) -> dict[str, int]:
+    """Return client name -> wire bytes of both directions over the whole run."""
+    totals: Counter[str] = Counter()
+    for line in lines:
+        for name, traffic in line["clients"].items():
+            totals[name] += traffic["wire_bytes_down"] + traffic["wire_bytes_up"]
+    return dict(totals)
+
+
+def best_validation(lines: Lines) -> float | None:
+    """Return the best validation accuracy of a run, by which settings are chosen."""
+    point = selected(points(lines))
+    return None if point is None else point.validation
+
+
 def spread(values: Iterable[float | None]) -> Spread:
     """Return median, lowest and highest; None counts as a figure that was never reached."""
     known = [math.inf if value is None else value for value in values]
-    return Spread(*(_known(f) for f in (median(known), min(known), max(known))))
+    figures = (median(known), min(known), max(known))
+    return Spread(*(figure if math.isfinite(figure) else None for figure in figures))
 
 
 def front(results: Iterable[Result]) -> tuple[FrontSpan, ...]:
-    """Return the Pareto front of bytes and accuracy over all rounds of all federated strategies.
+    """Return the Pareto front with the neighbors of one strategy put together."""
+    spans = [list(group) for _, group in groupby(front_points(results), key=lambda p: p[2])]
+    return tuple(FrontSpan(s[0][2], s[0][0], s[-1][0], s[0][1], s[-1][1]) for s in spans)
 
-    A point is a strategy stopped after a round: the median over the seeds of its bytes, and of its
-    best accuracy so far by validation. It is on the front if no point has at least its accuracy
-    for as many bytes or fewer. Neighbors of one strategy are put together.
+
+def front_points(results: Iterable[Result]) -> list[tuple[float, float, str]]:
+    """Return bytes, accuracy and strategy of each point of the Pareto front, the cheapest first.
+
+    A point is a federated strategy stopped after a round: the median over the seeds of its bytes,
+    and of its best accuracy so far by validation. It is on the front if no other point has at least
+    its accuracy for as many bytes or fewer.
     """
     candidates = sorted(
         (point.wire_bytes, -point.chosen, result.strategy)
@@ -167,24 +212,20 @@ def front(results: Iterable[Result]) -> tuple[FrontSpan, ...]:
     for wire_bytes, negative, strategy in candidates:
         if not kept or -negative > kept[-1][1]:
             kept.append((wire_bytes, -negative, strategy))
-    spans = [list(group) for _, group in groupby(kept, key=lambda point: point[2])]
-    return tuple(FrontSpan(s[0][2], s[0][0], s[-1][0], s[0][1], s[-1][1]) for s in spans)
-
-
-def _reference(best: Mapping[str, Spread]) -> str:
-    """Return FedAvg, or without it the most accurate federated strategy."""
-    if FEDAVG in best:
-        return FEDAVG
-    federated = [name for name in best if name != CENTRAL] or list(best)
-    return max(federated, key=lambda name: best[name].median or 0.0)
+    return kept
 
 
 def _result(
     name: str, runs: Sequence[Lines], settings: str, target: float, budgets: Sequence[float]
 ) -> Result:
     curves = [points(lines) for lines in runs]
-    trained = [training_rounds(lines) for lines in runs]
-    by_client = [bytes_by_client(lines).values() for lines in runs]
+    # Rounds in which clients were asked to train; a closed form has one.
+    trained = [[line for line in run if line["round"] and line["clients_selected"]] for run in runs]
+    clients = [bytes_by_client(lines).values() for lines in runs]
+
+    def mean_of(field: str) -> float:
+        return median(fmean(line[field] for line in lines) for lines in trained)
+
     return Result(
         strategy=name,
         settings=settings,
@@ -193,18 +234,18 @@ def _result(
         rounds=max(curve[-1].server_round for curve in curves),
         best_accuracy=_bought(curves, None),
         final_accuracy=spread(curve[-1].accuracy for curve in curves),
-        ensemble_accuracy=_bought([points(lines, ENSEMBLE) for lines in runs], None),
+        ensemble_accuracy=_bought([points(lines, _ENSEMBLE) for lines in runs], None),
         wire_bytes=spread(curve[-1].wire_bytes for curve in curves),
         bytes_to_target=spread(bytes_to(curve, target) for curve in curves),
         accuracy_at=tuple(_bought(curves, budget) for budget in budgets),
-        round_bytes_down=_mean_of(trained, "wire_bytes_down"),
-        round_bytes_up=_mean_of(trained, "wire_bytes_up"),
+        round_bytes_down=mean_of("wire_bytes_down"),
+        round_bytes_up=mean_of("wire_bytes_up"),
         client_bytes=Spread(
-            median(median(totals) for totals in by_client),
-            median(min(totals) for totals in by_client),
-            median(max(totals) for totals in by_client),
+            median(median(totals) for totals in clients),
+            median(min(totals) for totals in clients),
+            median(max(totals) for totals in clients),
         ),
-        coverage=_mean_of(trained, "coverage"),
+        coverage=mean_of("coverage"),
         clients_failed=sum(line["clients_failed"] for lines in runs for line in lines),
         curve=tuple(_curve(runs, curves)),
     )
@@ -213,9 +254,7 @@ def _result(
 def _curve(runs: Sequence[Lines], curves: Sequence[Sequence[Point]]) -> Iterable[CurvePoint]:
     for together in zip(*curves, strict=False):  # a run that failed in the middle ends the curve
         number = together[0].server_round
-        chosen = [
-            selected(curve, point.wire_bytes) for curve, point in zip(curves, together, strict=True)
-        ]
+        chosen = [selected(c, point.wire_bytes) for c, point in zip(curves, together, strict=True)]
         covered = [line["coverage"] for lines in runs for line in lines if line["round"] == number]
         yield CurvePoint(
             server_round=number,
@@ -231,12 +270,3 @@ def _bought(curves: Iterable[Sequence[Point]], budget: float | None) -> Spread:
     chosen = [selected(curve, budget) for curve in curves]
     found = [point.accuracy for point in chosen if point]
     return spread(found) if len(found) == len(chosen) else Spread(None, None, None)
-
-
-def _mean_of(runs: Sequence[Lines], field: str) -> float:
-    """Return the mean of a field over a run's lines, and of that the median over the runs."""
-    return median(fmean(line[field] for line in lines) for lines in runs)
-
-
-def _known(figure: float) -> float | None:
-    return figure if math.isfinite(figure) else None

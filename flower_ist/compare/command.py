@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from flower_ist.compare.execute import Executor
+from flower_ist.compare.analyze import Comparison, analyze, best_validation, points
 from flower_ist.compare.folder import ComparisonFolder, read_plan
-from flower_ist.compare.options import parse_capacity, parse_settings, parse_sweep
-from flower_ist.compare.outcome import (
-    REPORT_FILE,
-    choose,
-    final_runs,
-    tuning_runs,
-    write_outcome,
+from flower_ist.compare.options import command_of, parse_capacity, parse_settings, parse_sweep
+from flower_ist.compare.plan import (
+    CENTRAL,
+    DEFAULT_STRATEGIES,
+    Plan,
+    PlanError,
+    Run,
+    grid,
+    slug,
 )
-from flower_ist.compare.plan import CENTRAL, DEFAULT_STRATEGIES, Plan, PlanError, slug
+from flower_ist.compare.report import front_sentences, percent, to_csv, to_html, to_json, to_tables
+from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
-from flower_ist.compare.tables import front_sentences, percent, to_tables
+from flower_ist.compare.usage import Value
+from flower_ist.files import write_durably
+from flower_ist.runs.app_import import import_from
+from flower_ist.runs.log import read_run
 
+CHOICES_FILE = "choices.json"
+CSV_FILE = "compare.csv"
+JSON_FILE = "compare.json"
+REPORT_FILE = "report.html"
 # Long enough that training is most of the work, and short enough that eight strategies with three
 # seeds are done in minutes. And each strategy as it was published: what the app adds to all of them
 # has to be asked for.
@@ -38,6 +48,14 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
     "wire-dtype": "float32",
 }
 DEFAULT_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the sweep chose for a strategy: settings, and their validation accuracy."""
+
+    settings: Mapping[str, Value]
+    validation_accuracy: float | None
 
 
 def make_plan(
@@ -91,8 +109,8 @@ def repeated_plan(source: Path) -> Plan:
     plan = read_plan(source)
     if fingerprint(plan.data, plan.clients) != plan.data_sha256:
         raise PlanError(
-            f"The tokens are not those that {source} was made with: start a comparison of its own "
-            "with the command in its report."
+            f"The tokens have changed since {source} was made: start a new comparison with the "
+            "command in its report."
         )
     return plan
 
@@ -113,48 +131,135 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
         PlanError: the plan cannot be used or no run was finished.
         ShardError: a shard is missing or damaged.
         RunLogError: a run log is damaged.
+        FlowerIstError: the app refuses a setting; nothing is written then.
     """
     began = time.monotonic()
     folder = ComparisonFolder(out)
-    with folder.locked() as lock:
+    check_settings(folder, plan)
+    with folder.locked():
         plan = folder.adopt(plan)
         jobs = 1 if plan.engine == "flwr" else jobs or os.cpu_count() or 1
-        executor = Executor(folder, plan, read_config(Path(plan.app)), jobs, lock, console)
-        for run in (*tuning_runs(plan), *final_runs(plan, choose(folder, plan))):
-            folder.config(run, plan, executor.base)  # refuses unknown settings before anything runs
+        runner = Runner(folder, plan, jobs, console)
         if CENTRAL in plan.strategies and plan.data:
             pool(plan.data, plan.clients, folder.path / "pooled")
-        executor.execute(tuning_runs(plan), "sweep")
+        runner.execute(tuning_runs(plan), "sweep")
         choices = choose(folder, plan)
         for name, choice in choices.items():
             if choice.validation_accuracy is not None:
                 accuracy = percent(choice.validation_accuracy)
                 text = f"{name}: {slug(choice.settings)} is best on validation, {accuracy} %"
                 console.print(text, markup=False, highlight=False)
-        executor.execute(final_runs(plan, choices), "comparison")
-        comparison = write_outcome(folder, plan, choices, executor.failed)
+        runner.execute(final_runs(plan, choices), "comparison")
+        comparison = write_outcome(folder, plan, choices, runner.failed)
     for table in to_tables(comparison):
         console.print(table)
     console.print(f"Target: {percent(comparison.target_accuracy)} %. Best for the bytes:")
     for sentence in front_sentences(comparison):
         console.print(f"  {sentence}", markup=False, highlight=False)
-    for name, why in executor.failed.items():
+    for name, why in runner.failed.items():
         console.print(f"{name} failed: {why}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{time.monotonic() - began:.0f} s. Report: {folder.path / REPORT_FILE}", soft_wrap=True
     )
-    return not executor.failed
+    return not runner.failed
 
 
-def read_config(app: Path) -> dict[str, Any]:
-    """Return the run config of an app's pyproject.toml, without importing the app.
+def check_settings(folder: ComparisonFolder, plan: Plan) -> None:
+    """Have the app check the names, types and values of all settings of all runs.
 
     Raises:
-        PlanError: there is none.
+        PlanError: the app does not know a setting.
+        FlowerIstError: a value is of no use.
     """
-    file = app / "pyproject.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-        return dict(content["tool"]["flwr"]["app"]["config"])
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise PlanError(f"There is no Flower app in {app}: {file} has no run config.") from err
+    model = import_from(Path(plan.app), f"{plan.usage.package}.settings").Settings
+    for name in plan.strategies:
+        for choice in grid(plan, name):
+            model.from_run_config(folder.config(Run(name, choice, 0), plan))
+
+
+def tuning_runs(plan: Plan) -> list[Run]:
+    """Return the runs of the sweep: every choice with the first seed, where there is a choice."""
+    return [
+        Run(name, choice, 0)
+        for name in plan.strategies
+        if len(grid(plan, name)) > 1
+        for choice in grid(plan, name)
+    ]
+
+
+def final_runs(plan: Plan, choices: Mapping[str, Choice]) -> list[Run]:
+    """Return the chosen settings' runs with all seeds; the first seed's was in the sweep."""
+    return [
+        Run(name, choices[name].settings, seed)
+        for seed in range(plan.seeds)
+        for name in plan.strategies
+        if name in choices
+    ]
+
+
+def choose(folder: ComparisonFolder, plan: Plan) -> dict[str, Choice]:
+    """Return for each strategy the settings with the best validation accuracy, and store them.
+
+    The first of equals is taken. A choice whose run failed is out; a strategy with none is left
+    out. Test accuracies have no part in it.
+
+    Raises:
+        PlanError: there is something to choose, but the logs have no validation accuracy.
+    """
+    choices: dict[str, Choice] = {}
+    for name in plan.strategies:
+        choosable = grid(plan, name)
+        if len(choosable) == 1:
+            choices[name] = Choice(choosable[0], None)
+            continue
+        runs = [Run(name, settings, 0) for settings in choosable]
+        tried = [
+            Choice(run.choice, best_validation(read_run(folder.run_folder(run))))
+            for run in runs
+            if folder.is_done(run)
+        ]
+        if any(choice.validation_accuracy is None for choice in tried):
+            raise PlanError(
+                "Settings are chosen by validation accuracy, but the runs have none: "
+                "give --set validation-share=0.2."
+            )
+        if tried:
+            choices[name] = max(tried, key=lambda choice: choice.validation_accuracy or 0.0)
+    content = {name: vars(choice) for name, choice in choices.items()}
+    write_durably(folder.path / CHOICES_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    return choices
+
+
+def write_outcome(
+    folder: ComparisonFolder,
+    plan: Plan,
+    choices: Mapping[str, Choice],
+    failed: Mapping[str, str],
+) -> Comparison:
+    """Compute the figures of all finished runs and write table, pictures and report.
+
+    Raises:
+        PlanError: no run was finished.
+        RunLogError: a run log is damaged.
+    """
+    from flower_ist.compare.figures import draw_all
+
+    logs: dict[str, list[Any]] = {}
+    for run in final_runs(plan, choices):
+        if folder.is_done(run) and points(lines := read_run(folder.run_folder(run))):
+            logs.setdefault(run.strategy, []).append(lines)
+    if not logs:
+        raise PlanError(f"No run was finished: see {folder.path / 'runs'}.")
+    settings = {name: slug(choice.settings) for name, choice in choices.items()}
+    ordered = {name: logs[name] for name in plan.strategies if name in logs}
+    comparison = analyze(ordered, settings, plan.target_accuracy)
+    facts = json.loads(plan.to_json())
+    pictures = draw_all(comparison)
+    texts = {
+        CSV_FILE: to_csv(comparison),
+        JSON_FILE: to_json(comparison, facts, failed),
+        REPORT_FILE: to_html(comparison, facts, command_of(plan), pictures, failed),
+    }
+    for name, content in {**pictures, **{n: t.encode() for n, t in texts.items()}}.items():
+        write_durably(folder.path / name, content)
+    return comparison

@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flower_ist.compare.command import read_config
 from flower_ist.compare.plan import Plan, PlanError, Run
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import RunLogError, read_run
@@ -26,9 +25,8 @@ def run_demo(
     """Run the strategies one after the other, then print the table and draw the plot.
 
     Args:
-        out: a folder for this and further demos; each gets a new folder below it.
-        strategies: names as in the run config, or those that a comparison adds to them. The app
-            refuses others.
+        out: a folder for this and further demos; each gets a new folder in it.
+        strategies: names as in the run config, or those that a comparison adds to them.
         num_clients: virtual SuperNodes.
         num_rounds: server rounds of each run; closed forms take one.
         console: where progress and the table go.
@@ -38,11 +36,15 @@ def run_demo(
 
     Raises:
         LaunchError: a run failed.
-        PlanError: an argument is of no use.
+        PlanError: an argument is of no use; nothing was started.
     """
+    if find_spec("matplotlib") is None:
+        raise PlanError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
+    if num_clients > MAX_CLIENTS:
+        raise PlanError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
     app = find_app()
-    plan = _plan(app, strategies, num_clients, num_rounds)
-    base = read_config(app)
+    plan = Plan(str(app), "", "", tuple(strategies), num_clients, num_rounds, seeds=1)
+    plan.check()
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     runs = [folder / strategy for strategy in strategies]
     columns = (
@@ -55,7 +57,7 @@ def run_demo(
     with Progress(*columns, console=console) as progress, LocalFlower() as flower:
         for strategy, run in zip(strategies, runs, strict=True):
             one = Run(strategy, {}, seed=0)
-            settings = {**one.config(plan, base), "output-dir": str(run)}
+            settings = {**one.config(plan), "output-dir": str(run)}
             total = settings["num-rounds"]
             task = progress.add_task(strategy, total=total, state="starting Flower and Ray")
 
@@ -66,7 +68,7 @@ def run_demo(
                     return False
                 state = f"accuracy {100 * (last['accuracy'] or 0):.1f} %"
                 if last["round"] > progress.tasks[task].completed and not console.is_terminal:
-                    # A log has no bar that moves: it gets a line a round.
+                    # Where there is no bar that moves, each round gets a line.
                     console.print(f"{run.name} round {last['round']}/{total}: {state}")
                 progress.update(task, completed=last["round"], state=state)
                 return bool(last["round"] == total)
@@ -81,29 +83,6 @@ def run_demo(
     plot(runs, picture)
     console.print(f"Run logs, models and the plot are in {folder}", soft_wrap=True)
     return picture
-
-
-def _plan(app: Path, strategies: Sequence[str], num_clients: int, num_rounds: int) -> Plan:
-    """Return what is run, and refuse at once what would fail after half a minute.
-
-    Raises:
-        PlanError: with one sentence.
-    """
-    if find_spec("matplotlib") is None:
-        raise PlanError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
-    if num_clients > MAX_CLIENTS:
-        raise PlanError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
-    plan = Plan(
-        app=str(app),
-        data="",
-        data_sha256="",
-        strategies=tuple(strategies),
-        clients=num_clients,
-        rounds=num_rounds,
-        seeds=1,
-    )
-    plan.check()
-    return plan
 
 
 def find_app() -> Path:

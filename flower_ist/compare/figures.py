@@ -6,25 +6,18 @@ import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from flower_ist.compare.analyze import Comparison
+from flower_ist.compare.analyze import Comparison, front_points
 from flower_ist.compare.plan import PlanError
+from flower_ist.runs.report import plain_log_x
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MB = 1e6
 _SIZE = (7.5, 4.5)
-_COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#7f3c8d",
-    "#80520f",
-    "#5c5c5c",
-    "#a5aa99",
+_COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
+    *("#56b4e9", "#7f3c8d", "#80520f", "#5c5c5c", "#a5aa99"),
 )
 
 
@@ -40,19 +33,30 @@ def draw_all(comparison: Comparison) -> dict[str, bytes]:
 def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
     """Draw accuracy against cumulative wire bytes: median over the seeds, and the range."""
     for result, color in zip(comparison.results, colors(comparison), strict=True):
-        accuracy = [100 * (point.accuracy.median or 0.0) for point in result.curve]
         if not result.federated:
             best = 100 * (result.best_accuracy.median or 0.0)
             label = f"{result.strategy} (not federated)"
             axes.axhline(best, color=color, linestyle="--", linewidth=1, label=label)
             continue
         megabytes = [point.wire_bytes / _MB for point in result.curve]
-        low = [100 * (point.accuracy.low or 0.0) for point in result.curve]
-        high = [100 * (point.accuracy.high or 0.0) for point in result.curve]
-        axes.plot(megabytes, accuracy, color=color, marker="o", markersize=3, label=result.strategy)
+        middle, low, high = (
+            [100 * (getattr(point.accuracy, end) or 0.0) for point in result.curve]
+            for end in ("median", "low", "high")
+        )
+        axes.plot(megabytes, middle, color=color, marker="o", markersize=3, label=result.strategy)
         axes.fill_between(megabytes, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    front = front_points(comparison.results)
+    axes.step(
+        [wire_bytes / _MB for wire_bytes, _, _ in front],
+        [100 * accuracy for _, accuracy, _ in front],
+        where="post",
+        color="black",
+        linewidth=6,
+        alpha=0.15,
+        zorder=0,
+        label="best for the bytes",
+    )
+    plain_log_x(axes)
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("test accuracy (%)")
 
@@ -60,12 +64,13 @@ def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
 def bytes_per_round(axes: Axes, comparison: Comparison) -> None:
     """Draw the mean bytes of a round that trains, by direction."""
     federated = [result for result in comparison.results if result.federated]
+    names = [result.strategy for result in federated]
     down = [result.round_bytes_down / _MB for result in federated]
     up = [result.round_bytes_up / _MB for result in federated]
-    names = [result.strategy for result in federated]
-    axes.barh(names, down, color=_COLOURS[0], label="server to clients")
-    axes.barh(names, up, left=down, color=_COLOURS[1], label="clients to server")
+    axes.plot(down, names, ">", color=_COLORS[0], label="server to clients")
+    axes.plot(up, names, "<", color=_COLORS[1], label="clients to server")
     axes.invert_yaxis()
+    plain_log_x(axes)
     axes.set_xlabel("bytes on the wire in a round of training (MB)")
 
 
@@ -74,12 +79,12 @@ def bytes_per_client(axes: Axes, comparison: Comparison) -> None:
     federated = [result for result in comparison.results if result.federated]
     names = [result.strategy for result in federated]
     for name, result in zip(names, federated, strict=True):
-        low, high = result.client_bytes.low or 0.0, result.client_bytes.high or 0.0
-        axes.plot([low / _MB, high / _MB], [name, name], color=_COLOURS[8], linewidth=3, alpha=0.5)
+        ends = [(result.client_bytes.low or 0.0) / _MB, (result.client_bytes.high or 0.0) / _MB]
+        axes.plot(ends, [name, name], color=_COLORS[8], linewidth=3, alpha=0.5)
     middle = [(result.client_bytes.median or 0.0) / _MB for result in federated]
-    axes.plot(middle, names, "o", color=_COLOURS[0], label="median client; bar: all clients")
+    axes.plot(middle, names, "o", color=_COLORS[0], label="median client; bar: all clients")
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    plain_log_x(axes)
     axes.set_xlabel("bytes on the wire of one client, whole run, both directions (MB)")
 
 
@@ -89,7 +94,7 @@ def coverage_by_round(axes: Axes, comparison: Comparison) -> None:
         rounds = [point.server_round for point in result.curve]
         covered = [100 * point.coverage for point in result.curve]
         axes.plot(rounds, covered, color=color, marker="o", markersize=3, label=result.strategy)
-    axes.set_ylim(0, 105)
+    axes.set_ylim(-3, 105)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("round")
     axes.set_ylabel("weights that some client trained (%)")
@@ -97,7 +102,7 @@ def coverage_by_round(axes: Axes, comparison: Comparison) -> None:
 
 def colors(comparison: Comparison) -> list[str]:
     """Return a color for each strategy, the same in all pictures."""
-    return [_COLOURS[number % len(_COLOURS)] for number in range(len(comparison.results))]
+    return [_COLORS[number % len(_COLORS)] for number in range(len(comparison.results))]
 
 
 PICTURES: Mapping[str, tuple[str, Callable[[Axes, Comparison], None]]] = {
@@ -119,8 +124,11 @@ def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> by
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
     draw(axes, comparison)
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(fontsize="small")
+    axes.grid(visible=True, alpha=0.25)
+    if len(axes.get_legend_handles_labels()[0]) > 2:
+        figure.legend(fontsize="small", loc="outside right upper")
+    else:
+        figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     buffer = io.BytesIO()
     # Without the library's name and version the same figures give the same bytes.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

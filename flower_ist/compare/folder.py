@@ -3,8 +3,8 @@
 OUT/plan.json                       what is compared
 OUT/choices.json                    the settings that the sweep chose
 OUT/runs/NAME/settings.json         the run config, written before the run starts
-OUT/runs/NAME/task.json             what else the worker needs
 OUT/runs/NAME/run.jsonl             the run log
+OUT/runs/NAME/output.txt            what the run's process printed
 OUT/runs/NAME/done.json             is there if and only if the run is complete
 OUT/runs/NAME/failed.txt            one sentence, if it failed
 OUT/pooled/                         all clients' tokens in one shard, for ``central``
@@ -22,17 +22,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run
+from flower_ist.compare.options import extended
+from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run, value_text
+from flower_ist.files import write_durably
 
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.json"
-TASK_FILE = "task.json"
 DONE_FILE = "done.json"
 FAILED_FILE = "failed.txt"
 OUTPUT_FILE = "output.txt"
 POOLED = "pooled"
 _LOCK_FILE = ".lock"
-_LOCK_SECONDS = 15.0
+_LOCK_SECONDS = 30.0
 _NODE_SECONDS = 300.0
 
 
@@ -43,11 +44,12 @@ class ComparisonFolder:
         self.path = path.absolute()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
-        """Hold the folder against a second comparison; yields the lock's file descriptor.
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second comparison.
 
-        Workers inherit the descriptor, so a folder stays locked until the last worker of a killed
-        comparison has ended too, which takes a moment.
+        A comparison takes the lock for itself, then shares it with its workers
+        (:func:`share_lock`): the folder stays locked until the last worker of a killed comparison
+        has ended too, which takes a moment.
 
         Raises:
             PlanError: the folder holds something else, cannot be written, or another comparison
@@ -62,17 +64,18 @@ class ComparisonFolder:
         try:
             deadline = time.monotonic() + _LOCK_SECONDS
             while True:
-                try:
+                with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Not one step: whoever comes between has the lock, and this one fails.
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise PlanError(
-                            f"Another comparison is writing to {self.path}: wait until it is over, "
-                            "or choose another folder."
-                        ) from None
-                    time.sleep(0.2)
-            yield lock
+                if time.monotonic() > deadline:
+                    raise PlanError(
+                        f"Another comparison is writing to {self.path}: wait until it is over, "
+                        "or choose another folder."
+                    )
+                time.sleep(0.2)
+            yield
         finally:
             os.close(lock)
 
@@ -80,7 +83,7 @@ class ComparisonFolder:
         if not self.path.exists() or (self.path / PLAN_FILE).exists():
             return
         # What a comparison that was ended before it had a plan leaves behind.
-        begun = {_LOCK_FILE, _temporary_of(self.path / PLAN_FILE).name}
+        begun = {_LOCK_FILE, f".{PLAN_FILE}.tmp"}
         if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - begun:
             raise PlanError(
                 f"{self.path} is not a comparison's folder: choose another one, or a new name."
@@ -89,31 +92,31 @@ class ComparisonFolder:
     def adopt(self, plan: Plan) -> Plan:
         """Store a plan, or extend the one that is there, and return what is stored.
 
+        Where no run is finished yet, there is nothing to extend: the plan takes the other's place.
+
         Raises:
             PlanError: the folder holds a plan that cannot be extended.
         """
         file = self.path / PLAN_FILE
-        if file.exists():
-            plan = read_plan(self.path).extended(plan)
-        write_whole(file, plan.to_json())
+        if any(self.path.glob(f"runs/*/{DONE_FILE}")):
+            plan = extended(read_plan(self.path), plan)
+        elif file.exists() and file.read_bytes() != plan.to_json().encode():
+            for name in ("runs", POOLED):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        write_durably(file, plan.to_json().encode())
         return plan
 
     def run_folder(self, run: Run) -> Path:
         """Return the folder of a run."""
         return self.path / "runs" / run.name
 
-    def config(self, run: Run, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
+    def config(self, run: Run, plan: Plan) -> dict[str, Any]:
         """Return the complete run config of a run.
-
-        Args:
-            run: which run.
-            plan: of the comparison.
-            base: the app's own run config.
 
         Raises:
             PlanError: the app does not know a setting.
         """
-        changes = run.config(plan, base)
+        base, changes = plan.usage.config, run.config(plan)
         if unknown := sorted(changes.keys() - base.keys()):
             raise PlanError(
                 f"The app has no setting {unknown[0]!r}: its run config has {', '.join(base)}."
@@ -143,21 +146,23 @@ class ComparisonFolder:
         except OSError:
             return None
 
-    def prepare(self, run: Run, plan: Plan, config: Mapping[str, Any]) -> Path:
+    def prepare(self, run: Run, config: Mapping[str, Any]) -> Path:
         """Make a run's folder anew, without anything of an attempt that did not finish."""
         folder = self.run_folder(run)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(folder / SETTINGS_FILE, json.dumps(config, indent=2) + "\n")
-        task = {
-            "app": plan.app,
-            "engine": plan.engine,
-            "clients": run.clients(plan),
-            "name": run.strategy,
-            "choice": dict(run.choice),
-        }
-        write_whole(folder / TASK_FILE, json.dumps(task, indent=2) + "\n")
+        write_durably(folder / SETTINGS_FILE, (json.dumps(config, indent=2) + "\n").encode())
         return folder
+
+
+def share_lock(folder: Path) -> None:
+    """Keep a comparison's folder locked for as long as this process lives.
+
+    Raises:
+        BlockingIOError: another comparison has the folder already.
+    """
+    lock = os.open(folder / _LOCK_FILE, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -174,21 +179,10 @@ def read_plan(folder: Path) -> Plan:
     return Plan.from_json(text, str(file))
 
 
-def write_whole(file: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = _temporary_of(file)
-    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    os.replace(temporary, file)
-
-
-def _temporary_of(file: Path) -> Path:
-    return file.with_name(f".{file.name}.tmp")
-
-
 def _like(own: Any, value: Any) -> Any:
     """Return a value as the app's own setting is typed: ``1`` for a decimal setting is 1.0."""
     if isinstance(own, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(own, str) and not isinstance(value, str):
-        return str(value)
+        return value_text(value)
     return value

@@ -1,9 +1,10 @@
-"""The command line's options, read and written."""
+"""A plan as options of the command line: read, written and compared."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from flower_ist.compare.plan import KEY, Plan, PlanError, value_text
 from flower_ist.compare.usage import Value
@@ -52,24 +53,6 @@ def parse_capacity(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def command_of(plan: Plan) -> str:
-    """Return the command that repeats a comparison into a new folder."""
-    words = ["flower-ist", "compare", "--app", plan.app]
-    words += ["--data", plan.data] if plan.data else []
-    words += ["--strategies", ",".join(plan.strategies)]
-    for name in ("clients", "rounds", "seeds", "engine"):
-        words += [f"--{name}", str(getattr(plan, name))]
-    for key, value in plan.settings.items():
-        words += ["--set", f"{key}={value_text(value)}"]
-    for key, values in plan.sweep.items():
-        words += ["--sweep", f"{key}={','.join(map(value_text, values))}"]
-    if plan.capacity:
-        words += ["--capacity", ",".join(map(str, plan.capacity))]
-    if plan.target_accuracy is not None:
-        words += ["--target-accuracy", str(plan.target_accuracy)]
-    return shlex.join([*words, "--out", "NEW"])
-
-
 def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[str]:
     """Return arguments in which ``--sweep A B`` is written out as ``--sweep A --sweep B``."""
     written: list[str] = []
@@ -81,6 +64,54 @@ def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[st
             written.append(option)
         written.append(argument)
     return written
+
+
+def command_of(plan: Plan) -> str:
+    """Return the command that repeats a comparison into a new folder."""
+    words = ["flower-ist", "compare"]
+    for name, value in _options(plan).items():
+        option, _, key = name.partition(" ")
+        words += [option, f"{key}={value}" if key else value]
+    return shlex.join([*words, "--out", "NEW"])
+
+
+def extended(stored: Plan, given: Plan) -> Plan:
+    """Return a plan with the strategies and seeds of both; ``given`` has the last word.
+
+    Raises:
+        PlanError: they differ in something else, so their runs cannot be compared.
+    """
+    free = {"--strategies", "--seeds", "--target-accuracy"}
+    there, here = (
+        {**_options(plan), "tokens with SHA-256": plan.data_sha256[:12]} for plan in (stored, given)
+    )
+    differ = [
+        f"{name}: {there.get(name, 'not given')} there, {here.get(name, 'not given')} here"
+        for name in dict.fromkeys((*there, *here))
+        if name not in free and there.get(name) != here.get(name)
+    ]
+    if differ:
+        raise PlanError(
+            f"The folder holds a comparison with other options ({'; '.join(differ)}): choose "
+            "another output folder."
+        )
+    names = tuple(dict.fromkeys((*stored.strategies, *given.strategies)))
+    return replace(given, strategies=names, seeds=max(stored.seeds, given.seeds))
+
+
+def _options(plan: Plan) -> dict[str, str]:
+    """Return option -> value as on the command line, with ``--set KEY`` for a setting."""
+    options = {"--app": plan.app, "--data": plan.data, "--strategies": ",".join(plan.strategies)}
+    for name in ("clients", "rounds", "seeds", "engine"):
+        options[f"--{name}"] = str(getattr(plan, name))
+    options["--capacity"] = ",".join(map(str, plan.capacity))
+    options["--target-accuracy"] = "" if plan.target_accuracy is None else str(plan.target_accuracy)
+    given = {name: text for name, text in options.items() if text}
+    for key, value in plan.settings.items():
+        given[f"--set {key}"] = value_text(value)
+    for key, values in plan.sweep.items():
+        given[f"--sweep {key}"] = ",".join(map(value_text, values))
+    return given
 
 
 def _split(pairs: Sequence[str]) -> dict[str, str]:

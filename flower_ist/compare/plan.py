@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -154,23 +154,6 @@ class Plan:
         if not all(0 < share <= 1 for share in self.capacity):
             raise PlanError("Each --capacity must be above 0 and at most 1.")
 
-    def extended(self, other: Plan) -> Plan:
-        """Return a plan with the strategies and seeds of both; ``other`` has the last word.
-
-        Raises:
-            PlanError: they differ in something else, so their runs cannot be compared.
-        """
-        free = {"strategies", "seeds", "target_accuracy"}
-        for f in fields(self):
-            if f.name not in free and getattr(self, f.name) != getattr(other, f.name):
-                raise PlanError(
-                    f"The folder holds a comparison with another {f.name.replace('_', ' ')} "
-                    f"({_shown(getattr(self, f.name))}, not {_shown(getattr(other, f.name))}): "
-                    "choose another output folder."
-                )
-        names = tuple(dict.fromkeys((*self.strategies, *other.strategies)))
-        return replace(other, strategies=names, seeds=max(self.seeds, other.seeds))
-
 
 @dataclass(frozen=True)
 class Run:
@@ -195,13 +178,8 @@ class Run:
         """Return how many clients it has."""
         return 1 if self.strategy == CENTRAL else plan.clients
 
-    def config(self, plan: Plan, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the run config entries that differ from the app's own, without the folders.
-
-        Args:
-            plan: that the run is of.
-            base: the app's own run config.
-        """
+    def config(self, plan: Plan) -> dict[str, Any]:
+        """Return the run config entries that differ from the app's own, without the folders."""
         clients = self.clients(plan)
         config: dict[str, Any] = {
             "strategy": self.strategy,
@@ -215,7 +193,7 @@ class Run:
         }
         if self.strategy == CENTRAL:
             config |= {"min-train-nodes": 1, "min-available-nodes": 1}
-            own = {**base, **config}
+            own = {**plan.usage.config, **config}
             if own.get("local-steps") == 0:
                 # It has all examples: divided by the clients, its epochs are the mean client's.
                 config["local-epochs"] = own["local-epochs"] / plan.clients
@@ -266,8 +244,3 @@ def slug(choice: Mapping[str, Value]) -> str:
 def value_text(value: Value) -> str:
     """Return a value as :func:`flower_ist.compare.options.parse_value` reads it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, dict | tuple) else repr(value)
-    return text if len(text) <= 100 else text[:100] + "..."

@@ -23,6 +23,8 @@ class Usage:
     """What an app says of its strategies and settings.
 
     Attributes:
+        config: its own run config.
+        package: where its ServerApp is.
         strategies: all names.
         applies_to: key -> the strategies to which it makes a difference.
         also_with: key -> another one; where that is on, the first matters to all that the other
@@ -30,6 +32,8 @@ class Usage:
         options: strategy -> the names that it understands in the setting ``strategy-options``.
     """
 
+    config: Mapping[str, Value]
+    package: str
     strategies: Collection[str]
     applies_to: Mapping[str, Collection[str]]
     also_with: Mapping[str, str]
@@ -61,7 +65,7 @@ def usage_of(app: Path) -> Usage:
     Raises:
         AppError: it does not say, or there is none.
     """
-    components, _ = app_tables(app)
+    components, config = app_tables(app)
     package = str(components.get("serverapp", "")).partition(":")[0].rpartition(".")[0]
     try:
         told = import_from(app, f"{package}.usage").usage()
@@ -70,6 +74,8 @@ def usage_of(app: Path) -> Usage:
             f"The app in {app} does not say what its strategies use: {package}/usage.py is missing."
         ) from err
     return Usage(
+        config=config,
+        package=package,
         strategies=tuple(told["strategies"]),
         applies_to={key: frozenset(facts["applies_to"]) for key, facts in told["keys"].items()},
         also_with={key: facts["also_with"] for key, facts in told["keys"].items()},

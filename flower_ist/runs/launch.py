@@ -77,7 +77,7 @@ class LocalFlower:
                     raise LaunchError(f"The SuperLink did not start:\n{tail(self.log_file)}")
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            self.__exit__(None, None, None)
+            self.close()
             raise
         return self
 
@@ -87,6 +87,10 @@ class LocalFlower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
         """End every program that was started here, with its children, and remove the home."""
         for stop, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
             for process in self._processes:

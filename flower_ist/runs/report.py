@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -18,7 +18,11 @@ from flower_ist.errors import FlowerIstError
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _MB = 1e6
+_MOST_TICKS = 2e4  # span of an axis that has room for three ticks a decade
 
 
 @dataclass(frozen=True)
@@ -193,16 +197,29 @@ def plot(folders: Sequence[Path], file: Path) -> None:
         megabytes, accuracy = zip(*points, strict=True) if points else ((), ())
         label = f"{_name(folder)}: best {max(accuracy, default=0):.1f} %"
         axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    plain_log_x(axes)
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("accuracy on the server's shard (%)")
-    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.grid(visible=True, alpha=0.25)
     axes.legend(loc="lower right")
     try:
         figure.savefig(file, dpi=150)
     except (ValueError, OSError) as err:
         raise FlowerIstError(f"The plot cannot be written to {file}: {err}.") from err
+
+
+def plain_log_x(axes: Axes) -> None:
+    """Make the x axis logarithmic, with plain numbers: 0.5, 1, 2, 5; or 1, 10 over many decades.
+
+    It is called after drawing, when the limits are known.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _MOST_TICKS * low else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _percent(share: float | None, digits: int) -> str:

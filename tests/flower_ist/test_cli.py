@@ -97,7 +97,7 @@ def test_demo_hands_its_options_on(tmp_path, monkeypatch):
     ) -> None:
         calls.append((out, list(strategies), clients, rounds))
 
-    monkeypatch.setattr(cli, "run_demo", run_demo)
+    monkeypatch.setattr("flower_ist.compare.demo.run_demo", run_demo)
     assert call("demo").exit_code == 0
     options = ["--strategies", "fedavg", "--clients", 8, "--rounds", 2]
     assert call("demo", "--out", tmp_path, *options).exit_code == 0
@@ -108,7 +108,7 @@ def test_a_demo_that_fails_is_an_error(monkeypatch):
     def run_demo(*_: object) -> None:
         raise LaunchError("Run 1 is finished:failed")
 
-    monkeypatch.setattr(cli, "run_demo", run_demo)
+    monkeypatch.setattr("flower_ist.compare.demo.run_demo", run_demo)
     assert "Run 1 is finished:failed" in fails_with_one_sentence(call("demo"))
 
 

@@ -30,6 +30,18 @@ def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
     assert not modules & {"flwr", "torch", "ray", "timm", "torchvision", "matplotlib"}
 
 
+@pytest.mark.parametrize("command", ["compare", "demo", "report", "track", "watch"])
+def test_help_comes_without_what_the_command_needs(command: str):
+    modules = loaded(
+        "from contextlib import redirect_stdout, suppress\n"
+        "import os, sys\n"
+        "from flower_ist.cli import app\n"
+        "with open(os.devnull, 'w') as null, redirect_stdout(null), suppress(SystemExit):\n"
+        f"    app(['{command}', '--help'])"
+    )
+    assert not modules & {"flwr", "torch", "matplotlib", "jinja2", "ray"}
+
+
 def test_the_library_stands_alone():
     """Every module of it, the command line and the demo included."""
     modules = loaded(

@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import re
+import sys
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,13 +214,26 @@ def test_wrong_options_end_in_one_sentence_and_leave_nothing(
     assert not out.exists()
 
 
-def test_a_library_that_is_not_installed_is_named(fashion_folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "data_prep.shards.prep", None)
-    output = call("prep", fashion_folder, "--out", tmp_path / "out", code=1)
-    assert (
-        "Error: data_prep.shards.prep is not installed: in the checkout, pip install -e '.[prep]'."
-        in output
-    )
+@pytest.mark.parametrize(
+    ("library", "source", "options"),
+    [
+        ("data_prep.shards.prep", "fashion", []),
+        ("pyarrow.parquet", "t.parquet", []),
+        ("datasets", "hf:user/birds", []),
+        ("torchvision.datasets", "torchvision:CIFAR10", []),
+        ("flwr_datasets.partitioner", "fashion", ["--split", "shards:1"]),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named(
+    fashion_folder, tmp_path, encoder, monkeypatch, library, source, options
+):
+    """Each is imported only where it is needed; ``prep`` itself brings timm along."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.chdir(tmp_path)
+    Path("t.parquet").touch()
+    output = call("prep", source, "--out", "out", *encoder, *options, code=1)
+    sentence = f"Error: {library} is not installed: in the checkout, pip install -e '.[prep]'."
+    assert sentence in output
 
 
 def test_the_help_lists_every_mask_and_split_and_the_papers_words(monkeypatch):

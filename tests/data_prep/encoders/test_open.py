@@ -8,7 +8,7 @@ from data_prep import PrepError
 from data_prep.encoders import open as encoders
 from data_prep.encoders.checkpoints import write_encoder
 from data_prep.encoders.frozen import resolve_normalization
-from data_prep.encoders.open import open_encoder
+from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.vit import build_vit
 from data_prep.encoders.weights import state_sha256
 
@@ -20,6 +20,10 @@ DESCRIPTION = {
     "label": "our own",
 }
 ALL = np.arange(49)[None]
+
+
+def open_encoder(encoder, weights="", seed=0, **options):
+    return EncoderSettings(encoder=encoder, weights=weights, **options).open_encoder(seed)
 
 
 def pixels(size=28):
@@ -60,12 +64,11 @@ def test_options_win_over_the_description(own_file):
         pool="mean",
         layer=1,
         normalization="half",
-        dtype="bfloat16",
-        label="mine",
+        compute_dtype="bfloat16",
     )
     record = encoder.record
     assert encoder.grid == (8, 8)
-    assert (record.name, record.image_size, record.pool, record.layer) == ("mine", 32, "mean", 1)
+    assert (record.name, record.image_size, record.pool, record.layer) == ("our own", 32, "mean", 1)
     assert (record.normalization, record.dtype) == ("half", "bfloat16")
     assert encoder.encode(pixels(32), np.arange(9)[None]).dtype == np.float32
 

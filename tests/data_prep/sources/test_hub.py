@@ -1,6 +1,5 @@
 import io
 import pickle
-import sys
 
 import datasets
 import numpy as np
@@ -160,12 +159,6 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
         read_source("hf:user/birds")
     with pytest.raises(PrepError, match="lacks a name: write hf:NAME"):
         read_source("hf:")
-
-
-def test_without_the_library_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(PrepError, match=r"need datasets: in the checkout, pip install"):
-        read_source("hf:user/birds")
 
 
 def test_a_configuration_follows_the_name(monkeypatch):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -124,9 +123,3 @@ def test_a_picture_that_cannot_be_written(tmp_path, report):
     assert [path.name for path in tmp_path.iterdir()] == ["split.png"]
     with pytest.raises(PrepError, match="No such file or directory"):
         plot_split(report, tmp_path / "missing" / "split.png")
-
-
-def test_without_matplotlib(tmp_path, report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(PrepError, match=r"Pictures need matplotlib: in the checkout, pip install"):
-        plot_split(report, tmp_path / "split.png")

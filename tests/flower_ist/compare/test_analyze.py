@@ -8,9 +8,18 @@ import json
 
 import pytest
 
-from flower_ist.compare.analyze import FrontSpan, Spread, analyze, spread
-from flower_ist.compare.curves import best_validation, bytes_by_client, bytes_to, points, selected
-from flower_ist.compare.tables import front_sentences, size, to_csv, to_json, to_tables
+from flower_ist.compare.analyze import (
+    FrontSpan,
+    Spread,
+    analyze,
+    best_validation,
+    bytes_by_client,
+    bytes_to,
+    points,
+    selected,
+    spread,
+)
+from flower_ist.compare.report import front_sentences, size, to_csv, to_json, to_tables
 from tests.fakes.comparisons import FEDAVG, LOGS, line, log
 
 

@@ -79,7 +79,7 @@ def test_it_repeats_a_comparison(calls, tmp_path, blobs):
     assert calls == [(plan, Path("new"), None)]
     result = call("--from", tmp_path, "--out", "new", "--clients", 3)
     assert result.exit_code == 1
-    assert "--from takes all from the comparison there" in result.stderr
+    assert "--from repeats a comparison as it is" in result.stderr
 
 
 def test_a_failed_run_is_exit_status_1(calls):
@@ -95,6 +95,9 @@ def test_a_failed_run_is_exit_status_1(calls):
         (["--data", "/nowhere"], "There is no token shard at /nowhere/client-0"),
         (["--set", "nonsense"], "write key=value"),
         (["--set", "no-such-setting=1"], "The app has no setting 'no-such-setting'"),
+        (["--set", "batch-size=many"], "'batch-size' is 'many', but must be a whole number"),
+        (["--set", "batch-size=0"], "'batch-size' is 0, but must be at least 1"),
+        (["--sweep", "learning-rate=0.1,-1"], "'learning-rate' is -1.0, but must be above 0"),
         (["--app", "/nowhere"], "There is no Flower app in /nowhere"),
         (["--from", "/nowhere"], "There is no comparison in /nowhere"),
     ],
@@ -106,7 +109,7 @@ def test_whatever_is_wrong_is_one_sentence(tmp_path, options, sentence):
     assert text.startswith("Error: ")
     assert sentence in text
     assert text.count("\n") == 1
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_images_is_no_place_for_a_comparison(tmp_path):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flower_ist.compare import folder as folders
-from flower_ist.compare.command import read_config, repeated_plan
+from flower_ist.compare.command import repeated_plan
 from flower_ist.compare.folder import ComparisonFolder, read_plan
 from flower_ist.compare.plan import PlanError, Run
 from flower_ist.compare.shards import fingerprint, pool
@@ -22,10 +21,23 @@ from tests.fakes.shards import edit_meta, write_blobs
 def test_a_plan_is_adopted_once_and_then_extended(tmp_path, blobs):
     folder = ComparisonFolder(tmp_path)
     assert folder.adopt(tiny_plan(blobs, "ist")).strategies == ("ist",)
+    (folder.prepare(Run("ist", {}, 0), {}) / "done.json").touch()
     assert folder.adopt(tiny_plan(blobs, "fedavg")).strategies == ("ist", "fedavg")
     assert read_plan(tmp_path).strategies == ("ist", "fedavg")
-    with pytest.raises(PlanError, match=r"another rounds \(2, not 3\)"):
+    with pytest.raises(PlanError, match=r"\(--rounds: 2 there, 3 here\)"):
         folder.adopt(tiny_plan(blobs, "ist", rounds=3))
+
+
+def test_a_plan_without_a_finished_run_is_replaced_with_all_that_it_left(tmp_path, blobs):
+    folder = ComparisonFolder(tmp_path)
+    folder.adopt(tiny_plan(blobs, "ist"))
+    failed = folder.prepare(Run("ist", {}, 0), {})
+    pool(str(blobs), 2, tmp_path / "pooled")
+    folder.adopt(tiny_plan(blobs, "ist"))
+    assert failed.exists()
+    assert folder.adopt(tiny_plan(blobs, "fedavg", rounds=3)).strategies == ("fedavg",)
+    assert read_plan(tmp_path).rounds == 3
+    assert {entry.name for entry in tmp_path.iterdir()} == {"plan.json"}
 
 
 @pytest.mark.parametrize("name", ["runs", "cat.png", ".git"])
@@ -65,45 +77,38 @@ def test_a_second_comparison_waits_then_gives_up(tmp_path, monkeypatch):
 
 def test_the_config_of_a_run_is_the_apps_with_some_changes(tmp_path, blobs):
     plan = tiny_plan(blobs, "central,ist", settings=["learning-rate=1", "ridge-penalties=10"])
-    base = read_config(Path(plan.app))
     folder = ComparisonFolder(tmp_path)
-    config = folder.config(Run("ist", {}, 3), plan, base)
+    config = folder.config(Run("ist", {}, 3), plan)
     assert config["data-dir"] == str(blobs)
     assert config["output-dir"] == str(tmp_path / "runs" / "ist-default-seed3")
     assert (config["seed"], config["num-rounds"], config["hidden-width"]) == (3, 2, 8)
     # Typed as the app's own: TOML's 1 is no decimal number, and one penalty is still a text.
     assert isinstance(config["learning-rate"], float)
     assert config["ridge-penalties"] == "10"
-    assert config.keys() == base.keys()
-    assert folder.config(Run("central", {}, 0), plan, base)["data-dir"] == str(tmp_path / "pooled")
+    assert config.keys() == plan.usage.config.keys()
+    assert folder.config(Run("central", {}, 0), plan)["data-dir"] == str(tmp_path / "pooled")
     with pytest.raises(PlanError, match="no setting 'nonsense'"):
-        folder.config(Run("ist", {"nonsense": 1}, 0), plan, base)
+        folder.config(Run("ist", {"nonsense": 1}, 0), plan)
 
 
 def test_central_takes_the_steps_of_one_client(tmp_path, blobs):
     """8 epochs of one of 2 clients are 4 epochs of their pooled examples."""
     plan = tiny_plan(blobs, "ist,central")
     plan = replace(plan, settings={**plan.settings, "local-steps": 0, "local-epochs": 8.0})
-    folder, base = ComparisonFolder(tmp_path), read_config(Path())
-    assert folder.config(Run("ist", {}, 0), plan, base)["local-epochs"] == 8.0
-    assert folder.config(Run("central", {}, 0), plan, base)["local-epochs"] == 4.0
-
-
-def test_an_unfinished_run_starts_from_nothing(tmp_path, blobs):
-    plan, run = tiny_plan(blobs, "ist"), Run("ist", {}, 0)
     folder = ComparisonFolder(tmp_path)
-    leftover = folder.prepare(run, plan, {"seed": 0}) / "run.jsonl"
+    assert folder.config(Run("ist", {}, 0), plan)["local-epochs"] == 8.0
+    assert folder.config(Run("central", {}, 0), plan)["local-epochs"] == 4.0
+
+
+def test_an_unfinished_run_starts_from_nothing(tmp_path):
+    run = Run("ist", {}, 0)
+    folder = ComparisonFolder(tmp_path)
+    leftover = folder.prepare(run, {"seed": 0}) / "run.jsonl"
     leftover.write_text("torn")
-    prepared = folder.prepare(run, plan, {"seed": 0})
+    prepared = folder.prepare(run, {"seed": 0})
     assert not leftover.exists()
     assert json.loads((prepared / "settings.json").read_text()) == {"seed": 0}
-    assert json.loads((prepared / "task.json").read_text())["clients"] == 2
     assert not folder.is_done(run)
-
-
-def test_an_app_without_settings_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="There is no Flower app"):
-        read_config(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16"])
@@ -145,7 +150,7 @@ def test_other_tokens_are_another_comparison(tmp_path, blobs):
     assert repeated_plan(tmp_path) == plan
     ComparisonFolder(tmp_path / "b").path.mkdir()
     ComparisonFolder(tmp_path / "b").adopt(replace(plan, data_sha256="0"))
-    with pytest.raises(PlanError, match="The tokens are not those"):
+    with pytest.raises(PlanError, match="The tokens have changed"):
         repeated_plan(tmp_path / "b")
     with pytest.raises(PlanError, match="There is no comparison in"):
         repeated_plan(tmp_path / "c")

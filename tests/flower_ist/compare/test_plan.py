@@ -10,6 +10,7 @@ import pytest
 
 from flower_ist.compare.options import (
     command_of,
+    extended,
     one_value_each,
     parse_capacity,
     parse_settings,
@@ -94,9 +95,9 @@ def test_epochs_without_steps_are_no_contradiction(changes: dict[str, Any]):
 
 def test_a_comparison_is_extended_by_strategies_and_seeds():
     more = replace(PLAN, strategies=("fedavg", "central"), seeds=2, target_accuracy=0.7)
-    extended = PLAN.extended(more)
-    assert extended.strategies == ("ist", "ridge", "fedavg", "central")
-    assert (extended.seeds, extended.target_accuracy) == (3, 0.7)
+    both = extended(PLAN, more)
+    assert both.strategies == ("ist", "ridge", "fedavg", "central")
+    assert (both.seeds, both.target_accuracy) == (3, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +105,25 @@ def test_a_comparison_is_extended_by_strategies_and_seeds():
 )
 def test_a_comparison_of_something_else_is_no_extension(changes: dict[str, Any]):
     with pytest.raises(PlanError, match="choose another output folder"):
-        PLAN.extended(replace(PLAN, **changes))
+        extended(PLAN, replace(PLAN, **changes))
+
+
+def test_a_refusal_names_what_differs_and_nothing_else():
+    stored = replace(PLAN, settings={"batch-size": 32, "learning-rate": 0.1, "seedling": 1})
+    given = replace(
+        PLAN, rounds=3, settings={"batch-size": 32, "learning-rate": 0.2, "replay": True}
+    )
+    with pytest.raises(PlanError) as refusal:
+        extended(stored, given)
+    assert str(refusal.value) == (
+        "The folder holds a comparison with other options (--rounds: 20 there, 3 here; --set "
+        "learning-rate: 0.1 there, 0.2 here; --set seedling: 1 there, not given here; --set "
+        "replay: not given there, true here): choose another output folder."
+    )
 
 
 def test_the_config_of_a_run():
-    config = Run("ist", {"local-steps": 20}, 2).config(PLAN, {})
+    config = Run("ist", {"local-steps": 20}, 2).config(PLAN)
     assert config == {
         "strategy": "ist",
         "min-train-nodes": 2,
@@ -123,11 +138,11 @@ def test_the_config_of_a_run():
 def test_the_config_of_the_harness_own_rivals():
     central = Run("central", {}, 0)
     assert central.clients(PLAN) == 1
-    assert central.config(PLAN, {})["strategy"] == "fedavg"
-    assert central.config(PLAN, {})["min-available-nodes"] == 1
-    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN, {})
+    assert central.config(PLAN)["strategy"] == "fedavg"
+    assert central.config(PLAN)["min-available-nodes"] == 1
+    linear = Run("fedavg-linear", {"hidden-layers": 2}, 0).config(PLAN)
     assert (linear["strategy"], linear["hidden-layers"]) == ("fedavg", 0)
-    assert Run("ridge", {}, 0).config(PLAN, {})["num-rounds"] == 1
+    assert Run("ridge", {}, 0).config(PLAN)["num-rounds"] == 1
 
 
 @pytest.mark.parametrize(
@@ -143,7 +158,7 @@ def test_the_config_of_the_harness_own_rivals():
 )
 def test_capacities_go_to_those_who_allow_them(strategy, capacity, expected):
     plan = replace(PLAN, capacity=capacity)
-    assert Run(strategy, {}, 0).config(plan, {}).get("capacities") == expected
+    assert Run(strategy, {}, 0).config(plan).get("capacities") == expected
 
 
 def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():
@@ -173,7 +188,7 @@ def test_each_strategy_gets_its_own_options():
     strategies = ("ist", "fedprox", "central")
     plan = replace(PLAN, strategies=strategies, settings={"strategy-options": options})
     plan.check()
-    found = [Run(name, {}, 0).config(plan, {})["strategy-options"] for name in strategies]
+    found = [Run(name, {}, 0).config(plan)["strategy-options"] for name in strategies]
     assert found == ["quarantine-after=5 quarantine-rounds=2", "proximal-mu=0.1", ""]
 
 

@@ -29,7 +29,7 @@ def config_of(strategy: str, **changes: Any) -> dict[str, Any]:
     with (APP / "pyproject.toml").open("rb") as file:
         base = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
     changes = {key.replace("_", "-"): value for key, value in changes.items()}
-    return {**base, **DEFAULT_SETTINGS, **Run(strategy, {}, 0).config(PLAN, base), **changes}
+    return {**base, **DEFAULT_SETTINGS, **Run(strategy, {}, 0).config(PLAN), **changes}
 
 
 def test_the_app_tells_its_strategies():
