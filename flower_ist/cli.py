@@ -67,7 +67,7 @@ def report(
         Path | None, typer.Option(help="Draw accuracy against bytes into this file.")
     ] = None,
 ) -> None:
-    """Sum up runs: bytes on the wire, input bytes saved, accuracy.
+    """Summarize runs: bytes on the wire, input bytes saved, accuracy.
 
     RUNS are folders that a run wrote, or the run.jsonl files in them.
     """
@@ -86,8 +86,8 @@ def report(
 @app.command()
 def watch(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    once: Annotated[bool, typer.Option("--once", help="Show what is there and end.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show them as they are and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates.")] = 1.0,
 ) -> None:
     """Show runs live until they end: rounds, accuracy, bytes, clients that failed, time left.
 
@@ -107,12 +107,12 @@ def watch(
 def track(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[str, typer.Option(help="tensorboard, wandb or mlflow.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Continue until the run ends.")] = False,
     project: Annotated[
         str, typer.Option(help="Project of W&B, experiment of MLflow.")
     ] = "flower-ist",
     per_client: Annotated[
-        bool, typer.Option("--per-client", help="Send the bytes of each client too.")
+        bool, typer.Option("--per-client", help="Include the bytes of each client.")
     ] = False,
 ) -> None:
     """Send a run's numbers to TensorBoard, W&B or MLflow; a round is never sent twice.
@@ -160,7 +160,9 @@ class _ManyValues(TyperCommand):
 
 @app.command("compare", cls=_ManyValues)
 def compare_strategies(
-    out: Annotated[Path, typer.Option(help="Folder of the comparison; started again, it goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the comparison; the same command continues it.")
+    ],
     app_folder: Annotated[
         Path | None, typer.Option("--app", help="Folder of the Flower app.", show_default=".")
     ] = None,
@@ -202,8 +204,8 @@ def compare_strategies(
 ) -> None:
     """Compare strategies on the same shards, seeds, evaluation and byte meter.
 
-    Each run has a process and a folder of its own. Killed at any point and started again, it goes
-    on where it was. It ends with a table, CSV, JSON, pictures and a report in one HTML file.
+    Each run has a process and a folder of its own. After Ctrl-C or a kill, the same command
+    continues. The result is tables, CSV, JSON, pictures and a report in one HTML file.
     """
     from flower_ist.compare.command import compare, make_plan, repeated_plan
 

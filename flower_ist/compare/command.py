@@ -1,4 +1,4 @@
-"""The body of ``flower-ist compare``: plan, run, choose, run again, report."""
+"""What ``flower-ist compare`` does: plan, sweep, choose, run, report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from flower_ist.compare.analyze import Comparison, analyze, best_validation, points
-from flower_ist.compare.folder import ComparisonFolder, read_plan
+from flower_ist.compare.figures import draw_all
+from flower_ist.compare.folder import POOLED, ComparisonFolder, read_plan
 from flower_ist.compare.options import command_of, parse_capacity, parse_settings, parse_sweep
-from flower_ist.compare.plan import (
-    CENTRAL,
-    DEFAULT_STRATEGIES,
-    Plan,
-    PlanError,
-    Run,
-    grid,
-    slug,
-)
+from flower_ist.compare.plan import CENTRAL, DEFAULT_STRATEGIES, Plan, PlanError, Run, grid, slug
 from flower_ist.compare.report import front_sentences, percent, to_csv, to_html, to_json, to_tables
 from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
@@ -36,9 +29,9 @@ CHOICES_FILE = "choices.json"
 CSV_FILE = "compare.csv"
 JSON_FILE = "compare.json"
 REPORT_FILE = "report.html"
-# Long enough that training is most of the work, and short enough that eight strategies with three
-# seeds are done in minutes. And each strategy as it was published: what the app adds to all of them
-# has to be asked for.
+# Rounds are long enough that training is most of the work, and short enough that eight strategies
+# with three seeds take minutes. Each strategy is as it was published: what the app adds to all of
+# them has to be asked for.
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "local-steps": 80,
     "validation-share": 0.2,
@@ -47,7 +40,10 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
     "ridge-blend": 0.0,
     "wire-dtype": "float32",
 }
-DEFAULT_ROUNDS = 10
+_NO_VALIDATION = (
+    "Settings are chosen by validation accuracy, but the runs have none: give --set "
+    "validation-share=0.2."
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def make_plan(
     data: Path | None = None,
     strategies: str = ",".join(DEFAULT_STRATEGIES),
     clients: int = 4,
-    rounds: int = DEFAULT_ROUNDS,
+    rounds: int = 10,
     seeds: int = 3,
     engine: str = "inprocess",
     settings: Sequence[str] = (),
@@ -116,22 +112,20 @@ def repeated_plan(source: Path) -> Plan:
 
 
 def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) -> bool:
-    """Do a comparison, or go on with one, and write its report.
+    """Make a comparison, or continue one, and write its report.
 
     Args:
         plan: what to compare.
         out: folder of the comparison.
         console: where progress and tables go.
-        jobs: runs at a time; as many as cores if None. With the engine ``flwr``: one.
+        jobs: runs at a time; None: as many as cores. The engine ``flwr`` does one.
 
     Returns:
         Whether every run was finished.
 
     Raises:
-        PlanError: the plan cannot be used or no run was finished.
-        ShardError: a shard is missing or damaged.
-        RunLogError: a run log is damaged.
-        FlowerIstError: the app refuses a setting; nothing is written then.
+        FlowerIstError: the app refuses a setting, and nothing was written; a shard or a run log is
+            damaged; or no run was finished.
     """
     began = time.monotonic()
     folder = ComparisonFolder(out)
@@ -141,7 +135,7 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
         jobs = 1 if plan.engine == "flwr" else jobs or os.cpu_count() or 1
         runner = Runner(folder, plan, jobs, console)
         if CENTRAL in plan.strategies and plan.data:
-            pool(plan.data, plan.clients, folder.path / "pooled")
+            pool(plan.data, plan.clients, folder.path / POOLED)
         runner.execute(tuning_runs(plan), "sweep")
         choices = choose(folder, plan)
         for name, choice in choices.items():
@@ -165,16 +159,19 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
 
 
 def check_settings(folder: ComparisonFolder, plan: Plan) -> None:
-    """Have the app check the names, types and values of all settings of all runs.
+    """Have the app check names, types and values of the settings of all runs.
 
     Raises:
-        PlanError: the app does not know a setting.
-        FlowerIstError: a value is of no use.
+        FlowerIstError: it has no such setting, or cannot use a value.
     """
     model = import_from(Path(plan.app), f"{plan.usage.package}.settings").Settings
     for name in plan.strategies:
-        for choice in grid(plan, name):
-            model.from_run_config(folder.config(Run(name, choice, 0), plan))
+        choices = grid(plan, name)
+        for choice in choices:
+            config = folder.config(Run(name, choice, 0), plan)
+            model.from_run_config(config)
+            if len(choices) > 1 and not config.get("validation-share"):
+                raise PlanError(_NO_VALIDATION)
 
 
 def tuning_runs(plan: Plan) -> list[Run]:
@@ -208,21 +205,17 @@ def choose(folder: ComparisonFolder, plan: Plan) -> dict[str, Choice]:
     """
     choices: dict[str, Choice] = {}
     for name in plan.strategies:
-        choosable = grid(plan, name)
-        if len(choosable) == 1:
-            choices[name] = Choice(choosable[0], None)
+        runs = [Run(name, settings, 0) for settings in grid(plan, name)]
+        if len(runs) == 1:
+            choices[name] = Choice(runs[0].choice, None)
             continue
-        runs = [Run(name, settings, 0) for settings in choosable]
         tried = [
             Choice(run.choice, best_validation(read_run(folder.run_folder(run))))
             for run in runs
             if folder.is_done(run)
         ]
         if any(choice.validation_accuracy is None for choice in tried):
-            raise PlanError(
-                "Settings are chosen by validation accuracy, but the runs have none: "
-                "give --set validation-share=0.2."
-            )
+            raise PlanError(_NO_VALIDATION)
         if tried:
             choices[name] = max(tried, key=lambda choice: choice.validation_accuracy or 0.0)
     content = {name: vars(choice) for name, choice in choices.items()}
@@ -236,14 +229,12 @@ def write_outcome(
     choices: Mapping[str, Choice],
     failed: Mapping[str, str],
 ) -> Comparison:
-    """Compute the figures of all finished runs and write table, pictures and report.
+    """Compute the figures of all finished runs; write tables, pictures and report.
 
     Raises:
         PlanError: no run was finished.
         RunLogError: a run log is damaged.
     """
-    from flower_ist.compare.figures import draw_all
-
     logs: dict[str, list[Any]] = {}
     for run in final_runs(plan, choices):
         if folder.is_done(run) and points(lines := read_run(folder.run_folder(run))):
@@ -255,11 +246,10 @@ def write_outcome(
     comparison = analyze(ordered, settings, plan.target_accuracy)
     facts = json.loads(plan.to_json())
     pictures = draw_all(comparison)
-    texts = {
-        CSV_FILE: to_csv(comparison),
-        JSON_FILE: to_json(comparison, facts, failed),
-        REPORT_FILE: to_html(comparison, facts, command_of(plan), pictures, failed),
-    }
-    for name, content in {**pictures, **{n: t.encode() for n, t in texts.items()}}.items():
-        write_durably(folder.path / name, content)
+    page = to_html(comparison, facts, command_of(plan), pictures, failed)
+    write_durably(folder.path / CSV_FILE, to_csv(comparison).encode())
+    write_durably(folder.path / JSON_FILE, to_json(comparison, facts, failed).encode())
+    for name, png in pictures.items():
+        write_durably(folder.path / name, png)
+    write_durably(folder.path / REPORT_FILE, page.encode())
     return comparison

@@ -1,7 +1,6 @@
-"""What a comparison consists of: a plan, and the runs that follow from it.
+"""A comparison: its plan, which is stored as ``plan.json``, and the runs that follow from it.
 
-A plan is a frozen object that is stored as ``plan.json``; everything here is a function of it, and
-of what the app says of its settings. This module imports neither flwr nor torch.
+Everything here is a function of the plan and of what the app says of its settings.
 """
 
 from __future__ import annotations
@@ -26,14 +25,8 @@ PSEUDO: Mapping[str, Mapping[str, Value]] = {
     CENTRAL: {"strategy": FEDAVG},
 }
 DEFAULT_STRATEGIES = (
-    "ist",
-    "ist-fixed",
-    "federated-dropout",
-    "fedrolex",
-    "ridge",
-    FEDAVG,
-    "fedavg-linear",
-    CENTRAL,
+    *("ist", "ist-fixed", "federated-dropout", "fedrolex"),
+    *("ridge", FEDAVG, "fedavg-linear", CENTRAL),
 )
 # What the harness itself decides for each run.
 _OWN_KEYS = {
@@ -54,35 +47,20 @@ class PlanError(FlowerIstError):
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison.
+    """What is compared."""
 
-    Attributes:
-        app: absolute folder of the Flower app.
-        data: absolute folder of shards; empty: the embedded demo tokens.
-        data_sha256: of the tokens' own hashes, so that results of other tokens are never mixed in.
-        strategies: names, in the order of the table.
-        clients: number of clients, all connected.
-        rounds: server rounds of each run (1 for closed forms).
-        seeds: runs are seeded 0 to ``seeds - 1``.
-        engine: ``inprocess`` or ``flwr``.
-        settings: run config entries of every run.
-        sweep: run config key -> values to try for every strategy.
-        capacity: shares of the neurons that clients can hold; empty: equal.
-        target_accuracy: 0 to 1; None: FedAvg's best - 0.5 points.
-    """
-
-    app: str
-    data: str
-    data_sha256: str
-    strategies: tuple[str, ...]
-    clients: int
-    rounds: int
-    seeds: int
-    engine: str = "inprocess"
-    settings: Mapping[str, Value] = field(default_factory=dict)
-    sweep: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    capacity: tuple[float, ...] = ()
-    target_accuracy: float | None = None
+    app: str  # absolute folder of the Flower app
+    data: str  # absolute folder of shards; empty: the embedded demo tokens
+    data_sha256: str  # of the tokens' own hashes: results of other tokens are never mixed in
+    strategies: tuple[str, ...]  # in the order of the tables
+    clients: int  # all connected
+    rounds: int  # of each run; closed forms take one
+    seeds: int  # runs are seeded 0 to seeds - 1
+    engine: str = "inprocess"  # or "flwr"
+    settings: Mapping[str, Value] = field(default_factory=dict)  # run config entries of all runs
+    sweep: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)  # key -> values to try
+    capacity: tuple[float, ...] = ()  # shares of the neurons that clients can hold; empty: equal
+    target_accuracy: float | None = None  # 0 to 1; None: FedAvg's best - 0.5 points
 
     @property
     def usage(self) -> Usage:
@@ -112,19 +90,19 @@ class Plan:
             raise PlanError(f"{where} is not the plan of a comparison: {err}.") from err
 
     def check(self) -> None:
-        """Refuse what no run could use.
+        """Refuse what no run can use.
 
         Raises:
-            PlanError: with one sentence.
+            PlanError: what is wrong.
             AppError: there is no app, or it does not say what its strategies use.
         """
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
             names = ",".join(self.strategies)
-            raise PlanError(f"Each strategy is compared once, not {names!r}: name some, once each.")
+            raise PlanError(f"Each strategy is compared once, not {names!r}: name none twice.")
         known = (*self.usage.strategies, *PSEUDO)
         for name in self.strategies:
             if name not in known:
-                raise PlanError(f"{name!r} is no name of a strategy: give {', '.join(known)}.")
+                raise PlanError(f"{name!r} is not a strategy: choose from {', '.join(known)}.")
         if self.engine not in ENGINES:
             raise PlanError(f"There is no engine {self.engine!r}: choose {' or '.join(ENGINES)}.")
         if min(self.clients, self.rounds, self.seeds) < 1:
@@ -136,7 +114,7 @@ class Plan:
             raise PlanError(f"{both[0]!r} is both set and swept: choose one.")
         for key, values in self.sweep.items():
             if len(set(values)) < len(values):
-                raise PlanError(f"--sweep {key} has a value twice.")
+                raise PlanError(f"--sweep {key} has a value twice: give each value once.")
         steps = self.sweep.get("local-steps", (self.settings.get("local-steps", 0),))
         if ("local-epochs" in self.sweep and any(steps)) or (
             "local-epochs" in self.settings and all(steps)
@@ -149,7 +127,7 @@ class Plan:
             if not any(self.usage.own_options(_base(name), part) for name in self.strategies):
                 raise PlanError(
                     f"{OPTIONS_KEY!r} has {part!r}, but that is an option of none of: "
-                    f"{', '.join(self.strategies)}."
+                    f"{', '.join(self.strategies)}; leave it out."
                 )
         if not all(0 < share <= 1 for share in self.capacity):
             raise PlanError("Each --capacity must be above 0 and at most 1.")
@@ -157,16 +135,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a strategy, one choice of the swept settings, a seed.
+    """One run of a comparison."""
 
-    Attributes:
-        strategy: a name in the plan.
-        choice: swept key -> value; empty without a sweep.
-        seed: of the run.
-    """
-
-    strategy: str
-    choice: Mapping[str, Value]
+    strategy: str  # a name in the plan
+    choice: Mapping[str, Value]  # swept key -> value; empty without a sweep
     seed: int
 
     @property

@@ -73,24 +73,15 @@ def to_json(comparison: Comparison, plan: Mapping[str, Any], failed: Mapping[str
 
 
 def answer(comparison: Comparison) -> str:
-    """Return in one sentence what to take for the target accuracy."""
-    target = f"{percent(comparison.target_accuracy)} %"
-    needed = {
-        result.strategy: result.bytes_to_target.median
-        for result in comparison.results
-        if result.federated and result.bytes_to_target.median is not None
-    }
-    if not needed:
-        best = max(comparison.results, key=lambda result: result.best_accuracy.median or 0.0)
-        accuracy = percent(best.best_accuracy.median)
-        return f"No strategy reaches {target}; the most accurate is {best.strategy}, {accuracy} %."
-    name = min(needed, key=lambda strategy: needed[strategy])
-    text = f"To reach {target} accuracy with the fewest bytes, take {name}: {size(needed[name])}"
-    reference = comparison.reference
-    if name == reference or reference not in needed:
-        return f"{text}."
-    share = 100 * needed[name] / needed[reference]
-    return f"{text}, {_digits(share)} % of the {size(needed[reference])} that {reference} needs."
+    """Return in one sentence what to take: from which bytes on, and up to which accuracy."""
+    parts = [
+        f"{span.strategy} from {size(span.bytes_from)} ({percent(span.accuracy_to)} %)"
+        for span in comparison.front
+    ]
+    if not parts:
+        return "Nothing that was compared is a federation."
+    listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    return f"For the bytes that you can spend, take {listed}."
 
 
 def front_sentences(comparison: Comparison) -> list[str]:

@@ -1,8 +1,8 @@
 """Start Flower's own programs for a run on this machine, and end them again.
 
 ``flwr run`` alone starts a SuperLink that stays, keeps the folder and environment of its first run,
-and exits 0 when a run failed. Here a SuperLink lives as long as a ``with`` block, with a home, port
-and empty folder of its own, and a run's status is asked for.
+and exits with 0 when a run failed. Here a SuperLink lives as long as a ``with`` block, with a home,
+a port and an empty folder of its own, and it is asked for a run's status.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Self
 from flower_ist.errors import FlowerIstError
 
 _CONNECTION = "own"
-# Far more than an idle machine needs: on a busy one the imports alone can take a minute.
+# Far more than an idle machine needs: on a busy one, the imports alone can take a minute.
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.5
 _STATUS_SECONDS = 20.0
@@ -60,7 +60,7 @@ class LocalFlower:
         """Start the SuperLink and wait until it answers.
 
         Raises:
-            LaunchError: it ended or gave no answer in time.
+            LaunchError: it ended, or did not answer in time.
         """
         config = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
         config += f'address = "{self.address}"\ninsecure = true\n'
@@ -87,7 +87,7 @@ class LocalFlower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Call :meth:`close`."""
         self.close()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class LocalFlower:
             num_supernodes: virtual clients, in simulation.
 
         Raises:
-            LaunchError: Flower refused the run, or gave no answer.
+            LaunchError: Flower refused the run, or did not answer.
             OSError: the app's files cannot be read.
         """
         copy = copy_app(app, Path(tempfile.mkdtemp(prefix="app-", dir=self.home)))

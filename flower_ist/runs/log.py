@@ -22,7 +22,7 @@ DROPPED_LOG = "run.dropped.jsonl"
 
 
 class RunLogError(FlowerIstError):
-    """A run log is missing, cannot be read, or belongs to somebody else."""
+    """A run log is missing, cannot be read, or belongs to another run."""
 
 
 class RunLog:
@@ -46,9 +46,9 @@ class RunLog:
 
     @classmethod
     def reopen(cls, folder: Path, size: int) -> RunLog:
-        """Go on with a log that is there, after its first ``size`` bytes.
+        """Continue an existing log after its first ``size`` bytes.
 
-        What follows them (rounds that were not over, a torn line) goes to ``run.dropped.jsonl``.
+        What follows them (rounds that were not over, a torn line) moves to ``run.dropped.jsonl``.
 
         Raises:
             RunLogError: the log's first ``size`` bytes are not whole lines.
@@ -81,7 +81,7 @@ class RunLog:
         return self.path.stat().st_size
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one round. The file is open only meanwhile: nothing is left to close.
+        """Write one round. The file is closed again afterwards.
 
         Raises:
             NotWrittenError: it cannot be written, for instance on a full disk; the log is as it
@@ -93,7 +93,7 @@ class RunLog:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a run's folder against a second process; the lock ends with this one, however it ends.
+    """Lock a run's folder against a second process; the lock ends with this one, however it ends.
 
     Raises:
         RunLogError: another process, for instance a ServerApp whose SuperLink was killed, has it.

@@ -49,7 +49,7 @@ def epsilon(noise: float, replies: int, delta: float) -> float:
         delta: above 0 and below 1, well below 1 by the number of clients.
 
     Raises:
-        BudgetError: an argument is of no use, or the accountant is not installed.
+        BudgetError: an argument cannot be used, or the accountant is not installed.
     """
     if not 0 < delta < 1 or replies < 0 or not 0 <= noise < math.inf:
         raise BudgetError(
@@ -94,7 +94,7 @@ def budget(
     replies: Annotated[int, typer.Option(help="Replies of one client, without a run.")] = 1,
     delta: Annotated[float, typer.Option(help="Chance with which the bound may fail.")] = 1e-5,
 ) -> None:
-    """Print the epsilon that a run has spent, round by round, or that some replies would spend."""
+    """Print the epsilon that a run has spent after each round, or that some replies would spend."""
     table = _run_table(run, noise, delta) if run else _plan_table(noise or 0.0, replies, delta)
     Console().print(table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
@@ -215,10 +216,12 @@ def plain_log_x(axes: Axes) -> None:
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    if math.isinf(axes.dataLim.minposx):  # nothing was drawn that a logarithm can show
+        return
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _MOST_TICKS * low else (1,)))
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.9f}".rstrip("0").rstrip("."))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -1,4 +1,4 @@
-"""``flower-ist watch``: what runs are doing, live in the terminal, from their folders alone."""
+"""``flower-ist watch``: what runs are doing, live in the terminal, read from their folders."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def watch(
 ) -> bool:
     """Show runs until all of them have ended.
 
-    In a terminal one view is drawn again and again; elsewhere each round is one line of plain text,
-    and the view follows at the end.
+    In a terminal, one view is updated; elsewhere each round is one line of plain text, and the view
+    follows at the end.
 
     Args:
         folders: of the runs. One is shown in full, several with a line each.
-        console: where to.
+        console: where they are shown.
         once: show the runs as they are and return.
         every: seconds between two looks.
         now: the clock, in seconds since 1970.
@@ -50,7 +50,7 @@ def watch(
         Whether none of the runs has failed.
 
     Raises:
-        RunLogError: a folder is not there, or a log is damaged.
+        RunLogError: a folder is missing, or a log is damaged.
     """
     runs = [RunFollower(folder) for folder in folders]
     shown: dict[Path, int] = {}
@@ -151,7 +151,7 @@ def _client_table(run: Progress) -> list[RenderableType]:
     table.add_column("client", overflow="fold")
     for heading in ("MB down", "MB up", "rounds failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    # Those that fail are what one looks for: they must not be among those left out.
+    # Clients that failed are what a person looks for: they are shown before the others.
     names = sorted(run.clients, key=lambda name: (-run.clients[name][2], name))[:_MOST_CLIENTS]
     for name in sorted(names):
         down, up, failed = run.clients[name]
@@ -235,5 +235,5 @@ def _duration(seconds: float) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return what a client or a log wrote without anything that would steer a terminal."""
+    """Return what a client or a log wrote, without characters that would control a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

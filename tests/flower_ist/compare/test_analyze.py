@@ -19,7 +19,7 @@ from flower_ist.compare.analyze import (
     selected,
     spread,
 )
-from flower_ist.compare.report import front_sentences, size, to_csv, to_json, to_tables
+from flower_ist.compare.report import answer, front_sentences, size, to_csv, to_json, to_tables
 from tests.fakes.comparisons import FEDAVG, LOGS, line, log
 
 
@@ -149,11 +149,16 @@ def test_the_front_has_who_is_best_for_the_bytes():
         FrontSpan("ist", 300, 300, 0.72, 0.72),
     )
     assert front_sentences(comparison)[0] == "ist with 0.12 kB: 30.00 %"
+    assert answer(comparison) == (
+        "For the bytes that you can spend, take ist from 0.12 kB (30.00 %), ridge from 0.21 kB "
+        "(65.00 %) and ist from 0.3 kB (72.00 %)."
+    )
 
 
 def test_neighbors_on_the_front_are_one_span():
     comparison = analyze({"fedavg": FEDAVG})
     assert comparison.front == (FrontSpan("fedavg", 930, 2730, 0.50, 0.72),)
+    assert answer(comparison).endswith(", take fedavg from 0.93 kB (72.00 %).")
     assert front_sentences(comparison) == ["fedavg from 0.93 kB to 2.73 kB: 50.00 to 72.00 %"]
 
 
@@ -161,6 +166,12 @@ def test_without_fedavg_the_best_federated_strategy_is_the_reference():
     comparison = analyze({name: LOGS[name] for name in ("ist", "ridge", "central")})
     assert comparison.reference == "ist"
     assert comparison.target_accuracy == pytest.approx(0.715)
+
+
+def test_without_a_federation_there_is_no_front():
+    comparison = analyze({"central": LOGS["central"]})
+    assert (comparison.reference, comparison.front) == ("central", ())
+    assert answer(comparison) == "Nothing that was compared is a federation."
 
 
 def test_a_target_of_ones_own():

@@ -91,12 +91,16 @@ def test_a_failed_run_is_exit_status_1(calls):
     ("options", "sentence"),
     [
         (["--strategies", "ist,ist"], "Each strategy is compared once"),
-        (["--strategies", "ist,foo"], "'foo' is no name of a strategy: give ist, ist-fixed,"),
+        (["--strategies", "ist,foo"], "'foo' is not a strategy: choose from ist, ist-fixed,"),
         (["--data", "/nowhere"], "There is no token shard at /nowhere/client-0"),
         (["--set", "nonsense"], "write key=value"),
         (["--set", "no-such-setting=1"], "The app has no setting 'no-such-setting'"),
         (["--set", "batch-size=many"], "'batch-size' is 'many', but must be a whole number"),
         (["--set", "batch-size=0"], "'batch-size' is 0, but must be at least 1"),
+        (
+            ["--sweep", "learning-rate=0.1,1", "--set", "validation-share=0"],
+            "Settings are chosen by validation accuracy, but the runs have none",
+        ),
         (["--sweep", "learning-rate=0.1,-1"], "'learning-rate' is -1.0, but must be above 0"),
         (["--app", "/nowhere"], "There is no Flower app in /nowhere"),
         (["--from", "/nowhere"], "There is no comparison in /nowhere"),

@@ -66,7 +66,7 @@ def test_every_kind_of_strategy_gets_the_settings_it_needs(console, tmp_path):
     [
         ([], 4, "Each strategy is compared once"),
         (["ist", "ist"], 4, "Each strategy is compared once"),
-        (["../ist"], 4, "no name of a strategy"),
+        (["../ist"], 4, "is not a strategy"),
         (["ist"], 10_000, "The demo tokens serve at most"),
     ],
 )

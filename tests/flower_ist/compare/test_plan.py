@@ -46,8 +46,8 @@ def test_what_is_no_plan_is_refused(text):
     ("changes", "sentence"),
     [
         ({"strategies": ("ist", "ist")}, "compared once"),
-        ({"strategies": ("",)}, "no name of a strategy"),
-        ({"strategies": ("../ist",)}, "no name of a strategy"),
+        ({"strategies": ("",)}, "is not a strategy"),
+        ({"strategies": ("../ist",)}, "is not a strategy"),
         ({"clients": 0}, "at least one client"),
         ({"engine": "ray"}, "no engine 'ray'"),
         ({"settings": {"seed": 1}}, "'seed' is set by --seeds"),
