@@ -56,26 +56,31 @@ def main(grid: Grid, context: Context) -> None:
 
 def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard) -> None:
     """Run the rounds that are left."""
+    # What is built first is refused first: before a client is asked or a file written.
     validation, test = split_shard(shard, settings.validation_share, settings.seed)
+    score = score_on(validation)
     dims = model_dims(settings, shard.meta.dim, shard.meta.num_classes)
     registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
-    strategy = build_strategy(settings, dims, registry, score_on(validation))
-    ridge = ridge_for(settings, registry, score_on(validation))
+    strategy = build_strategy(settings, dims, registry, score)
+    ridge = ridge_for(settings, registry, score)
 
+    # Who is there, whom the run lets in, and how long each of them trains in a round.
     def check(client: Client) -> str:
         return rejection_reason(client, shard) or run.identity.why_changed(client)
 
     meter, priors = Meter(), PriorOnce()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
     deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
-    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter, deadlines])
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
+    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
-    shape = (shard.meta.num_classes, shard.meta.dim)
+
+    # What their tokens look like together; who joins later is counted in.
     resumed = None if run.checkpoint is None else run.path
+    shape = (shard.meta.num_classes, shard.meta.dim)
     start = warm_start(settings, ridge, resumed, grid, meter, shape)
     if start.prior is not None:
         priors.renew(start.prior)
@@ -84,6 +89,8 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             registry, start, priors, run.path, lambda: meter.current_round >= settings.num_rounds
         )
         grid = FilteredGrid(grid, [newcomers])
+
+    # The rounds, each of them logged, evaluated and saved.
     weights = _weights(settings, dims, run, strategy)
     model = RoundModel(settings, start, strategy, meter, test, validation)
     log = run.open_log()

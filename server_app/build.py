@@ -70,7 +70,7 @@ def build_strategy(
         SettingsError: the strategy's constructor refuses a setting, or this network.
     """
     if settings.strategy in CLOSED_FORM:
-        return build_closed_form(settings, registry, score, method=settings.strategy)
+        return build_closed_form(settings, registry, score, settings.penalties())
     with _names_of_the_run_config():
         if settings.strategy in SUBMODELS:
             return _submodel(settings, dims, registry)
@@ -78,28 +78,36 @@ def build_strategy(
 
 
 def build_closed_form(
-    settings: Settings, registry: ClientRegistry, score: Score | None, **own: Any
+    settings: Settings,
+    registry: ClientRegistry,
+    score: Score | None,
+    penalties: Sequence[float],
+    wire_dtype: str = "float64",
 ) -> ClosedFormStrategy:
-    """Build what asks the clients for their statistics.
+    """Build what asks the clients for their statistics, for ridge unless the strategy is another.
 
     Args:
         settings: of the run.
         registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
-        own: further arguments, which come before what the settings say.
+        penalties: of ridge, to choose from.
+        wire_dtype: of the statistics.
 
     Raises:
         SettingsError: the constructor refuses a setting.
     """
-    arguments: dict[str, Any] = {
-        "penalties": settings.penalties(),
-        "max_examples": settings.max_examples,
-        "node_timeout": settings.node_timeout,
-        "min_train_nodes": settings.min_train_nodes,
-        "min_available_nodes": settings.min_available_nodes,
-    }
     with _names_of_the_run_config():
-        return ClosedFormStrategy(score=score, registry=registry, **{**arguments, **own})
+        return ClosedFormStrategy(
+            method=settings.strategy if settings.strategy in CLOSED_FORM else "ridge",
+            penalties=penalties,
+            score=score,
+            wire_dtype=wire_dtype,
+            max_examples=settings.max_examples,
+            node_timeout=settings.node_timeout,
+            registry=registry,
+            min_train_nodes=settings.min_train_nodes,
+            min_available_nodes=settings.min_available_nodes,
+        )
 
 
 def _submodel(settings: Settings, dims: Sequence[int], registry: ClientRegistry) -> Strategy:

@@ -96,7 +96,7 @@ def _is_absolute(path: str) -> str:
     return path
 
 
-Name = Annotated[str, AfterValidator(_strategy)]
+Strategy = Annotated[str, AfterValidator(_strategy)]
 WireDtype = Annotated[str, AfterValidator(_wire_dtype)]
 Numbers = Annotated[str, AfterValidator(_are_numbers)]
 Folder = Annotated[str, AfterValidator(_is_absolute)]

@@ -13,16 +13,18 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from server_app.fields import Folder, Name, Numbers, WireDtype, extra_of, kebab, numbers, setting
-from server_app.settings_error import REMOVED_KEYS, SettingsError, sentence_of
-from server_app.strategies import (
-    CLOSED_FORM,
-    OPTIONS,
-    SLICED,
-    SUBMODELS,
-    TRAINED,
-    parse_options,
+from server_app.fields import (
+    Folder,
+    Numbers,
+    Strategy,
+    WireDtype,
+    extra_of,
+    kebab,
+    numbers,
+    setting,
 )
+from server_app.settings_error import REMOVED_KEYS, SettingsError, sentence_of
+from server_app.strategies import CLOSED_FORM, OPTIONS, SLICED, SUBMODELS, TRAINED, parse_options
 
 __all__ = ["Settings", "SettingsError"]
 
@@ -35,7 +37,7 @@ class Settings(BaseModel):
     )
 
     # --- the strategy
-    strategy: Name = setting("ist", "What trains.")
+    strategy: Strategy = setting("ist", "What trains.")
     strategy_options: str = setting(
         "",
         "What only this strategy's constructor takes, if not as below: `name=number`, with spaces "
@@ -137,7 +139,6 @@ class Settings(BaseModel):
         "A reply whose update is more than so many times the round's median is refused; at least "
         "1, or 0: no bound.",
         SUBMODELS,
-        ge=0,
     )
     max_examples: int = setting(
         10**8,

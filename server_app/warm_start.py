@@ -151,7 +151,7 @@ def ridge_for(
         return None
     # Without a blend no head is solved for, so there is no penalty to choose.
     penalties = settings.penalties() if settings.ridge_blend > 0 else [1.0]
-    return build_closed_form(settings, registry, score, penalties=penalties, wire_dtype=_WIRE_DTYPE)
+    return build_closed_form(settings, registry, score, penalties, _WIRE_DTYPE)
 
 
 def warm_start(

@@ -59,6 +59,12 @@ def test_the_apps_need_no_encoder():
     assert not modules & {"data_prep", "timm", "torchvision", "PIL", "matplotlib"}
 
 
+def test_what_an_app_tells_of_its_settings_needs_neither_flwr_nor_torch():
+    modules = loaded("import server_app.usage, flower_ist.compare.plan")
+    assert {"server_app", "pydantic"} <= modules
+    assert not modules & {"flwr", "torch", "client_app", "data_prep", "matplotlib"}
+
+
 def test_public_names_are_loaded_on_demand():
     modules = loaded("from flower_ist import Axes, TokenShard, read_run\nassert Axes.declare")
     assert not modules & {"flwr", "torch"}
