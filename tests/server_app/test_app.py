@@ -230,6 +230,20 @@ def test_settings_are_checked_first(blob_config: MakeConfig):
     assert "'strategy' is 'nonsense'" in refusal(blob_config(strategy="nonsense"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"merge_rule": "mode"}, "'merge-rule' is 'mode', but must be"),
+        ({"ridge_blend": 1.0, "ridge_penalties": "0"}, "'ridge-penalties' is [0.0], but"),
+    ],
+)
+def test_what_a_constructor_refuses_comes_before_any_client_is_asked(
+    blob_config: MakeConfig, changes, text
+):
+    """A third client is not there: to wait for it would be refused later."""
+    assert refusal(blob_config(min_available_nodes=3, **changes)).startswith(text)
+
+
 def test_too_few_clients_are_refused(blob_config: MakeConfig):
     message = refusal(blob_config(min_available_nodes=3), TooFewClientsError)
     assert message.startswith("3 SuperNodes are needed, 2 are connected after 0 s: start more")
