@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
@@ -36,7 +37,7 @@ from data_prep.shards.probe import linear_probe, token_features
 from data_prep.sources.open import read_source
 from data_prep.splits.rows import first_of_each_class
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.classifier.mlp import initial_weights
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 
 SEEDS = (0, 1, 2)
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the shards; default: a temporary one")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    threadpool_limits(args.threads)
     work = args.work or Path(tempfile.mkdtemp())
     source, test = args.source or digits(work), args.test
     if args.per_class:
@@ -157,10 +159,10 @@ def accuracies(training: TokenShard, testing: TokenShard) -> list[float]:
     found = []
     dims = [training.meta.dim, *HIDDEN, training.meta.num_classes]
     for seed in SEEDS:
-        model = MLP.from_arrays(initial_weights(dims, seed))
         settings = LocalSettings(1, STEPS, batch_size=64, learning_rate=5e-4, seed=seed)
-        train(model, Batches(training, settings, "central"))
-        found.append(evaluate_arrays(model.to_arrays(), testing)[0])
+        weights = initial_weights(dims, seed)
+        trained, _ = train(weights, Batches(training, settings, "central"))
+        found.append(evaluate_arrays(trained, testing)[0])
     return found
 
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
+from threadpoolctl import threadpool_limits
 
 from flower_ist.runs.app import load_app, run_in_process
 from flower_ist.runs.log import read_run
@@ -26,7 +26,7 @@ PLAIN = {
 def quiet_run(folder: Path, *, num_clients: int = 4, **changes: Any) -> list[dict[str, Any]]:
     """Run both apps with pyproject's settings, plain, and changes; return the run log's rounds."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    threadpool_limits(1)
     app = load_app(ROOT)
     config = {
         **app.config,

@@ -21,9 +21,9 @@ from client_app.local_settings import LocalSettings
 from client_app.prior import token_prior
 from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatize
 from client_app.statistics import statistics_record
+from client_app.threads import blas_threads_mod
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.classifier.mlp import MLP
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
@@ -35,7 +35,7 @@ from flower_ist.wire.protocol import (
     STATISTICS_KEY,
 )
 
-app = ClientApp(mods=[packed_mod])
+app = ClientApp(mods=[packed_mod, blas_threads_mod])
 
 
 @app.train()
@@ -54,10 +54,8 @@ def train_slice(message: Message, context: Context) -> Message:
     prior = token_prior(message, context, shard.meta)
     batches = Batches(shard, settings, shard.meta.client, prior)
     sent = _arrays(message)
-    model = MLP.from_arrays(sent)
     start = time.monotonic()
-    loss = train(model, batches)
-    trained: dict[str, NDArray[Any]] = {**model.to_arrays()}
+    trained, loss = train(sent, batches)
     metrics: dict[str, int | float | list[int] | list[float]] = {
         "num-examples": len(shard),
         "train-loss": loss,

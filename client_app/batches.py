@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from client_app.local_settings import LocalSettings
@@ -15,7 +15,11 @@ from flower_ist.tokens.shard import TokenShard
 
 # Rows are read from the map for several batches at once: one gather instead of many small ones.
 _BATCHES_PER_READ = 16
+# A shard that a round reads whole is decoded once if that takes no more, in float32.
+_DECODED_BYTES = 1 << 25
 _VIRTUAL_STREAM = 1
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Batches:
@@ -50,6 +54,17 @@ class Batches:
         self.virtual_per_batch = min(round(share * size), size - 1)
         self.real_per_batch = size - self.virtual_per_batch
 
+    @property
+    def dim(self) -> int:
+        """Numbers in a token."""
+        return self._shard.meta.dim
+
+    @property
+    def highest_label(self) -> int:
+        """Of the examples, virtual ones included."""
+        virtual = np.flatnonzero(self._lacking)[-1] if self.virtual_per_batch else 0
+        return int(max(self._shard.labels.max(), virtual))
+
     def order(self) -> NDArray[np.intp]:
         """Return the rows of all batches' own examples, (local_steps * real_per_batch,).
 
@@ -61,21 +76,37 @@ class Batches:
         rows = [generator.permutation(len(self._shard)) for _ in range(epochs)]
         return np.concatenate(rows)[:needed] if rows else np.empty(0, dtype=np.intp)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield tokens (batch_size, D) and labels (batch_size,)."""
         order, size = self.order(), self.real_per_batch
+        shard, prior = self._decoded(len(order))
         virtual = self._virtual_reads()
         for start in range(0, len(order), size * _BATCHES_PER_READ):
-            tokens, labels = self._shard.batch(order[start : start + size * _BATCHES_PER_READ])
-            if self._prior is not None:
-                tokens = self._prior.standardize(tokens)
+            tokens, labels = shard.batch(order[start : start + size * _BATCHES_PER_READ])
+            if prior is not None:
+                tokens = prior.standardize(tokens, out=tokens)
             count = len(tokens) // size
             if self.virtual_per_batch:
                 tokens, labels = _interleave(tokens, labels, *next(virtual), count)
-            parts = (torch.from_numpy(rows).chunk(count) for rows in (tokens, labels))
-            yield from zip(*parts, strict=True)
+            yield from zip(
+                tokens.reshape(count, -1, tokens.shape[1]), labels.reshape(count, -1), strict=True
+            )
 
-    def _virtual_reads(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    def _decoded(self, reads: int) -> tuple[TokenShard, TokenPrior | None]:
+        """Return what is read, and what its tokens are yet to be standardized with.
+
+        Decoding float16 takes as long as a small net's whole forward pass, so that a round of many
+        epochs does it once.
+        """
+        shard, prior = self._shard, self._prior
+        if reads < len(shard) or 4 * len(shard) * self.dim > _DECODED_BYTES:
+            return shard, prior
+        tokens, _ = shard.batch(slice(None))
+        if prior is not None:
+            tokens = prior.standardize(tokens, out=tokens)
+        return replace(shard, tokens=tokens, scales=None), None
+
+    def _virtual_reads(self) -> Iterator[Batch]:
         """Yield the virtual tokens and labels of as many batches as one read serves."""
         if self._gaussians is None or not self.virtual_per_batch:
             return
@@ -94,7 +125,7 @@ def _interleave(
     virtual_tokens: NDArray[np.float32],
     virtual_labels: NDArray[np.int64],
     count: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> Batch:
     """Put each batch's virtual examples behind its real ones; there are ``count`` batches."""
     dim = tokens.shape[1]
     rows = [tokens.reshape(count, -1, dim), virtual_tokens.reshape(count, -1, dim)]

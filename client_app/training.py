@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
 
 from client_app.batches import Batches
+from flower_ist.classifier.adam import Adam
+from flower_ist.classifier.gradient import Workspace, loss_and_gradient
+from flower_ist.classifier.mlp import layers_of, mlp_dims, mlp_shapes, views_of
+from flower_ist.errors import ArgumentError
+
+Floats = NDArray[np.float32]
 
 
-def train(model: nn.Module, batches: Batches) -> float:
-    """Train with Adam, started afresh, and return the mean loss of the steps.
+def train(
+    arrays: Mapping[str, NDArray[Any]],
+    batches: Batches,
+    *,
+    offset: Callable[[Floats], Floats] | None = None,
+    weight_decay: float = 0.0,
+) -> tuple[dict[str, Floats], float]:
+    """Train an MLP with Adam, started afresh; return its arrays and the mean loss of the steps.
 
     Adam is fresh because the slot of a neuron holds another one after a repartition: old moments
     would belong to somebody else. A slice's summed weights are larger than the model's own by a
@@ -22,33 +34,47 @@ def train(model: nn.Module, batches: Batches) -> float:
     With ``proximal_mu`` FedProx' term ``mu / 2 ||w - w_sent||^2`` is added to the loss that is
     minimized (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, equation 2), though not to
     the loss that is returned. Flower's documentation leaves out the square; the paper has it.
+
+    Args:
+        arrays: ``fc1.weight`` to ``fcL.bias``, a slice or a whole model; left as they are.
+        batches: of the round.
+        offset: gives, for tokens (B, D), numbers (C, B) that are added to the logits.
+        weight_decay: decoupled, as AdamW has it; 0 for none.
+
+    Raises:
+        ArgumentError: the arrays are not those of an MLP, or not for this shard's tokens or labels.
     """
-    model.train()
     settings = batches.settings
-    mu = settings.proximal_mu
-    sent = [weight.detach().clone() for weight in model.parameters()] if mu else []
-    by_scale: dict[float, list[nn.Parameter]] = {}
-    for name, weight in model.named_parameters():
-        by_scale.setdefault(settings.lr_scales.get(name, 1.0), []).append(weight)
-    groups = [
-        {"params": weights, "lr": settings.learning_rate * scale}
-        for scale, weights in by_scale.items()
-    ]
-    optimizer = torch.optim.Adam(groups, fused=True)
-    total = torch.zeros(())
-    for tokens, labels in batches:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(model(tokens), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if mu:
-            _add_proximal_gradient(model, sent, mu)
-        optimizer.step()
-        total += loss.detach()
-    return float(total) / max(1, settings.local_steps)
+    mu, rate = settings.proximal_mu, settings.learning_rate
+    shapes = mlp_shapes(mlp_dims({name: array.shape for name, array in arrays.items()}))
+    _check(shapes, batches)
+    weights = np.concatenate([np.ravel(arrays[name]) for name in shapes], dtype=np.float32)
+    gradient = np.empty_like(weights)
+    trained = views_of(weights, shapes)
+    layers, gradients = layers_of(trained), layers_of(views_of(gradient, shapes))
+    work = Workspace.of(layers, settings.batch_size)
+    rates = [(trained[name].size, rate * settings.lr_scales.get(name, 1.0)) for name in shapes]
+    optimizer = Adam(weights, rates, weight_decay, rate)
+    sent, pull = (weights.copy(), np.empty_like(weights)) if mu else (weights, weights)
+    total = 0.0
+    # A net that diverges says so by its numbers, which the server judges.
+    with np.errstate(all="ignore"):
+        for tokens, labels in batches:
+            added = None if offset is None else offset(tokens)
+            total += loss_and_gradient(layers, gradients, tokens, labels, work, added)
+            if mu:
+                np.subtract(weights, sent, out=pull)
+                np.multiply(pull, mu, out=pull)
+                np.add(gradient, pull, out=gradient)
+            optimizer.step(gradient)
+    return trained, total / max(1, settings.local_steps)
 
 
-def _add_proximal_gradient(model: nn.Module, sent: Sequence[torch.Tensor], mu: float) -> None:
-    """Add the proximal term's gradient, ``mu (w - w_sent)``, to the gradients that are there."""
-    for weight, start in zip(model.parameters(), sent, strict=True):
-        if weight.grad is not None:
-            weight.grad.add_(weight.detach() - start, alpha=mu)
+def _check(shapes: Mapping[str, tuple[int, ...]], batches: Batches) -> None:
+    dim, *_, classes = mlp_dims(shapes)
+    if dim != batches.dim or classes <= batches.highest_label:
+        raise ArgumentError(
+            f"The net that came tells {classes} classes apart from tokens of {dim} numbers, but "
+            f"this shard's tokens have {batches.dim} and its labels go up to "
+            f"{batches.highest_label}: the run needs another shard."
+        )

@@ -33,7 +33,7 @@ from server_app.run_folder import MODEL_FILE, RunFolder, output_folder
 from server_app.settings import Settings
 from server_app.warm_start import ridge_for, warm_start
 
-# A client answers its first question once its process has imported torch.
+# A client answers its first question once its process has started and read its shard.
 _ANSWER_SECONDS = 60.0
 
 app = ServerApp()

@@ -13,7 +13,8 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.classifier.blend import RidgeBlend
-from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_ensemble
+from flower_ist.classifier.ensemble import evaluate_ensemble
+from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.submodel import SubmodelStrategy

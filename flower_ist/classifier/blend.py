@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-Model = Callable[[torch.Tensor], torch.Tensor]
+Model = Callable[[NDArray[Any]], NDArray[Any]]
 
 # A probability in the logarithm: ridge's estimates are not bound to be above 0.
 _LEAST = 1e-6
@@ -41,18 +40,24 @@ class RidgeBlend:
         # In the order in which a model file holds it, so that both give the same bits.
         return cls(np.ascontiguousarray(head["fc1.weight"]), head["fc1.bias"], share)
 
-    def log_probabilities(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def log_probabilities(self, logits: NDArray[Any], tokens: NDArray[Any]) -> NDArray[Any]:
         """Return the logarithms of the blended probabilities, (B, C).
 
         Args:
             logits: (B, C) of the net.
             tokens: (B, D), as they are.
         """
-        ridge = torch.nn.functional.linear(
-            tokens, torch.from_numpy(self.weight), torch.from_numpy(self.bias)
-        )
-        blended = (torch.softmax(logits, dim=1) + self.share * ridge).clamp(min=_LEAST)
-        return torch.log(blended / blended.sum(dim=1, keepdim=True))
+        ridge = tokens @ self.weight.T + self.bias
+        blended = np.maximum(softmax(logits) + self.share * ridge, _LEAST)
+        found: NDArray[Any] = np.log(blended / blended.sum(axis=1, keepdims=True))
+        return found
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the probabilities (B, C) that logits (B, C) stand for; each row sums to 1."""
+    found: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found /= found.sum(axis=1, keepdims=True)
+    return found
 
 
 def blended(net: Model, blend: RidgeBlend | None) -> Model:

@@ -1,4 +1,9 @@
-"""The classifier on CLS tokens: a multilayer perceptron that is built from its arrays' shapes."""
+"""The classifier on CLS tokens: a multilayer perceptron that is known by its arrays' shapes.
+
+Linear layers ``fc1`` to ``fcL`` with ReLU between them, e.g. 384-64-64-10: tokens (B, D) in, logits
+(B, C) out. A layer is a pair of arrays, weight (outputs, inputs) and bias (outputs,), and a net is
+the list of its layers. Pure numpy; :mod:`flower_ist.classifier.gradient` trains it.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +13,57 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from flower_ist.errors import ArgumentError
 
+Layers = list[tuple[NDArray[Any], NDArray[Any]]]
 
-class MLP(nn.Module):
-    """Linear layers ``fc1`` to ``fcL`` with ReLU between them, e.g. 768-1024-1024-10.
 
-    Input (B, D) float32, output (B, C) logits.
+def logits(layers: Layers, tokens: NDArray[Any]) -> NDArray[Any]:
+    """Return logits (B, C) for tokens (B, D)."""
+    hidden = tokens
+    for weight, bias in layers[:-1]:
+        hidden = hidden @ weight.T
+        hidden += bias
+        np.maximum(hidden, 0, out=hidden)
+    weight, bias = layers[-1]
+    found: NDArray[Any] = hidden @ weight.T + bias
+    return found
+
+
+def layers_of(arrays: Mapping[str, NDArray[Any]]) -> Layers:
+    """Return the layers that some arrays are, whole model or slice; they share the memory.
+
+    Raises:
+        ArgumentError: the arrays are not ``fc1.weight, fc1.bias, fc2.weight, ...`` of an MLP.
+    """
+    depth = len(mlp_dims({name: array.shape for name, array in arrays.items()}))
+    return [(arrays[f"fc{layer}.weight"], arrays[f"fc{layer}.bias"]) for layer in range(1, depth)]
+
+
+def views_of(
+    vector: NDArray[Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[Any]]:
+    """Divide a vector into tensors of the given shapes, one behind the other, without a copy.
 
     Args:
-        dims: (D, H1, ..., C): the widths of the input, each hidden layer and the output.
-        device: where the weights are made; "meta" makes none.
+        vector: (P,), with P the sum of the tensors' sizes.
+        shapes: name -> shape, in the order in which they lie in the vector.
     """
-
-    def __init__(self, dims: Sequence[int], device: str = "cpu") -> None:
-        super().__init__()
-        for layer in range(len(dims) - 1):
-            linear = nn.Linear(dims[layer], dims[layer + 1], device=device)
-            self.add_module(f"fc{layer + 1}", linear)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, C) for tokens (B, D)."""
-        *hidden_layers, output_layer = self.children()
-        hidden = tokens
-        for layer in hidden_layers:
-            hidden = torch.relu(layer(hidden))
-        logits: torch.Tensor = output_layer(hidden)
-        return logits
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MLP:
-        """Build the net that some arrays belong to, whole or slice, and load them.
-
-        Raises:
-            ArgumentError: the arrays are not ``fc1.weight, fc1.bias, fc2.weight, ...`` of an MLP.
-        """
-        # Weights are neither drawn nor copied twice: the arrays' copies become the parameters.
-        model = cls(mlp_dims({n: array.shape for n, array in arrays.items()}), device="meta")
-        model.load_state_dict({n: torch.tensor(a) for n, a in arrays.items()}, assign=True)
-        return model
-
-    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return the weights as numpy arrays that share the model's memory."""
-        return {name: tensor.numpy() for name, tensor in self.state_dict().items()}
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+    parts = np.split(vector, ends[:-1])
+    return {
+        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 def mlp_shapes(dims: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of the tensors of an MLP, in order of depth."""
+    """Return name -> shape of the tensors of an MLP, in order of depth.
+
+    Args:
+        dims: (D, H1, ..., C): the widths of the input, each hidden layer and the output.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, (d_in, d_out) in enumerate(pairwise(dims), start=1):
         shapes[f"fc{layer}.weight"] = (d_out, d_in)
@@ -70,7 +75,7 @@ def mlp_dims(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """Return (D, H1, ..., C) of an MLP's tensors.
 
     Raises:
-        ArgumentError: the names or shapes are not those of :class:`MLP`.
+        ArgumentError: the names or shapes are not those of :func:`mlp_shapes`.
     """
     weights = [shapes.get(f"fc{layer}.weight") for layer in range(1, len(shapes) // 2 + 1)]
     dims = [shape[1] for shape in weights[:1] if shape is not None and len(shape) == 2]

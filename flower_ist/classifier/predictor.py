@@ -5,8 +5,7 @@
 
 The file holds a net, ``fc1.weight`` to ``fcL.bias``, for tokens as an encoder gives them, and maybe
 a ridge head, ``ridge.weight`` and ``ridge.bias``, that predicts beside it with the weight that the
-header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy, torch and
-safetensors.
+header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy and safetensors.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from flower_ist.classifier.blend import Model, RidgeBlend, blended
-from flower_ist.classifier.mlp import MLP, mlp_dims
+from flower_ist.classifier.blend import Model, RidgeBlend, blended, softmax
+from flower_ist.classifier.mlp import layers_of, logits, mlp_dims
 from flower_ist.errors import FlowerIstError
 
 MODEL_FILE = "model.safetensors"
@@ -81,12 +80,12 @@ class Classifier:
                 f"[n, {self.dim}]: use those of its encoder, {self.encoder}."
             )
         found = np.empty((len(tokens), len(self.class_names)))
-        with torch.inference_mode():
+        with np.errstate(all="ignore"):
             for start in range(0, len(tokens), _ROWS_PER_BATCH):
                 rows = slice(start, start + _ROWS_PER_BATCH)
-                logits = self.model(torch.from_numpy(np.array(tokens[rows], np.float32)))
+                scores = self.model(np.asarray(tokens[rows], np.float32))
                 # In float64 no two classes become equal by rounding.
-                found[rows] = torch.softmax(logits.double(), dim=1).numpy()
+                found[rows] = softmax(scores.astype(np.float64))
         return found
 
 
@@ -120,7 +119,7 @@ def load_classifier(path: Path) -> Classifier:
         dim=dims[0],
         encoder=header.get("encoder", "unknown"),
         encoder_sha256=header.get("encoder_sha256", ""),
-        model=blended(MLP.from_arrays(tensors).eval(), blend),
+        model=blended(partial(logits, layers_of(tensors)), blend),
         encoder_settings=header.get("encoder_settings", ""),
     )
 

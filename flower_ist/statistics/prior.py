@@ -91,7 +91,8 @@ class ClassGaussians:
             (n, D) float32.
         """
         noise = generator.standard_normal((len(classes), self.means.shape[1]), dtype=np.float32)
-        virtual: Floats = self.means[classes] + noise @ self.factor.T
+        virtual: Floats = noise @ self.factor.T
+        virtual += self.means[classes]
         return virtual
 
 
@@ -187,9 +188,10 @@ class TokenPrior:
             )
         return cls(mean.astype(np.float32), spread.astype(np.float32), gaussians)
 
-    def standardize(self, tokens: Floats) -> Floats:
-        """Return tokens (n, D) minus the mean, divided by the spread."""
-        standard: Floats = (tokens - self.mean) / self.spread
+    def standardize(self, tokens: Floats, out: Floats | None = None) -> Floats:
+        """Return tokens (n, D) minus the mean, divided by the spread; ``out`` may be the tokens."""
+        standard: Floats = np.subtract(tokens, self.mean, out=out)
+        standard /= self.spread
         return standard
 
     def fold(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -198,7 +200,7 @@ class TokenPrior:
         ``W ((x - mean) / spread) + b = (W / spread) x + (b - (W / spread) mean)``
 
         Args:
-            weights: of an :class:`flower_ist.classifier.mlp.MLP`; only its first layer changes.
+            weights: of an MLP (:mod:`flower_ist.classifier.mlp`); only its first layer changes.
         """
         first = weights["fc1.weight"] / self.spread
         return {

@@ -207,7 +207,7 @@ def ridge_head(w: Floats) -> Head:
 
 
 def linear_head(weight: Floats, bias: Floats) -> Head:
-    """Return an MLP without hidden layers, as :class:`flower_ist.classifier.mlp.MLP` reads it.
+    """Return an MLP without hidden layers, as :mod:`flower_ist.classifier.mlp` reads it.
 
     Args:
         weight: (C, D).

@@ -79,7 +79,8 @@ class TokenShard:
         self, rows: NDArray[np.intp] | slice
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read rows as ``(tokens (n, D) float32, labels (n,) int64)``, both fresh copies."""
-        tokens = self.tokens[rows].astype(np.float32)
+        # Rows that are picked one by one are a copy already.
+        tokens = self.tokens[rows].astype(np.float32, copy=isinstance(rows, slice))
         if self.scales is not None:
             tokens *= self.scales[rows, None]
         return tokens, self.labels[rows].astype(np.int64)

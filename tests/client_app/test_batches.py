@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.statistics.prior import ClassGaussians, TokenPrior
 from flower_ist.tokens.shard import TokenShard
 from tests.fakes.shards import make_meta
@@ -47,16 +46,16 @@ def prior_of(shares: list[float]) -> TokenPrior:
     return TokenPrior(MEAN, SPREAD, ClassGaussians(np.array(shares, np.float32), means, factor))
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 def virtual(batch: Batch) -> np.ndarray:
-    return (batch[0][:, 0] >= 90).numpy()
+    return np.asarray(batch[0][:, 0] >= 90)
 
 
 def same(left: list[Batch], right: list[Batch]) -> bool:
     pairs = zip(left, right, strict=True)
-    return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
+    return all(np.array_equal(a, c) and np.array_equal(b, d) for (a, b), (c, d) in pairs)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +106,11 @@ def test_batches_are_whole_real_where_they_say_so_and_virtual_where_it_lacks(
     for step, (tokens, classes) in enumerate(found):
         assert tokens.shape == (size, 2)
         assert classes.shape == (size,)
-        assert (tokens.dtype, classes.dtype) == (torch.float32, torch.int64)
+        assert (tokens.dtype, classes.dtype) == (np.float32, np.int64)
         rows = order[step * real : (step + 1) * real]
         np.testing.assert_allclose(tokens[:real], (shard.tokens[rows] - MEAN) / SPREAD)
         np.testing.assert_array_equal(classes[:real], shard.labels[rows])
-        made_up = classes[real:].numpy()
+        made_up = classes[real:]
         np.testing.assert_array_equal(tokens[real:, 0], 100 + made_up)
         assert (lacking[made_up] > 0).all()
 
@@ -121,7 +120,7 @@ def test_one_class_is_filled_up_in_the_proportions_of_the_whole():
     and 1 of 4 in class 2. Of 4,000 draws that is 3,000 +- 27; six of these are allowed."""
     shard, prior = shard_of([0] * 5), prior_of([0.5, 0.375, 0.125])
     chosen = settings(local_steps=400, batch_size=20)
-    labels = torch.cat([batch[1] for batch in Batches(shard, chosen, "a", prior)])
+    labels = np.concatenate([batch[1] for batch in Batches(shard, chosen, "a", prior)])
     counts = np.bincount(labels)
     assert counts[0] == 4000
     assert abs(counts[1] - 3000) < 165
@@ -149,12 +148,13 @@ def test_virtual_tokens_are_new_in_each_batch_round_and_client():
     gaussians = ClassGaussians(np.array([0, 1], np.float32), np.zeros((2, 2), np.float32), factor)
     prior = TokenPrior(MEAN, SPREAD, gaussians)
 
-    def drawn(client: str = "a", **changes: Any) -> torch.Tensor:
+    def drawn(client: str = "a", **changes: Any) -> np.ndarray:
         chosen = settings(local_steps=40, **changes)
-        return torch.cat([b[0][1:] for b in Batches(shard_of([0] * 3), chosen, client, prior)])
+        batches = Batches(shard_of([0] * 3), chosen, client, prior)
+        return np.concatenate([batch[0][1:] for batch in batches])
 
-    everything = torch.cat([drawn(), drawn("b"), drawn(seed=8), drawn(server_round=3)])
-    assert len(torch.unique(everything, dim=0)) == len(everything) == 4 * 120
+    everything = np.concatenate([drawn(), drawn("b"), drawn(seed=8), drawn(server_round=3)])
+    assert len(np.unique(everything, axis=0)) == len(everything) == 4 * 120
 
 
 @pytest.mark.parametrize("replay", [True, False])
@@ -166,8 +166,8 @@ def test_without_skew_the_batches_are_the_client_s_own(replay):
     plain = list(Batches(shard, settings(local_steps=20), "a"))
     found = list(Batches(shard, settings(local_steps=20), "a", prior))
     for (tokens, labels), (own, own_labels) in zip(found, plain, strict=True):
-        np.testing.assert_allclose(tokens, (own.numpy() - MEAN) / SPREAD)
-        assert torch.equal(labels, own_labels)
+        np.testing.assert_allclose(tokens, (own - MEAN) / SPREAD)
+        assert np.array_equal(labels, own_labels)
 
 
 def test_the_shard_is_not_changed():
@@ -184,10 +184,9 @@ def test_training_sees_virtual_classes():
     chosen = settings(local_steps=60, batch_size=8, learning_rate=0.05)
 
     def accuracy_of_virtual_tokens(given: TokenPrior | None) -> float:
-        net = MLP.from_arrays(initial_weights([2, 8, 2], seed=0))
-        train(net, Batches(shard, chosen, "a", given))
-        with torch.inference_mode():
-            return float((net(torch.full((4, 2), 101.0)).argmax(dim=1) == 1).float().mean())
+        net, _ = train(initial_weights([2, 8, 2], seed=0), Batches(shard, chosen, "a", given))
+        scores = logits(layers_of(net), np.full((4, 2), 101.0, np.float32))
+        return float((scores.argmax(axis=1) == 1).mean())
 
     assert accuracy_of_virtual_tokens(prior) == 1
     assert accuracy_of_virtual_tokens(TokenPrior(MEAN, SPREAD)) == 0

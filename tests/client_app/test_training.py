@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from client_app import batches as batches_module
 from client_app import training
 from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
-from flower_ist.classifier.mlp import MLP, initial_weights
+from flower_ist.classifier.gradient import loss_and_gradient
+from flower_ist.classifier.mlp import initial_weights
 from flower_ist.tokens.shard import TokenShard
 from tests.fakes.shards import make_meta
 
@@ -36,24 +37,10 @@ def settings(**changes: Any) -> LocalSettings:
     return LocalSettings.from_config(ConfigRecord(values))
 
 
-class NotingShard(TokenShard):
-    """A shard that notes which rows are read; row i holds (i, 1), labels are 0 and 1 in turn."""
-
-    def batch(
-        self, rows: NDArray[np.intp] | slice
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        assert not isinstance(rows, slice)
-        reads.append(rows)
-        return super().batch(rows)
-
-
-reads: list[NDArray[np.intp]] = []
-
-
 def shard_of(count: int, first_label: int = 0) -> TokenShard:
-    reads.clear()
+    """Make a shard whose row i holds (i, 1); labels are 0 and 1 in turn."""
     rows = np.arange(count)
-    return NotingShard(
+    return TokenShard(
         meta=make_meta(num_examples=count, dim=2, token_dtype="float32"),
         tokens=np.stack([rows, np.ones(count)], axis=1).astype(np.float32),
         labels=((rows + first_label) % 2).astype(np.int32),
@@ -61,8 +48,8 @@ def shard_of(count: int, first_label: int = 0) -> TokenShard:
     )
 
 
-def net(*dims: int) -> MLP:
-    return MLP.from_arrays(initial_weights(dims, seed=0))
+def net(*dims: int) -> dict[str, NDArray[np.float32]]:
+    return initial_weights(dims, seed=0)
 
 
 @given(
@@ -102,38 +89,48 @@ def test_every_epoch_has_a_new_order():
     assert rows[:20].tolist() != rows[20:].tolist()
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.float32]]:
+    """The tokens of each step that is trained on."""
+    steps = []
+
+    def noting(layers: Any, gradients: Any, tokens: NDArray[np.float32], *rest: Any) -> float:
+        steps.append(tokens)
+        return loss_and_gradient(layers, gradients, tokens, *rest)
+
+    monkeypatch.setattr(training, "loss_and_gradient", noting)
+    return steps
+
+
 @pytest.mark.parametrize("dims", [(2, 2), (2, 9, 2), (2, 4, 4, 2)])
-def test_any_net_sees_the_same_batches(dims):
-    """Whole model or slice, deep or flat: what is read is the order above."""
+@pytest.mark.parametrize("decoded_bytes", [0, 1 << 20])
+def test_any_net_sees_the_same_batches(dims, decoded_bytes, seen, monkeypatch):
+    """Whole model or slice, deep or flat, decoded once or read by blocks: in the order above."""
+    monkeypatch.setattr(batches_module, "_DECODED_BYTES", decoded_bytes)
     chosen = settings(local_steps=40)
     train(net(*dims), Batches(shard_of(11), chosen, "a"))
-    assert np.concatenate(reads).tolist() == Batches(shard_of(11), chosen, "a").order().tolist()
+    rows = np.concatenate(seen)[:, 0]
+    assert rows.tolist() == Batches(shard_of(11), chosen, "a").order().tolist()
 
 
 @pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 33])
-def test_steps_are_counted_exactly(steps, monkeypatch):
+def test_steps_are_counted_exactly(steps, seen, monkeypatch):
     """Rows are read for 16 batches at once: one step more or less would show around 16."""
-    stepped, sizes = [], []
+    stepped = []
 
-    class CountingAdam(torch.optim.Adam):
-        def step(self, closure: Any = None) -> Any:
+    class CountingAdam(training.Adam):
+        def step(self, gradient: NDArray[Any]) -> None:
             stepped.append(1)
-            return super().step(closure)
+            super().step(gradient)
 
-    monkeypatch.setattr(training.torch.optim, "Adam", CountingAdam)
-    model = net(2, 3, 2)
-    model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    train(model, Batches(shard_of(10), settings(local_steps=steps), "a"))
+    monkeypatch.setattr(training, "Adam", CountingAdam)
+    train(net(2, 3, 2), Batches(shard_of(10), settings(local_steps=steps), "a"))
     assert len(stepped) == steps
-    assert sizes == [4] * steps
-    assert sum(len(rows) for rows in reads) == 4 * steps
+    assert [len(tokens) for tokens in seen] == [4] * steps
 
 
-def zeros(*shapes: tuple[int, ...]) -> MLP:
-    names = ("fc1.weight", "fc1.bias")
-    return MLP.from_arrays(
-        {name: np.zeros(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
-    )
+def zeros() -> dict[str, NDArray[np.float32]]:
+    return {"fc1.weight": np.zeros((2, 2), np.float32), "fc1.bias": np.zeros(2, np.float32)}
 
 
 def test_a_scale_multiplies_the_step_of_its_tensor_alone():
@@ -141,10 +138,9 @@ def test_a_scale_multiplies_the_step_of_its_tensor_alone():
     -1/2 and 1/2 for the bias and the second column, 0 for the first. Adam's first step is the
     learning rate against the gradient's sign, whatever its size: 0.01, and 4 x 0.01 with scale 4.
     """
-    model = zeros((2, 2), (2,))
     scales = json.dumps({"fc1.weight": 4.0})
-    train(model, Batches(shard_of(1), settings(local_steps=1, batch_size=1, lr_scales=scales), "a"))
-    found = model.to_arrays()
+    chosen = settings(local_steps=1, batch_size=1, lr_scales=scales)
+    found, _ = train(zeros(), Batches(shard_of(1), chosen, "a"))
     np.testing.assert_allclose(found["fc1.weight"], [[0, 0.04], [0, -0.04]], rtol=1e-6)
     np.testing.assert_allclose(found["fc1.bias"], [0.01, -0.01], rtol=1e-6)
 
@@ -154,26 +150,26 @@ def test_adam_starts_afresh_every_round():
 
     With the first round's moments it would be 0.053 of that.
     """
-    model = zeros((2, 2), (2,))
+    model = zeros()
     chosen = settings(local_steps=1, batch_size=1)
     for label, bias in ((0, 0.01), (1, 0.0)):
-        train(model, Batches(shard_of(1, first_label=label), chosen, "a"))
-        np.testing.assert_allclose(model.to_arrays()["fc1.bias"], [bias, -bias], atol=1e-8)
+        model, _ = train(model, Batches(shard_of(1, first_label=label), chosen, "a"))
+        np.testing.assert_allclose(model["fc1.bias"], [bias, -bias], atol=1e-8)
 
 
 def test_loss_is_the_mean_over_the_steps():
     """With a learning rate of 0 every step's loss is log 2, and no weight moves."""
-    model = zeros((2, 2), (2,))
-    loss = train(model, Batches(shard_of(9), settings(local_steps=5, learning_rate=0), "a"))
+    chosen = settings(local_steps=5, learning_rate=0)
+    model, loss = train(zeros(), Batches(shard_of(9), chosen, "a"))
     assert loss == pytest.approx(math.log(2))
-    assert not any(array.any() for array in model.to_arrays().values())
-    assert train(model, Batches(shard_of(9), settings(local_steps=0), "a")) == 0.0
+    assert not any(array.any() for array in model.values())
+    assert train(model, Batches(shard_of(9), settings(local_steps=0), "a"))[1] == 0.0
 
 
 def test_training_lowers_the_loss():
-    model = net(2, 16, 2)
-    first = train(model, Batches(shard_of(2), settings(local_steps=50, learning_rate=0.05), "a"))
-    second = train(model, Batches(shard_of(2), settings(local_steps=50, learning_rate=0.05), "a"))
+    batches = Batches(shard_of(2), settings(local_steps=50, learning_rate=0.05), "a")
+    model, first = train(net(2, 16, 2), batches)
+    _, second = train(model, batches)
     assert second < first / 2
 
 
@@ -185,10 +181,8 @@ def test_the_proximal_term_by_hand():
     """
     biases = {}
     for mu in (0.0, 100.0):
-        model = zeros((2, 2), (2,))
         chosen = settings(local_steps=2, batch_size=1, proximal_mu=mu)
-        train(model, Batches(shard_of(1), chosen, "a"))
-        biases[mu] = model.to_arrays()["fc1.bias"]
+        biases[mu] = train(zeros(), Batches(shard_of(1), chosen, "a"))[0]["fc1.bias"]
     gradients = np.array([-0.5, -1 / (1 + math.exp(0.04)) + 1.0])
     m = (0.9 * 0.1 * gradients[0] + 0.1 * gradients[1]) / (1 - 0.9**2)
     v = (0.999 * 0.001 * gradients[0] ** 2 + 0.001 * gradients[1] ** 2) / (1 - 0.999**2)
@@ -200,18 +194,67 @@ def test_the_proximal_term_by_hand():
 def test_no_proximal_term_is_no_change():
     found = []
     for changes in ({}, {"proximal_mu": 0.0}):
-        model = net(2, 5, 2)
-        loss = train(model, Batches(shard_of(9), settings(local_steps=5, **changes), "a"))
-        found.append((loss, *(array.tobytes() for array in model.to_arrays().values())))
+        chosen = settings(local_steps=5, **changes)
+        model, loss = train(net(2, 5, 2), Batches(shard_of(9), chosen, "a"))
+        found.append((loss, *(array.tobytes() for array in model.values())))
     assert found[0] == found[1]
 
 
 def test_the_proximal_term_is_not_in_the_loss_that_is_reported():
     """With a rate of 0 it is 0 anyway; after one step it would be 50 * 4 * 0.01^2 = 0.02."""
-    model = zeros((2, 2), (2,))
     chosen = settings(local_steps=2, batch_size=1, proximal_mu=100.0)
     expected = (math.log(2) + math.log(1 + math.exp(-0.04))) / 2
-    assert train(model, Batches(shard_of(1), chosen, "a")) == pytest.approx(expected, abs=1e-5)
+    _, loss = train(zeros(), Batches(shard_of(1), chosen, "a"))
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_offset_is_added_to_the_logits():
+    """Rate 0, label 0, offset (log 3, 0) for every example: the loss is -log 3/4."""
+
+    def offset(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.repeat(np.array([[math.log(3)], [0]], np.float32), len(tokens), axis=1)
+
+    chosen = settings(local_steps=2, batch_size=3, learning_rate=0)
+    _, loss = train(zeros(), Batches(shard_of(1), chosen, "a"), offset=offset)
+    assert loss == pytest.approx(-math.log(3 / 4))
+
+
+def test_weight_decay_takes_off_the_same_share_whatever_the_scale():
+    """Rate 0.01, decay 5: 0.05 of the weight goes, before a step of 0.01, of 0.04 with scale 4."""
+    scales = json.dumps({"fc1.weight": 4.0})
+    chosen = settings(local_steps=1, batch_size=1, lr_scales=scales)
+    ones = {name: array + 1 for name, array in zeros().items()}
+    found, _ = train(ones, Batches(shard_of(1), chosen, "a"), weight_decay=5)
+    np.testing.assert_allclose(found["fc1.weight"], [[0.95, 0.99], [0.95, 0.91]], rtol=1e-6)
+    np.testing.assert_allclose(found["fc1.bias"], [0.96, 0.94], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [1e30, 3e38])
+@pytest.mark.parametrize("mu", [0.0, 1e30])
+def test_a_net_that_diverges_says_so_by_its_numbers(rate, mu):
+    """Warnings are errors in these tests: there are none, and the round comes to its end."""
+    chosen = settings(local_steps=40, learning_rate=rate, proximal_mu=mu)
+    trained, loss = train(net(2, 6, 6, 2), Batches(shard_of(11), chosen, "a"))
+    assert not math.isfinite(loss)
+    assert not all(np.isfinite(array).all() for array in trained.values())
+
+
+def test_what_came_is_left_as_it_is_and_may_be_read_only():
+    arrays = net(2, 6, 2)
+    before = {name: array.copy() for name, array in arrays.items()}
+    for array in arrays.values():
+        array.flags.writeable = False
+    trained, _ = train(arrays, Batches(shard_of(9), settings(), "a"))
+    assert list(trained) == list(arrays)
+    for name, array in trained.items():
+        assert arrays[name].tobytes() == before[name].tobytes() != array.tobytes()
+        assert array.dtype == np.float32
+
+
+@pytest.mark.parametrize("dims", [(3, 4, 2), (2, 4, 1), (2, 1)])
+def test_a_net_for_other_tokens_or_fewer_classes_is_refused(dims):
+    with pytest.raises(ValueError, match=r"^The net that came tells .* needs another shard\.$"):
+        train(net(*dims), Batches(shard_of(9), settings(), "a"))
 
 
 @pytest.mark.parametrize("value", ["5", -1, True, math.nan, math.inf])

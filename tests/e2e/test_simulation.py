@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from client_app.app import app as client_app
@@ -121,10 +120,7 @@ def test_in_process_logs_the_same_bytes(
         "min-available-nodes": 4,
         "output-dir": str(tmp_path / "run"),
     }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     run_in_process(server_app, client_app, 4, config)
-    torch.set_num_threads(threads)
     for ours, theirs in zip(read_run(tmp_path / "run"), read_run(demo / "ist"), strict=True):
         for field in ours:
             if "bytes" in field or field in ("clients", "message_types", "coverage"):

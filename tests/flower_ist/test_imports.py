@@ -43,20 +43,21 @@ def test_help_comes_without_what_the_command_needs(command: str):
 
 
 def test_the_library_stands_alone():
-    """Every module of it, the command line and the demo included."""
+    """Every module of it, the command line included, but what reads a user's own torch module."""
     modules = loaded(
         "import importlib, pkgutil, flower_ist\n"
         "for module in pkgutil.walk_packages(flower_ist.__path__, 'flower_ist.'):\n"
-        "    importlib.import_module(module.name)"
+        "    if not module.name.startswith('flower_ist.modules'):\n"
+        "        importlib.import_module(module.name)"
     )
-    assert {"flwr", "torch"} <= modules
-    assert not modules & {"client_app", "server_app", "data_prep", "timm", "matplotlib"}
+    assert "flwr" in modules
+    assert not modules & {"client_app", "server_app", "data_prep", "torch", "timm", "matplotlib"}
 
 
-def test_the_apps_need_no_encoder():
+def test_the_apps_need_no_encoder_and_no_torch():
     modules = loaded("import client_app.app, server_app.app")
-    assert {"client_app", "server_app", "flower_ist", "torch"} <= modules
-    assert not modules & {"data_prep", "timm", "torchvision", "PIL", "matplotlib"}
+    assert {"client_app", "server_app", "flower_ist"} <= modules
+    assert not modules & {"data_prep", "torch", "timm", "torchvision", "PIL", "matplotlib"}
 
 
 def test_what_an_app_tells_of_its_settings_needs_neither_flwr_nor_torch():

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from flower_ist.classifier.evaluate import ensemble_logits
+from flower_ist.classifier.ensemble import ensemble_logits
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run

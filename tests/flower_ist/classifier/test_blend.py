@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_ist.classifier.blend import RidgeBlend, blended
-from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_ensemble
+from flower_ist.classifier.ensemble import evaluate_ensemble
+from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
 from flower_ist.submodels.axes import mlp_axes
@@ -25,7 +25,8 @@ def head(weight: list[list[float]], bias: list[float], share: float) -> RidgeBle
 
 
 def probabilities(blend: RidgeBlend, logits: list[float], token: list[float]) -> list[float]:
-    found = blend.log_probabilities(torch.tensor([logits]), torch.tensor([token]))
+    arrays = np.array([logits], np.float32), np.array([token], np.float32)
+    found = blend.log_probabilities(*arrays)
     return [math.exp(p) for p in found[0].tolist()]
 
 
@@ -58,7 +59,9 @@ def test_probabilities_are_probabilities(logits, token, share):
 
 
 def test_without_a_blend_the_net_is_as_it_was():
-    net = torch.nn.Linear(2, 3)
+    def net(tokens: np.ndarray) -> np.ndarray:
+        return tokens
+
     assert blended(net, None) is net
 
 
@@ -81,8 +84,8 @@ def test_a_class_that_nobody_has_is_never_chosen_by_ridge(blobs):
     statistics.add_tokens(tokens, labels)
     solved = ridge_head(ridge(*ridge_system(statistics), 1.0))
     blend = RidgeBlend.of_head(solved, 1.0)
-    found = blend.log_probabilities(torch.full((len(tokens), 4), 0.0), torch.from_numpy(tokens))
-    assert (found.argmax(dim=1) != 3).all()
+    found = blend.log_probabilities(np.zeros((len(tokens), 4), np.float32), tokens)
+    assert (found.argmax(axis=1) != 3).all()
 
 
 def test_evaluation_with_a_blend(blobs):

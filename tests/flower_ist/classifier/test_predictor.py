@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from flower_ist.classifier.blend import RidgeBlend
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.classifier.mlp import initial_weights
+from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.classifier.predict import COLUMNS, predict, write_csv
 from flower_ist.classifier.predictor import Classifier, ClassifierError, load_classifier
 from flower_ist.cli import app
@@ -110,9 +111,8 @@ def test_it_says_what_the_evaluation_says(tmp_path: Path, shard: TokenShard, sha
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 1e4), count=st.integers(0, 5))
 def test_probabilities_are_probabilities(seed, scale, count):
     weights = initial_weights([4, 3], 0)
-    net = torch.nn.Linear(4, 3)
-    net.weight.data = torch.from_numpy(weights["fc1.weight"])
-    classifier = Classifier(BLOB_CLASSES, 4, "vit", "", net)
+    net = layers_of(weights)
+    classifier = Classifier(BLOB_CLASSES, 4, "vit", "", partial(logits, net))
     tokens = scale * np.random.default_rng(seed).normal(size=(count, 4))
     found = classifier.probabilities(tokens)
     assert found.shape == (count, 3)

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.app import app as client_app
-from flower_ist.classifier.evaluate import ensemble_logits, evaluate_arrays, evaluate_ensemble
+from flower_ist.classifier.ensemble import ensemble_logits, evaluate_ensemble
+from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.packed import Packed

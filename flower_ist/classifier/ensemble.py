@@ -1,0 +1,46 @@
+"""Slices of a model that predict together, each as a net of its own: their averaged logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flower_ist.classifier.blend import Model, RidgeBlend, blended
+from flower_ist.classifier.evaluate import evaluate_model
+from flower_ist.classifier.mlp import layers_of, logits
+from flower_ist.submodels.cut import Cut
+from flower_ist.tokens.shard import TokenShard
+
+
+def ensemble_logits(
+    weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut], tokens: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the mean of the logits that some slices of a model give, each as a net of its own.
+
+    Args:
+        weights: the whole model.
+        cuts: the slices, e.g. those of ``ist-fixed``.
+        tokens: (B, D).
+
+    Returns:
+        Logits (B, C).
+    """
+    return _ensemble(weights, cuts)(tokens)
+
+
+def evaluate_ensemble(
+    weights: Mapping[str, NDArray[Any]],
+    cuts: Sequence[Cut],
+    shard: TokenShard,
+    blend: RidgeBlend | None = None,
+) -> tuple[float, float]:
+    """Return accuracy and loss of the averaged logits, as :func:`.evaluate.evaluate_arrays`."""
+    return evaluate_model(blended(_ensemble(weights, cuts), blend), shard)
+
+
+def _ensemble(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:
+    nets = [layers_of(cut.take(weights)) for cut in cuts]
+    return lambda tokens: np.stack([logits(net, tokens) for net in nets]).mean(axis=0)
