@@ -69,11 +69,11 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
 
 
 def _run_here(app: Path, clients: int, config: Config) -> None:
-    import torch
+    from threadpoolctl import threadpool_limits
 
     from flower_ist.runs.app import load_app, run_in_process
 
-    torch.set_num_threads(1)
+    threadpool_limits(1)
     loaded = load_app(app)
     run_in_process(loaded.server_app, loaded.client_app, clients, config)
 
