@@ -1,10 +1,19 @@
-"""Write a file so that neither a crash nor a full disk leaves half of it under its name."""
+"""Write a file or a folder whole or not at all; append a line durably. Nothing else here writes.
+
+What is unfinished lies beside its later name under one that nobody can guess,
+``.NAME.0123456789abcdef.tmp``. A kill may leave it there, where nothing reads it. Whatever has its
+name is whole, also after a power cut.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 
 from flower_ist.errors import FlowerIstError
@@ -13,55 +22,205 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class NotWrittenError(FlowerIstError):
-    """A file could not be written, in one sentence; what was there before is unchanged."""
+    """A file or a folder could not be written; what was there before is unchanged."""
 
 
-def write_durably(file: Path, content: bytes) -> None:
-    """Put ``content`` under the name ``file``, whole or not at all, also after a power cut.
+def write_file(file: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Put ``content`` under the name ``file``; a text in UTF-8. See :func:`whole_file`."""
+    with whole_file(file, mode) as stream:
+        _write_all(stream.fileno(), content.encode() if isinstance(content, str) else content)
 
-    It is written to a temporary name in the same folder, flushed to the disk and renamed; then the
-    folder is flushed, so that the new name survives too. A kill may leave the temporary file,
-    ``.NAME.tmp``, which the next write of the same name replaces.
+
+@contextmanager
+def whole_file(file: Path, mode: int = 0o666) -> Iterator[BufferedWriter]:
+    """Give a stream to write to; what was written replaces ``file`` when the block ends well.
+
+    Any exception in the block leaves a file of that name as it was. Processes that write the same
+    file at once do not meet: the last one to finish gives it its content.
+
+    Args:
+        file: the name at last, in a folder that is there.
+        mode: of a file that is private from its first byte, 0o600; else the umask decides.
 
     Raises:
-        NotWrittenError: it cannot be written; a file of that name is as it was.
+        NotWrittenError: it cannot be written, for instance on a full disk.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = _unfinished(file)
+    with _told_of(file):
+        stream = new_file(temporary, mode)
     try:
-        with temporary.open("wb", buffering=0) as written:
-            write_through(written.fileno(), content)
-        os.replace(temporary, file)
-        sync_folder(file.parent)
-    except OSError as err:
+        with _told_of(file):
+            with stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+            _sync(file.parent)
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise not_written(file, err) from err
 
 
-def write_through(descriptor: int, content: bytes) -> None:
-    """Write all of ``content`` to an open file and flush it to the disk.
+@contextmanager
+def new_folder(folder: Path, *, scratch: Path | None = None, mode: int = 0o777) -> Iterator[Path]:
+    """Give a folder to fill with :func:`new_file`; it gets its name when the block ends well.
 
-    It goes past Python's buffers: what a full disk has refused must not be tried again on closing.
+    Any exception in the block removes what was written.
+
+    Args:
+        folder: the name at last; folders above it are made.
+        scratch: a folder on the same disk for the unfinished one; beside its later name if None.
+        mode: 0o700 for a folder that is closed to others from the first.
+
+    Raises:
+        NotWrittenError: the folder exists already, or cannot be written.
     """
+    target = folder.absolute()
+    refuse_existing(target)
+    temporary = _unfinished((scratch or target.parent) / target.name)
+    with _told_of(target):
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(mode)
+    try:
+        try:
+            yield temporary
+        except OSError as err:
+            # An error that names another file is not ours; a full disk's names none.
+            if err.filename is None or temporary in Path(os.fspath(err.filename)).parents:
+                raise _not_written(target, err) from err
+            raise
+        with _told_of(target):
+            for found, _, names in os.walk(temporary, topdown=False):
+                for name in (*names, "."):
+                    _sync(Path(found, name))
+            refuse_existing(target)
+            os.rename(temporary, target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def new_file(file: Path, mode: int = 0o666) -> BufferedWriter:
+    """Open a file that must not be there yet, for instance in a :func:`new_folder`.
+
+    It is made with its mode, not changed to it: a private key is private from its first byte on.
+
+    Raises:
+        OSError: it is there, be it as a link, or cannot be made.
+    """
+    return open(file, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode))
+
+
+def append_file(file: Path, content: bytes) -> None:
+    """Append to a file and flush it to the disk, or leave the file as it was.
+
+    It is open only meanwhile: nothing is left to close.
+
+    Raises:
+        NotWrittenError: it cannot be written, for instance on a full disk.
+    """
+    # Past Python's buffers: what a full disk has refused must not be tried again on closing.
+    with _told_of(file), file.open("ab", buffering=0) as opened:
+        before = opened.tell()
+        try:
+            _write_all(opened.fileno(), content)
+            os.fsync(opened.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(opened.fileno(), before)
+            raise
+        if before == 0:
+            _sync(file.parent)
+
+
+def cut_file(file: Path, size: int) -> None:
+    """Keep the first ``size`` bytes of a file.
+
+    Raises:
+        NotWrittenError: it cannot be changed.
+    """
+    with _told_of(file):
+        os.truncate(file, size)
+
+
+def output_file(file: Path) -> BufferedWriter:
+    """Open the file that another program's output is appended to, as it comes.
+
+    Raises:
+        NotWrittenError: it cannot be opened.
+    """
+    with _told_of(file):
+        return file.open("ab")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        NotWrittenError: it cannot be made.
+    """
+    if not folder.is_dir():
+        with _told_of(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sync(folder.parent)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Find out before any work that :func:`new_folder` would refuse.
+
+    Raises:
+        NotWrittenError: something has that name, be it a link to nowhere.
+    """
+    if os.path.lexists(folder):
+        raise NotWrittenError(f"{folder} exists already: choose another folder or remove it.")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a name is one of what was not finished; its writer may be at work on it."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left in a folder to which nobody else writes."""
+    for path in filter(is_unfinished, list(folder.rglob("*"))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-    os.fsync(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to the disk: those created, renamed or removed in it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush to the disk a file's content, or a folder's names: created, renamed or removed."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def not_written(file: Path, err: OSError) -> NotWrittenError:
-    """Return the sentence for a file that could not be written."""
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Turn an error of the system into a sentence on ``path``."""
+    try:
+        yield
+    except OSError as err:
+        raise _not_written(path, err) from err
+
+
+def _not_written(path: Path, err: OSError) -> NotWrittenError:
     remedy = "make room" if err.errno in _NO_SPACE else "check the folder"
     reason = err.strerror or str(err) or type(err).__name__
     return NotWrittenError(
-        f"{file} cannot be written ({reason}): {remedy}, then resume the run or start it again."
+        f"{path} cannot be written ({reason}): {remedy}, then resume or start again."
     )

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from flower_ist.files import write_durably
+from flower_ist.files import remove_unfinished, write_file
 from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.strategies.state import strategy_state
@@ -111,6 +111,7 @@ class RunFolder:
             NotWrittenError: the folder cannot be written.
         """
         if self._goes_on:
+            remove_unfinished(self.path)
             log = RunLog.reopen(self.path, self.checkpoint.log_bytes if self.checkpoint else 0)
             _log.info("Going on with the run in %s after round %s", self.path, self.rounds_done)
         else:
@@ -193,7 +194,7 @@ def write_settings(folder: Path, settings: Settings) -> None:
         NotWrittenError: they cannot be written.
     """
     text = json.dumps(settings.to_run_config(), indent=2) + "\n"
-    write_durably(folder / SETTINGS_FILE, text.encode())
+    write_file(folder / SETTINGS_FILE, text)
 
 
 def write_model(
@@ -214,7 +215,7 @@ def write_model(
     }
     # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
     ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
-    write_durably(folder / MODEL_FILE, save(ordered, metadata=header))
+    write_file(folder / MODEL_FILE, save(ordered, metadata=header))
     return folder / MODEL_FILE
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flower_ist.files import write_durably
+from flower_ist.files import write_file
 from flower_ist.statistics.prior import TokenScale
 from flower_ist.statistics.sums import Statistics, statistics_layout
 from flower_ist.wire.layout import layout_of
@@ -44,7 +44,7 @@ def write_statistics(
     if scale is not None:
         tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}
     content = save(tensors, {_CLIENTS: json.dumps(sorted(clients))})
-    write_durably(folder / STATISTICS_FILE, content)
+    write_file(folder / STATISTICS_FILE, content)
 
 
 def read_statistics(

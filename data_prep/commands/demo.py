@@ -39,12 +39,13 @@ def demo_tokens(
     with errors_as_sentences():
         from data_prep.encoders.settings import EncoderSettings
         from data_prep.shards.encode import Encoding
+        from flower_ist.files import make_folder
         from flower_ist.tokens.writer import write_text
 
         settings = EncoderSettings(encoder=encoder, weights=weights, image_size=image_size)
         opened = settings.open_encoder(seed)
         encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for split in PARTS:
             for name, shard in _encode(fashion_mnist, split, encoding):
                 write_text(shard, out / f"{name}.json")

@@ -30,8 +30,9 @@ def mask(settings: MaskCommand) -> None:
     sizes. Which patches were kept is not stored: it follows from the seed and the
     images' ids.
     """
-    from data_prep.new_folder import refuse_existing, refuse_inside
     from data_prep.patches.write import masked_summary, write_masked, write_masked_splits
+    from data_prep.sources.open import refuse_inside
+    from flower_ist.files import refuse_existing
 
     out, workers = settings.out, settings.workers
     refuse_inside(out, settings.source, settings.test)

@@ -13,13 +13,13 @@ from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from data_prep import PrepError
-from data_prep.atomic_file import atomic_file
 from data_prep.encoders.frozen import DTYPES
 from data_prep.encoders.timm import VisionTransformer
 from data_prep.errors import first_line
+from flower_ist.files import make_folder, write_file
 
 METADATA_KEY = "flower-ist-encoder"
 _NOT_A_SIZE = {"device", "dtype", "in_chans", "num_classes"}
@@ -93,7 +93,7 @@ def write_encoder(
         dtype: A name in :data:`data_prep.encoders.frozen.DTYPES`, for all tensors of real numbers.
 
     Raises:
-        PrepError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     state = {
         name: (tensor.to(DTYPES[dtype]) if tensor.is_floating_point() else tensor)
@@ -101,6 +101,5 @@ def write_encoder(
         .contiguous()
         for name, tensor in model.state_dict().items()
     }
-    with atomic_file(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, {METADATA_KEY: json.dumps(description, sort_keys=True)})
+    make_folder(path.parent)
+    write_file(path, save(state, {METADATA_KEY: json.dumps(description, sort_keys=True)}))

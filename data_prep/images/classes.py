@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import PrepError
-from data_prep.atomic_file import atomic_file
 from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
+from flower_ist.files import make_folder, write_file
 
 FORMAT = "flower-ist-classes"
 VERSION = 1
@@ -94,13 +94,13 @@ def write_classes(path: Path, names: Sequence[str]) -> None:
     """Write a schema file; the same names give the same bytes, and an existing file is replaced.
 
     Raises:
-        PrepError: the names are not distinct texts, or the file cannot be written.
+        PrepError: the names are not distinct texts.
+        NotWrittenError: the file cannot be written.
     """
     content = {"format": FORMAT, "version": VERSION, "classes": check_names(names, str(path))}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    with atomic_file(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+    make_folder(path.parent)
+    write_file(path, text)
 
 
 def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.atomic_file import atomic_file
+from flower_ist.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,15 +21,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_png(figure: Figure, file: Path, dpi: int = 120) -> Path:
-    """Write a figure as PNG under a temporary name, then give the file its name.
-
-    A file of that name is replaced.
+    """Write a figure as PNG; a file of that name is replaced.
 
     Raises:
-        PrepError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
-    with atomic_file(file, "; choose another place") as temporary, warnings.catch_warnings():
+    with whole_file(file) as stream, warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes: no harm is done.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(temporary, format="png", dpi=dpi)
+        figure.savefig(stream, format="png", dpi=dpi)
     return file

@@ -29,6 +29,7 @@ from data_prep.errors import first_line
 from data_prep.images.pixels import INTERPOLATIONS
 from data_prep.masks.draw import MASK_KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
+from flower_ist.files import new_file
 from flower_ist.tokens.meta import Mask
 
 FORMAT = "flower-ist-masked-images"
@@ -77,10 +78,11 @@ class MaskedMeta:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write ``meta.json`` into a folder."""
+        """Write ``meta.json`` into a new folder."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         text = json.dumps(content, indent=2) + "\n"
-        (folder / META_FILE).write_text(text, encoding="utf-8")
+        with new_file(folder / META_FILE) as file:
+            file.write(text.encode())
 
     def check(self) -> None:
         """Raise TypeError or ValueError where an entry is of a wrong type or impossible."""

@@ -21,11 +21,11 @@ from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import network_input
 from data_prep.images.prefetch import prefetch, usual_workers
 from data_prep.masks.draw import draw_mask
-from data_prep.new_folder import new_folder
 from data_prep.patches.codec import pack
 from data_prep.patches.cut import cut_patches
 from data_prep.patches.meta import MaskedMeta, bytes_per_image
 from data_prep.patches.settings import MaskSettings
+from flower_ist.files import new_file, new_folder
 from flower_ist.tokens.shard import array_sha256
 
 _HEADER_BYTES = 128
@@ -137,7 +137,8 @@ def _write(
     }
     present = {name: array for name, array in arrays.items() if array is not None}
     for name, array in present.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        with new_file(folder / f"{name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
     hashes = {name: array_sha256(array) for name, array in present.items()}
     each = bytes_per_image(patches.lengths, present)
     native = data.native_bytes
@@ -173,7 +174,7 @@ def _write_patches(
     digest = hashlib.sha256()
     threads = usual_workers() if workers is None else workers
     packed = prefetch(pack_image, range(len(data)), threads)
-    with path.open("wb") as file, closing(packed):
+    with new_file(path) as file, closing(packed):
         file.write(bytes(_HEADER_BYTES))
         for row, (blob, count) in enumerate(packed):
             lengths[row], channels[row] = len(blob), count

@@ -21,14 +21,13 @@ import numpy as np
 from rich.console import Console
 
 from data_prep import PrepError
-from data_prep.atomic_file import atomic_file
 from data_prep.console import image_progress
 from data_prep.encoders.checkpoints import Description, write_encoder
-from data_prep.errors import first_line
 from data_prep.images.figure import new_figure, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
+from flower_ist.files import is_unfinished, make_folder, write_file
 
 ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"
 _PICTURED = 8
@@ -60,8 +59,9 @@ def pretrain(
         The file with the encoder.
 
     Raises:
-        PrepError: the settings, the device or the images cannot be used, the folder holds another
-            run, or a file cannot be written.
+        PrepError: the settings, the device or the images cannot be used, or the folder holds
+            another run.
+        NotWrittenError: a file cannot be written.
     """
     if data.mask is not None:
         raise PrepError(
@@ -79,7 +79,7 @@ def pretrain(
     with image_progress(console or Console(), "Pre-training", total, done) as advance:
         while training.epoch < settings.epochs:
             lines.append(_train_epoch(training, data, advance))
-            _write_lines(out / LOSS_FILE, lines)
+            write_file(out / LOSS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
             training.save(out / STATE_FILE, facts, lines)
     description = Description(
         timm=settings.vit,
@@ -119,20 +119,12 @@ def _make_folder(out: Path) -> None:
         raise PrepError(
             f"{out} exists and holds no run to resume: choose another folder or remove it."
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise PrepError(f"{out} cannot be made: {first_line(err)}.") from err
+    make_folder(out)
 
 
 def _is_first_line(file: Path) -> bool:
     """Return whether a file is what a run leaves that is ended while its first state is written."""
-    return file.name == LOSS_FILE or (file.name.startswith(".") and file.suffix == ".tmp")
-
-
-def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
-    with atomic_file(file) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file.name == LOSS_FILE or is_unfinished(file)
 
 
 def _draw_losses(lines: list[dict[str, Any]], file: Path) -> None:

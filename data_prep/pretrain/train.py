@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.atomic_file import atomic_file
 from data_prep.encoders.frozen import NORMALIZATIONS
 from data_prep.encoders.vit import build_vit
 from data_prep.errors import first_line
@@ -29,6 +28,7 @@ from data_prep.pretrain.augment import crop_and_flip
 from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.splits.rows import permutation
+from flower_ist.files import whole_file
 
 _FIRST_ORDER = 1000
 """Stream of the first epoch's order; the streams below it are those of splits."""
@@ -151,7 +151,7 @@ class Pretraining:
         """Write model, optimizer, facts and the log's lines as one file, complete or not at all.
 
         Raises:
-            PrepError: the file cannot be written.
+            NotWrittenError: the file cannot be written.
         """
         state = {
             "facts": dict(facts),
@@ -160,8 +160,8 @@ class Pretraining:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_file(file) as temporary:
-            torch.save(state, temporary)
+        with whole_file(file) as stream:
+            torch.save(state, stream)
 
     def load(self, file: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Go on from a file that :meth:`save` wrote; return the log's lines.

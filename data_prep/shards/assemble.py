@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep import PrepError
 from data_prep.shards.chunks import Chunk, PlannedShard
 from data_prep.shards.work_folder import WorkFolder
+from flower_ist.files import NotWrittenError
 from flower_ist.tokens.meta import ShardError
 from flower_ist.tokens.shard import open_shard
 from flower_ist.tokens.writer import ShardWriter
@@ -28,7 +29,8 @@ def assemble(
 
     Raises:
         PrepError: a chunk is damaged or gone.
-        ShardError: a shard cannot be written, or another one has its name.
+        ShardError: another shard has the name of one.
+        NotWrittenError: a shard cannot be written.
     """
     for index, shard in enumerate(shards):
         folder = out / shard.name
@@ -40,13 +42,13 @@ def assemble(
                     if chunk.shard == index:
                         stored = work.read(chunk.number)
                         writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
-        except (ShardError, FileNotFoundError) as err:
+        except (ShardError, NotWrittenError, FileNotFoundError) as err:
             # The other process was first with this shard, or with all and removed the chunks.
             if _is_assembled(folder, shard):
                 continue
-            if isinstance(err, ShardError):
-                raise
-            raise PrepError(f"{err.filename} is gone: start the same command again.") from err
+            if isinstance(err, FileNotFoundError):
+                raise PrepError(f"{err.filename} is gone: start the same command again.") from err
+            raise
     return [out / shard.name for shard in shards]
 
 

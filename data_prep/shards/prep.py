@@ -25,7 +25,6 @@ from rich.console import Console
 
 from data_prep.console import image_progress, print_sentence
 from data_prep.masks.draw import check_views
-from data_prep.new_folder import refuse_inside
 from data_prep.patches.read import check_mask_fits, stored_meta
 from data_prep.shards.assemble import all_assembled, assemble, refuse_existing
 from data_prep.shards.chunks import count_images, encode_chunks
@@ -34,6 +33,7 @@ from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
+from data_prep.sources.open import refuse_inside
 from data_prep.splits.clients import ClientSplit
 
 __all__ = ["PrepSettings", "open_job", "prep"]

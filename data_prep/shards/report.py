@@ -10,26 +10,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.atomic_file import atomic_file
 from data_prep.console import print_skipped
 from data_prep.images.classes import write_classes
 from data_prep.shards.chunks import PlannedShard
 from data_prep.shards.job import Job
 from data_prep.splits.plot import plot_split
 from data_prep.splits.report import to_json, to_table
+from flower_ist.files import write_file
 
 
 def write_reports(out: Path, job: Job) -> None:
     """Write ``classes.json`` and, where images were split, ``split.json`` and ``split.png``.
 
     Raises:
-        PrepError: a file cannot be written.
+        NotWrittenError: a file cannot be written.
     """
     write_classes(out / "classes.json", job.shards[0].meta.class_names)
     if job.split is not None:
         plot_split(job.split, out / "split.png")
-        with atomic_file(out / "split.json") as temporary:
-            temporary.write_text(to_json(job.split), encoding="utf-8")
+        write_file(out / "split.json", to_json(job.split))
 
 
 def print_report(console: Console, job: Job) -> None:

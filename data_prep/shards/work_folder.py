@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import textwrap
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.atomic_file import atomic_file
-from data_prep.errors import first_line
+from flower_ist.files import NotWrittenError, new_file, new_folder, whole_file
 
 WORK_FOLDER = ".prep"
 PLAN_FILE = "plan.json"
@@ -37,7 +34,8 @@ class WorkFolder:
     """The folder of one command's unfinished work: made new, or found with the same plan.
 
     Raises:
-        PrepError: it holds the work of another command, is damaged, or cannot be made.
+        PrepError: it holds the work of another command, or is damaged.
+        NotWrittenError: it cannot be made.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -56,14 +54,10 @@ class WorkFolder:
         """Store a finished chunk's arrays.
 
         Raises:
-            PrepError: they cannot be written; no file of that chunk is left.
+            NotWrittenError: they cannot be written; no file of that chunk is left. The same
+                command, started again, goes on after the chunks that are finished.
         """
-        remedy = (
-            "; mend that and start the same command again: it goes on after the chunks that are "
-            "finished"
-        )
-        # savez would add a suffix to a name without one.
-        with atomic_file(self._file(chunk), remedy) as temporary, temporary.open("wb") as file:
+        with whole_file(self._file(chunk)) as file:
             np.savez(file, **rows)  # type: ignore[arg-type]
 
     def read(self, chunk: int) -> dict[str, NDArray[Any]]:
@@ -100,16 +94,13 @@ class WorkFolder:
 
 
 def _create(path: Path, plan: Plan) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        (temporary / PLAN_FILE).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        os.rename(temporary, path)
-    except OSError as err:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(path) as unfinished, new_file(unfinished / PLAN_FILE) as file:
+            file.write((json.dumps(plan, indent=1) + "\n").encode())
+    except NotWrittenError:
         # Another process may have been first; whether its plan is the same is compared next.
         if not (path / PLAN_FILE).exists():
-            raise PrepError(f"{path} cannot be made: {first_line(err)}.") from err
+            raise
 
 
 def _read_plan(file: Path) -> dict[str, Any]:

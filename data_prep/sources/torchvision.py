@@ -19,6 +19,7 @@ from data_prep.images.check import ReadOptions, check_images
 from data_prep.images.decode import native_bytes, to_pixels
 from data_prep.images.image_set import ImageSet
 from data_prep.images.stored import StoredImages
+from flower_ist.files import make_folder
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
 _BY_NAME = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -142,7 +143,7 @@ class TorchvisionSource:
         name, splits = self._name, SETS[self._name]
         folder = Path(self._options.get("root") or _cache_folder())
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             build = getattr(torchvision.datasets, name)
             return build(str(folder), download=True, **splits.get(split, splits["train"]))
         # Downloads, archives and each set's own files fail in many ways.

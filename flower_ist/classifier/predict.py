@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.classifier.predictor import Classifier, ClassifierError
-from flower_ist.files import NotWrittenError, write_durably
+from flower_ist.files import write_file
 from flower_ist.tokens.meta import Encoder, encoder_settings, unlike_settings
 from flower_ist.tokens.shard import TokenShard
 
@@ -103,11 +103,6 @@ def write_csv(predictions: Predictions, file: Path) -> None:
     """Write the table of the predictions, whole or not at all.
 
     Raises:
-        ClassifierError: it cannot be written.
+        NotWrittenError: it cannot be written.
     """
-    try:
-        write_durably(file, predictions.to_csv().encode())
-    except NotWrittenError as err:
-        raise ClassifierError(
-            f"{file} cannot be written ({err.__cause__}): choose another file for --out."
-        ) from err
+    write_file(file, predictions.to_csv())

@@ -21,7 +21,7 @@ from flower_ist.compare.report import front_sentences, percent, to_csv, to_html,
 from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.usage import Value
-from flower_ist.files import write_durably
+from flower_ist.files import write_file
 from flower_ist.runs.app_import import import_from
 from flower_ist.runs.log import read_run
 
@@ -219,7 +219,7 @@ def choose(folder: ComparisonFolder, plan: Plan) -> dict[str, Choice]:
         if tried:
             choices[name] = max(tried, key=lambda choice: choice.validation_accuracy or 0.0)
     content = {name: vars(choice) for name, choice in choices.items()}
-    write_durably(folder.path / CHOICES_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    write_file(folder.path / CHOICES_FILE, json.dumps(content, indent=2) + "\n")
     return choices
 
 
@@ -246,10 +246,12 @@ def write_outcome(
     comparison = analyze(ordered, settings, plan.target_accuracy)
     facts = json.loads(plan.to_json())
     pictures = draw_all(comparison)
-    page = to_html(comparison, facts, command_of(plan), pictures, failed)
-    write_durably(folder.path / CSV_FILE, to_csv(comparison).encode())
-    write_durably(folder.path / JSON_FILE, to_json(comparison, facts, failed).encode())
-    for name, png in pictures.items():
-        write_durably(folder.path / name, png)
-    write_durably(folder.path / REPORT_FILE, page.encode())
+    files: dict[str, bytes | str] = {
+        **pictures,
+        CSV_FILE: to_csv(comparison),
+        JSON_FILE: to_json(comparison, facts, failed),
+        REPORT_FILE: to_html(comparison, facts, command_of(plan), pictures, failed),
+    }
+    for name, content in files.items():
+        write_file(folder.path / name, content)
     return comparison

@@ -24,7 +24,7 @@ from typing import Any
 
 from flower_ist.compare.options import extended
 from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run, value_text
-from flower_ist.files import write_durably
+from flower_ist.files import is_unfinished, make_folder, remove_unfinished, write_file
 
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.json"
@@ -75,6 +75,7 @@ class ComparisonFolder:
                         "or choose another folder."
                     )
                 time.sleep(0.2)
+            remove_unfinished(self.path)
             yield
         finally:
             os.close(lock)
@@ -82,9 +83,10 @@ class ComparisonFolder:
     def _refuse_foreign(self) -> None:
         if not self.path.exists() or (self.path / PLAN_FILE).exists():
             return
-        # What a comparison that was ended before it had a plan leaves behind.
-        begun = {_LOCK_FILE, f".{PLAN_FILE}.tmp"}
-        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - begun:
+        # A comparison that was ended before it had a plan leaves its lock, and half a plan.
+        if not self.path.is_dir() or not all(
+            entry.name == _LOCK_FILE or is_unfinished(entry) for entry in self.path.iterdir()
+        ):
             raise PlanError(
                 f"{self.path} is not a comparison's folder: choose another one, or a new name."
             )
@@ -103,7 +105,7 @@ class ComparisonFolder:
         elif file.exists() and file.read_bytes() != plan.to_json().encode():
             for name in ("runs", POOLED):
                 shutil.rmtree(self.path / name, ignore_errors=True)
-        write_durably(file, plan.to_json().encode())
+        write_file(file, plan.to_json())
         return plan
 
     def run_folder(self, run: Run) -> Path:
@@ -150,8 +152,8 @@ class ComparisonFolder:
         """Make a run's folder anew, without anything of an attempt that did not finish."""
         folder = self.run_folder(run)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_durably(folder / SETTINGS_FILE, (json.dumps(config, indent=2) + "\n").encode())
+        make_folder(folder)
+        write_file(folder / SETTINGS_FILE, json.dumps(config, indent=2) + "\n")
         return folder
 
 

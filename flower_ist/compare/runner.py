@@ -33,7 +33,7 @@ from flower_ist.compare.folder import (
     share_lock,
 )
 from flower_ist.compare.plan import Plan, Run
-from flower_ist.files import write_durably
+from flower_ist.files import output_file, write_file
 from flower_ist.runs.log import RUN_LOG, RunLogError, read_run
 
 Config = Mapping[str, Any]
@@ -58,12 +58,12 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
         began, cpu = time.monotonic(), time.process_time()
         (_run_flwr if engine == "flwr" else _run_here)(app, clients, config)
         seconds = {"wall": time.monotonic() - began, "cpu": time.process_time() - cpu}
-        write_durably(folder / DONE_FILE, (json.dumps({"seconds": seconds}) + "\n").encode())
+        write_file(folder / DONE_FILE, json.dumps({"seconds": seconds}) + "\n")
     except Exception as err:  # whatever it is, the other runs go on and the reader gets a sentence
         logging.getLogger("flwr").exception("The run failed.")
         # What follows the first line of an error is a log, which is in the output.
         text = str(err).strip().partition("\n")[0].rstrip(":") or type(err).__name__
-        write_durably(folder / FAILED_FILE, (text + "\n").encode())
+        write_file(folder / FAILED_FILE, text + "\n")
         return False
     return True
 
@@ -168,7 +168,7 @@ class Runner:
             why = self.folder.failure(run)
             if why is None:
                 why = _KILLED
-                write_durably(folder / FAILED_FILE, f"{why}\n".encode())
+                write_file(folder / FAILED_FILE, f"{why}\n")
             self.failed[run.name] = why
             text = f"{run.name} failed: {why} (more in {folder / OUTPUT_FILE})"
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -178,7 +178,7 @@ def _begin(folder: Path, held: Connection) -> None:
     """Prepare a run's process: its end, its share of the lock, its output."""
     threading.Thread(target=_end_with_comparison, args=(held,), daemon=True).start()
     share_lock(folder.parents[1])
-    with (folder / OUTPUT_FILE).open("wb") as output:
+    with output_file(folder / OUTPUT_FILE) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from flower_ist.compare.plan import PlanError
+from flower_ist.files import new_folder
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 from flower_ist.tokens.writer import ShardWriter
-
-_ROWS_PER_CHUNK = 4096
 
 
 def fingerprint(data: str, clients: int) -> str:
@@ -52,11 +51,8 @@ def pool(data: str, clients: int, folder: Path) -> None:
     """
     target = client_folder(folder, 0)
     if not test_folder(folder).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".test.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(test_folder(Path(data)), temporary)
-        temporary.rename(test_folder(folder))
+        with new_folder(test_folder(folder)) as unfinished:
+            shutil.copytree(test_folder(Path(data)), unfinished, dirs_exist_ok=True)
     if target.exists():
         return
     shards = _open_all(data, clients)
@@ -77,11 +73,7 @@ def pool(data: str, clients: int, folder: Path) -> None:
     meta = replace(first, client="pooled", source="all clients of a comparison", **totals)
     with ShardWriter(target, meta) as writer:
         for shard in shards:
-            for start in range(0, len(shard), _ROWS_PER_CHUNK):
-                arrays = shard.select(slice(start, start + _ROWS_PER_CHUNK)).arrays()
-                # Rows are copied as they are stored: nothing is rounded twice.
-                labels, image_ids = arrays.pop("labels"), arrays.pop("image_ids")
-                writer.append_stored(arrays, labels, image_ids)
+            writer.append_shard(shard)
 
 
 def _kind(meta: ShardMeta) -> dict[str, object]:

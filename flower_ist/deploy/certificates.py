@@ -1,4 +1,4 @@
-"""A certificate authority of the federation's own, and the server's certificate.
+"""A certificate authority of the federation's own, the server's certificate, the nodes' keys.
 
 Elliptic curve P-384 throughout (FIPS 186-5), certificates as RFC 5280 wants them.
 """
@@ -75,6 +75,32 @@ def make_server_certificate(
     ):
         builder = builder.add_extension(extension, critical=critical)
     return _sign(builder, key, issuer_key)
+
+
+@dataclass(frozen=True)
+class NodeKey:
+    """A key pair by which a SuperLink knows a node, in OpenSSH's format, each a whole file.
+
+    Flower 1.41 reads the private key with ``flower-supernode --auth-supernode-private-key`` and the
+    public one with ``flwr supernode register``.
+    """
+
+    private: bytes
+    public: bytes
+
+
+def make_node_key(comment: str) -> NodeKey:
+    """Make a key pair; ``comment`` stands behind the public key for whoever reads it."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return NodeKey(private=private, public=public + f" {comment}\n".encode())
 
 
 def _subject(common_name: str) -> x509.Name:

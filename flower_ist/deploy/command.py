@@ -9,15 +9,9 @@ from typing import Annotated
 import typer
 
 from flower_ist.command_group import CommandGroup
-from flower_ist.deploy.demo_shards import write_demo_shards
-from flower_ist.deploy.plan import (
-    DEVICE_SHARD,
-    DeployError,
-    DeploymentPlan,
-    pattern_paths,
-    shard_paths,
-)
-from flower_ist.deploy.writer import renew_server_certificate, write_deployment
+
+DEVICE_SHARD = "/var/lib/flower-ist/shard"
+"""Where a device keeps its shard if nothing else is said."""
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -61,6 +55,9 @@ def init(
 
     Nothing is overwritten: the folder must be new.
     """
+    from flower_ist.deploy.plan import DeployError, DeploymentPlan, pattern_paths, shard_paths
+    from flower_ist.deploy.writer import write_deployment
+
     if data is not None and shards is not None:
         raise DeployError("Give either --data or --shards: both say where the shards are.")
     plan = DeploymentPlan(
@@ -84,6 +81,8 @@ def renew(
     folder: Annotated[Path, typer.Argument(help="Folder that 'deploy init' wrote.")],
 ) -> None:
     """Make a new key and certificate for the server; the devices stay as they are."""
+    from flower_ist.deploy.writer import renew_server_certificate
+
     last_day = renew_server_certificate(folder)
     typer.echo(
         f"Wrote {folder}/superlink/server.crt and server.key, good until {last_day}: copy both to "
@@ -97,5 +96,15 @@ def demo_shards(
     nodes: Annotated[int, typer.Option(min=1, help="Number of clients.")],
 ) -> None:
     """Write the embedded demo tokens as shards, to rehearse with."""
-    write_demo_shards(folder, nodes)
+    from flower_ist.files import new_folder
+    from flower_ist.tokens import demo
+    from flower_ist.tokens.shard import client_folder, test_folder
+    from flower_ist.tokens.writer import ShardWriter
+
+    shards = [demo.train_shard(client, nodes) for client in range(nodes)]
+    with new_folder(folder) as unfinished:
+        folders = (*(client_folder(unfinished, n) for n in range(nodes)), test_folder(unfinished))
+        for path, shard in zip(folders, (*shards, demo.test_shard()), strict=True):
+            with ShardWriter(path, shard.meta) as writer:
+                writer.append_shard(shard)
     typer.echo(f"Wrote client-0 to client-{nodes - 1} and test to {folder}.")

@@ -11,9 +11,6 @@ from pathlib import Path
 from flower_ist.errors import FlowerIstError
 from flower_ist.tokens.shard import ShardError, client_folder, open_shard
 
-DEVICE_SHARD = "/var/lib/flower-ist/shard"
-"""Where a device keeps its shard if nothing else is said."""
-
 _MAX_NODES = 10_000
 _DNS_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from importlib.resources import files as resources
 from pathlib import Path
+from string import Template
 
 from cryptography import x509
 
-from flower_ist.deploy import gateway
 from flower_ist.deploy.certificates import (
     Credential,
     make_authority,
+    make_node_key,
     make_server_certificate,
 )
-from flower_ist.deploy.folder import File, write_folder
-from flower_ist.deploy.node_keys import make_node_key
 from flower_ist.deploy.plan import DeployError, DeploymentPlan, server_names
-from flower_ist.deploy.templates import fill
+from flower_ist.files import new_file, new_folder, refuse_existing, write_file
 
+_HERE = resources("flower_ist.deploy")
 _SECRET = 0o600
+_PUBLIC = 0o644
 _PROGRAM = 0o755
 _SUPERLINK = (
     *("start-superlink.sh", "start-gateway.sh", "flower-superlink.service"),
@@ -35,13 +35,23 @@ _NODE = (
 )
 
 
+@dataclass(frozen=True)
+class File:
+    """A file's content and its mode, such as 0o600."""
+
+    content: bytes
+    mode: int = _PUBLIC
+
+
 def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
     """Write everything that a deployment needs into a new folder, or nothing at all.
 
     Raises:
-        DeployError: the folder exists already or cannot be written.
+        DeployError: the folder above it is missing.
+        NotWrittenError: the folder exists already or cannot be written.
     """
     folder = folder.absolute()
+    refuse_existing(folder)
     if not folder.parent.is_dir():
         raise DeployError(f"{folder.parent} is not a folder: make it first.")
     authority = make_authority(plan.name)
@@ -61,14 +71,14 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "server_end": _last_day(server),
     }
     files = {
-        "README.md": File(fill("README.md", values)),
-        "connection.toml": File(fill("connection.toml", values)),
+        "README.md": File(_fill("README.md", values)),
+        "connection.toml": File(_fill("connection.toml", values)),
         "ca/ca.crt": File(authority.certificate),
         "ca/ca.key": File(authority.private_key, _SECRET),
         "superlink/ca.crt": File(authority.certificate),
         "superlink/server.crt": File(server.certificate),
         "superlink/server.key": File(server.private_key, _SECRET),
-        "superlink/gateway.py": File(Path(gateway.__file__).read_bytes()),
+        "superlink/gateway.py": File((_HERE / "gateway.py").read_bytes()),
         **_filled("superlink", "superlink", _SUPERLINK, values),
     }
     for number, data_path in enumerate(plan.node_data):
@@ -98,7 +108,8 @@ def renew_server_certificate(folder: Path) -> str:
         The last day of the new certificate, as YYYY-MM-DD.
 
     Raises:
-        DeployError: the folder holds no deployment with its authority's key, or cannot be written.
+        DeployError: the folder holds no deployment with its authority's key.
+        NotWrittenError: the folder cannot be written.
     """
     try:
         authority = Credential(
@@ -108,15 +119,34 @@ def renew_server_certificate(folder: Path) -> str:
         old = x509.load_pem_x509_certificate((folder / "superlink" / "server.crt").read_bytes())
         names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         new = make_server_certificate(authority, [str(name.value) for name in names])
-        # Both are read together when the SuperLink starts, not in between.
-        _replace(folder / "superlink" / "server.key", File(new.private_key, _SECRET))
-        _replace(folder / "superlink" / "server.crt", File(new.certificate))
     except (OSError, ValueError, x509.ExtensionNotFound) as err:
         raise DeployError(
             f"The server certificate in {folder} cannot be renewed: {err}. Give the folder that "
             "'flower-ist deploy init' wrote, with ca/ca.key in it."
         ) from err
+    # Both are read together when the SuperLink starts, not in between.
+    write_file(folder / "superlink" / "server.key", new.private_key, _SECRET)
+    write_file(folder / "superlink" / "server.crt", new.certificate, _PUBLIC)
     return _last_day(new)
+
+
+def write_folder(folder: Path, files: Mapping[str, File]) -> None:
+    """Write files into a new folder; it and all folders in it are open to their owner only.
+
+    Args:
+        folder: must not exist.
+        files: path below the folder -> file.
+
+    Raises:
+        NotWrittenError: the folder exists, or cannot be written. Nothing is left behind then.
+    """
+    with new_folder(folder, mode=0o700) as root:
+        for name, file in files.items():
+            # mkdir gives its mode to the last folder only, so each is made on its own.
+            for parent in reversed(Path(name).parents):
+                (root / parent).mkdir(mode=0o700, exist_ok=True)
+            with new_file(root / name, file.mode) as stream:
+                stream.write(file.content)
 
 
 def _filled(
@@ -124,7 +154,7 @@ def _filled(
 ) -> dict[str, File]:
     return {
         f"{folder}/{name}": File(
-            fill(f"{templates}/{name}", values), _PROGRAM if name.endswith(".sh") else 0o644
+            _fill(f"{templates}/{name}", values), _PROGRAM if name.endswith(".sh") else _PUBLIC
         )
         for name in names
     }
@@ -136,16 +166,13 @@ def _last_day(credential: Credential) -> str:
     return end.date().isoformat()
 
 
-def _replace(path: Path, file: File) -> None:
-    # Made with mode 0600, whatever it is to hold.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "wb") as stream:
-            stream.write(file.content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, file.mode)
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+class _AtTemplate(Template):
+    """``@{name}`` is replaced and ``@@`` is an at-sign: shell scripts keep their dollars."""
+
+    delimiter = "@"
+
+
+def _fill(name: str, values: Mapping[str, str]) -> bytes:
+    """Return the text file ``name`` below ``templates/`` with a value for each ``@{...}``."""
+    text = (_HERE / "templates" / name).read_text(encoding="utf-8")
+    return _AtTemplate(text).substitute(values).encode()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flower_ist.files import not_written, sync_folder, write_durably
+from flower_ist.files import make_folder, write_file
 from flower_ist.strategies.state import State
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -77,13 +77,8 @@ class Checkpoints:
         if not self.keep:
             return
         file = self.folder / f"round-{checkpoint.server_round:06d}.safetensors"
-        try:
-            if not self.folder.is_dir():
-                self.folder.mkdir()
-                sync_folder(self.folder.parent)
-        except OSError as err:
-            raise not_written(file, err) from err
-        write_durably(file, _to_bytes(checkpoint))
+        make_folder(self.folder)
+        write_file(file, _to_bytes(checkpoint))
         # Later rounds than this one are of a run that went on from an earlier checkpoint.
         older = [other for other in self.files() if other.name < file.name]
         for other in older[: max(0, len(older) - self.keep + 1)]:

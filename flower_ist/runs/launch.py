@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.files import output_file, write_file
 
 _CONNECTION = "own"
 # Far more than an idle machine needs: on a busy one, the imports alone can take a minute.
@@ -64,7 +65,7 @@ class LocalFlower:
         """
         config = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
         config += f'address = "{self.address}"\ninsecure = true\n'
-        (self.home / "config.toml").write_text(config, encoding="utf-8")
+        write_file(self.home / "config.toml", config)
         host, port = self.address.split(":")
         command = ["flower-superlink", "--insecure", "--host", host, "--port", port]
         try:
@@ -103,7 +104,7 @@ class LocalFlower:
 
     def start(self, command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
         """Start one of Flower's programs in the background; it ends with this block."""
-        with log_file.open("ab") as log:
+        with output_file(log_file) as log:
             process = subprocess.Popen(
                 [_program(command[0]), *command[1:]],
                 cwd=_empty_folder(self.home),

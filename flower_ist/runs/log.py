@@ -10,12 +10,12 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.files import not_written, sync_folder, write_through
+from flower_ist.files import append_file, cut_file, make_folder, new_file
 
 RUN_LOG = "run.jsonl"
 DROPPED_LOG = "run.dropped.jsonl"
@@ -30,17 +30,18 @@ class RunLog:
 
     Raises:
         RunLogError: the folder holds a run already; nothing is ever overwritten.
+        NotWrittenError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RUN_LOG
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.path.touch(exist_ok=False)
-            sync_folder(folder)
+            new_file(self.path).close()
         except FileExistsError:
-            state = "holds a run already" if folder.is_dir() else "is not a folder"
-            raise RunLogError(f"{folder} {state}: choose another output folder.") from None
+            raise RunLogError(
+                f"{folder} holds a run already: choose another output folder."
+            ) from None
         except OSError as err:
             raise RunLogError(f"The run log cannot be written: {err}.") from err
 
@@ -67,12 +68,8 @@ class RunLog:
             )
         if dropped := content[size:]:
             # A kill between the two steps keeps a line twice: none is lost.
-            _append(folder / DROPPED_LOG, dropped.rstrip(b"\n") + b"\n")
-            sync_folder(folder)
-            try:
-                os.truncate(log.path, size)
-            except OSError as err:
-                raise not_written(log.path, err) from err
+            append_file(folder / DROPPED_LOG, dropped.rstrip(b"\n") + b"\n")
+            cut_file(log.path, size)
         return log
 
     @property
@@ -88,7 +85,7 @@ class RunLog:
                 was.
         """
         text = json.dumps(_plain(line), allow_nan=False, default=str) + "\n"
-        _append(self.path, text.encode())
+        append_file(self.path, text.encode())
 
 
 @contextmanager
@@ -140,21 +137,6 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     if not rounds:
         raise RunLogError(f"{file} holds no round yet.")
     return rounds
-
-
-def _append(file: Path, content: bytes) -> None:
-    """Append to a file and flush it to the disk, or leave the file as it was."""
-    try:
-        with file.open("ab", buffering=0) as opened:
-            before = opened.tell()
-            try:
-                write_through(opened.fileno(), content)
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(opened.fileno(), before)
-                raise
-    except OSError as err:
-        raise not_written(file, err) from err
 
 
 def _plain(value: Any) -> Any:

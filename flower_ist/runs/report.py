@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.files import whole_file
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
@@ -178,6 +179,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
 
     Raises:
         FlowerIstError: matplotlib is not installed, or does not know the file's ending.
+        NotWrittenError: the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -204,8 +206,9 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     axes.grid(visible=True, alpha=0.25)
     axes.legend(loc="lower right")
     try:
-        figure.savefig(file, dpi=150)
-    except (ValueError, OSError) as err:
+        with whole_file(file) as stream:
+            figure.savefig(stream, dpi=150, format=file.suffix[1:] or None)
+    except ValueError as err:
         raise FlowerIstError(f"The plot cannot be written to {file}: {err}.") from err
 
 

@@ -7,18 +7,18 @@ tracker that fails cannot stop a run, and last month's runs can be sent too.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.files import write_durably
+from flower_ist.files import append_file, write_file
 from flower_ist.runs.log import RUN_LOG, RunLogError
 from flower_ist.runs.watch.follow import RunFollower, State
 
@@ -166,32 +166,29 @@ class _TensorBoard(Tracker):
         import tensorboard  # noqa: F401 - if it is missing, say so before the first round
 
         self._folder = run.folder
-        self._sent: list[Round] = []
-        self._file: IO[bytes] | None = None
+        self._sent: list[Round] | None = None
+        self._events = io.BytesIO()
         self._clock = 0.0
 
     def send(self, rounds: Sequence[Round]) -> int:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        temporary = self._folder / f".{EVENT_FILE}.tmp"
-        anew = self._file is None or rounds[: len(self._sent)] != self._sent
+        anew = self._sent is None or rounds[: len(self._sent)] != self._sent
+        self._events = io.BytesIO()
         if anew:
-            self.close()
-            self._file = temporary.open("wb", buffering=0)
             # The log has no clock but its last change: the rounds' seconds count back from it.
             took = sum(_seconds(found) for _, found in rounds)
             self._clock = (self._folder / RUN_LOG).stat().st_mtime - took
             self._write(Event(wall_time=self._clock, file_version="brain.Event:2"))
             self._next = 0
         new = super().send(rounds)
-        if anew:
-            os.replace(temporary, self._folder / EVENT_FILE)
+        write = write_file if anew else append_file
+        write(self._folder / EVENT_FILE, self._events.getvalue())
         self._sent = list(rounds)
         return new
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        """Do nothing: the file is open only while it is written."""
 
     def _log(self, step: int, found: Mapping[str, int | float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -208,7 +205,7 @@ class _TensorBoard(Tracker):
     def _write(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        RecordWriter(self._file).write(event.SerializeToString())
+        RecordWriter(self._events).write(event.SerializeToString())
 
 
 def _seconds(found: Mapping[str, int | float]) -> float:
@@ -235,7 +232,7 @@ class _Wandb(Tracker):
 
     def _log(self, step: int, found: Mapping[str, int | float]) -> None:
         self._run.log(found, step=step)
-        write_durably(self._file, json.dumps(self._noted() | {self._key: step}).encode())
+        write_file(self._file, json.dumps(self._noted() | {self._key: step}))
 
     def _noted(self) -> dict[str, int]:
         try:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.files import sync_folder, write_through
+from flower_ist.files import new_file, new_folder, write_file
 from flower_ist.tokens.meta import ShardError, ShardMeta
 from flower_ist.tokens.shard import META_FILE, TokenShard, array_sha256
+
+_ROWS_PER_CHUNK = 4096
 
 
 def quantize_rows(
@@ -76,48 +76,39 @@ class ShardWriter:
             where None is given.
 
     Raises:
-        ShardError: the folder exists, cannot be written or does not fit on the disk, or the data
-            do not fit the meta data.
+        ShardError: it does not fit on the disk, or the data do not fit the meta data.
+        NotWrittenError: the folder exists or cannot be written.
     """
 
     def __init__(self, folder: Path, meta: ShardMeta, scratch: Path | None = None) -> None:
-        self.folder = folder.absolute()
-        if self.folder.exists():
-            raise ShardError(f"{self.folder} exists already: choose another folder or remove it.")
         _check_meta(meta)
+        self.folder = folder.absolute()
         self.meta = meta
         self._filled = 0
-        # Processes on several machines may share the folder, so a process id names no process.
-        unfinished = f".{self.folder.name}.{uuid.uuid4().hex}.tmp"
-        self._temporary = (scratch or self.folder.parent) / unfinished
-        self._files: dict[str, IO[bytes]] = {}
         self._hashes = {name: hashlib.sha256() for name in meta.layout()}
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.mkdir(parents=True)
-            self._create_files()
-        except OSError as err:
-            self._discard()
-            raise self._cannot_be_written(err) from err
-        except BaseException:
-            self._discard()
-            raise
+        with ExitStack() as unfinished:
+            self._temporary = unfinished.enter_context(new_folder(folder, scratch=scratch))
+            self._check_fit()
+            # Plain files, not memory maps: on a disk that fills up in the middle, writing to a
+            # memory map ends the process without a Python error.
+            self._files = {
+                name: unfinished.enter_context(new_file(self._temporary / f"{name}.npy"))
+                for name in meta.layout()
+            }
+            for name, (dtype, shape) in meta.layout().items():
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+                np.lib.format.write_array_header_1_0(self._files[name], header | {"shape": shape})
+            self._unfinished = unfinished.pop_all()
 
-    def _create_files(self) -> None:
+    def _check_fit(self) -> None:
+        """Refuse what the disk cannot hold: better known now than after most of it is written."""
         layout = self.meta.layout()
         needed = sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
         free = shutil.disk_usage(self._temporary).free
-        # Better known now than after most of it is written.
         if needed > free:
             raise ShardError(
                 f"{self.folder} needs {needed} bytes, but its disk has {free} bytes free."
             )
-        for name, (dtype, shape) in layout.items():
-            # A plain file, not a memory map: on a disk that fills up in the middle, writing to a
-            # memory map ends the process without a Python error.
-            self._files[name] = (self._temporary / f"{name}.npy").open("wb")
-            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": shape}
-            np.lib.format.write_array_header_1_0(self._files[name], header)
 
     def append(
         self,
@@ -147,14 +138,18 @@ class ShardWriter:
             raise ShardError(f"A label in {where} is outside 0 to {self.meta.num_classes - 1}.")
         if image_ids.min() < 0:
             raise ShardError(f"An image id in {where} is negative: masks need ids from 0 up.")
-        try:
-            for name, (dtype, _) in self.meta.layout().items():
-                array = np.ascontiguousarray(arrays[name], dtype=dtype)
-                self._files[name].write(array.tobytes())
-                self._hashes[name].update(array.astype(dtype.newbyteorder("<")).tobytes())
-        except OSError as err:
-            raise self._cannot_be_written(err) from err
+        for name, (dtype, _) in self.meta.layout().items():
+            array = np.ascontiguousarray(arrays[name], dtype=dtype)
+            self._files[name].write(array.tobytes())
+            self._hashes[name].update(array.astype(dtype.newbyteorder("<")).tobytes())
         self._filled += len(labels)
+
+    def append_shard(self, shard: TokenShard) -> None:
+        """Add a shard's rows as they are stored: nothing is rounded twice."""
+        for start in range(0, len(shard), _ROWS_PER_CHUNK):
+            rows = dict(shard.select(slice(start, start + _ROWS_PER_CHUNK)).arrays())
+            labels, image_ids = rows.pop("labels"), rows.pop("image_ids")
+            self.append_stored(rows, labels, image_ids)
 
     def _where(self, count: int) -> str:
         return f"rows {self._filled} to {self._filled + count - 1}"
@@ -180,35 +175,16 @@ class ShardWriter:
         All is on the disk before the name is, also after a power cut: whoever finds the shard may
         remove what it was made of.
         """
-        if self._filled != self.meta.num_examples:
-            raise ShardError(
-                f"{self._filled} of {self.meta.num_examples} examples were written to "
-                f"{self.folder}: a shard must be complete."
-            )
-        hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
-        text = json.dumps(replace(self.meta, sha256=hashes).to_json(), indent=2) + "\n"
-        try:
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-            with (self._temporary / META_FILE).open("wb", buffering=0) as meta:
-                write_through(meta.fileno(), text.encode())
-            sync_folder(self._temporary)
-            os.rename(self._temporary, self.folder)
-            sync_folder(self.folder.parent)
-        except OSError as err:
-            raise self._cannot_be_written(err) from err
-
-    def _cannot_be_written(self, err: OSError) -> ShardError:
-        return ShardError(f"{self.folder} cannot be written: {err}.")
-
-    def _discard(self) -> None:
-        for file in self._files.values():
-            # Closing writes what is buffered, which fails again where the disk is full.
-            with contextlib.suppress(OSError):
-                file.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        with self._unfinished:
+            if self._filled != self.meta.num_examples:
+                raise ShardError(
+                    f"{self._filled} of {self.meta.num_examples} examples were written to "
+                    f"{self.folder}: a shard must be complete."
+                )
+            hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
+            text = json.dumps(replace(self.meta, sha256=hashes).to_json(), indent=2) + "\n"
+            with new_file(self._temporary / META_FILE) as file:
+                file.write(text.encode())
 
     def __enter__(self) -> Self:
         """Start writing."""
@@ -221,11 +197,10 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         """Close on success; remove everything on any exception."""
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self._discard()
+        if kind is None:
+            self.close()
+        else:
+            self._unfinished.__exit__(kind, error, trace)
 
 
 def write_text(shard: TokenShard, path: Path) -> None:
@@ -234,8 +209,8 @@ def write_text(shard: TokenShard, path: Path) -> None:
     The same shard gives the same bytes. A file of that name is replaced.
 
     Raises:
-        ShardError: the shard is a view of other rows than its meta data count, or the file cannot
-            be written.
+        ShardError: the shard is a view of other rows than its meta data count.
+        NotWrittenError: the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}
     _check_meta(shard.meta)
@@ -250,13 +225,7 @@ def write_text(shard: TokenShard, path: Path) -> None:
         name: base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
         for name, array in arrays.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as err:
-        temporary.unlink(missing_ok=True)
-        raise ShardError(f"{path} cannot be written: {err}.") from err
+    write_file(path, json.dumps(content, indent=1) + "\n")
 
 
 def _check_meta(meta: ShardMeta) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flower_ist.deploy.node_keys import make_node_key
+from flower_ist.deploy.certificates import make_node_key
 from flower_ist.runs.launch import free_port
 from flower_ist.runs.log import read_run
 from tests.fakes import ROOT

@@ -12,6 +12,7 @@ from data_prep.images.classes import (
     write_classes,
 )
 from data_prep.images.image_set import ImageSet
+from flower_ist.files import NotWrittenError
 
 
 def images(labels, names):
@@ -99,7 +100,7 @@ def test_files_that_cannot_be_read_or_written_are_one_sentence(tmp_path):
     with pytest.raises(PrepError, match=r"none.json cannot be read: No such file or directory\.$"):
         read_classes(tmp_path / "none.json")
     (tmp_path / "file").touch()
-    with pytest.raises(PrepError, match="cannot be written"):
+    with pytest.raises(NotWrittenError, match="cannot be written"):
         write_classes(tmp_path / "file" / "classes.json", ["a"])
 
 

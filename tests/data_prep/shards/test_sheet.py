@@ -9,6 +9,7 @@ from PIL import Image
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
 from data_prep.shards.sheet import draw_sheet, shown_pixels
+from flower_ist.files import NotWrittenError
 from flower_ist.tokens.shard import open_shard
 from flower_ist.tokens.writer import ShardWriter
 from tests.fakes.shards import make_meta
@@ -123,7 +124,7 @@ def test_what_cannot_be_drawn(tmp_path, data):
     shard = shard_of(tmp_path, data, np.arange(6))
     with pytest.raises(PrepError, match="at least 1 image, not 0"):
         draw_sheet(shard, data, tmp_path / "sheet.png", count=0)
-    with pytest.raises(PrepError, match="cannot be written"):
+    with pytest.raises(NotWrittenError, match="cannot be written"):
         draw_sheet(shard, data, tmp_path / "missing" / "sheet.png")
     odd = shard_of(tmp_path / "odd", data, np.arange(6), patches=6)
     with pytest.raises(PrepError, match="6 patches are no square grid"):

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep import PrepError
 from data_prep.shards.work_folder import PLAN_FILE, WorkFolder
+from flower_ist.files import NotWrittenError
 
 PLAN = {"encoder": "vit", "mask ratio": 0.5, "shards": {"client-0": 3}, "names": ("a", "b")}
 ROWS = {"tokens": np.arange(6, dtype=np.int8).reshape(2, 3), "scales": np.ones(2, np.float32)}
@@ -88,7 +89,9 @@ def test_a_full_disk_leaves_no_chunk_and_a_sentence(work, monkeypatch, step):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(np if step == "savez" else os, step, full)
-    with pytest.raises(PrepError, match="No space left on device; mend that and start the same"):
+    with pytest.raises(
+        NotWrittenError, match=r"\(No space left on device\): make room, then resume"
+    ):
         work.write(3, ROWS)
     assert [path.name for path in work.path.iterdir()] == [PLAN_FILE]
 
@@ -120,7 +123,7 @@ def test_a_plan_that_is_no_plan_is_a_sentence(work, content):
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PrepError, match="cannot be made: Not a directory"):
+    with pytest.raises(NotWrittenError, match=r"prep cannot be written \(Not a directory\)"):
         WorkFolder(tmp_path / "file" / ".prep", PLAN)
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from data_prep import PrepError
 from data_prep.splits.plot import plot_split
 from data_prep.splits.report import SplitReport, class_counts, to_json, to_table
+from flower_ist.files import NotWrittenError
 
 LABELS = np.array([0, 1, 0, 1, 1, 0, 1, 1])
 PARTS = [np.array([0, 2, 3, 5]), np.array([1, 4, 6, 7])]
@@ -118,8 +118,8 @@ def test_the_picture_of_a_cell(tmp_path, report):
 
 def test_a_picture_that_cannot_be_written(tmp_path, report):
     (tmp_path / "split.png").mkdir()
-    with pytest.raises(PrepError, match=r"split\.png cannot be written"):
+    with pytest.raises(NotWrittenError, match=r"split\.png cannot be written"):
         plot_split(report, tmp_path / "split.png")
     assert [path.name for path in tmp_path.iterdir()] == ["split.png"]
-    with pytest.raises(PrepError, match="No such file or directory"):
+    with pytest.raises(NotWrittenError, match="No such file or directory"):
         plot_split(report, tmp_path / "missing" / "split.png")

@@ -13,8 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.cli.supernode.register import try_load_public_key
 
-from flower_ist.deploy.certificates import Credential, make_authority, make_server_certificate
-from flower_ist.deploy.node_keys import make_node_key
+from flower_ist.deploy.certificates import (
+    Credential,
+    make_authority,
+    make_node_key,
+    make_server_certificate,
+)
 
 NAMES = ("fl.example.org", "192.0.2.7", "2001:db8::7")
 

@@ -32,7 +32,7 @@ def test_init_takes_several_hosts_and_the_installed_flower(tmp_path: Path) -> No
 
     again = call(*words)
     assert again.exit_code == 1
-    assert f"{lab} exists already and is left as it is" in again.output.replace("\n", "")
+    assert f"{lab} exists already: choose another" in again.output.replace("\n", "")
 
     renewed = call("renew", str(lab))
     assert renewed.exit_code == 0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flower_ist.deploy.plan import DEVICE_SHARD, DeploymentPlan
+from flower_ist.deploy.command import DEVICE_SHARD
+from flower_ist.deploy.plan import DeploymentPlan
 from flower_ist.deploy.writer import write_deployment
 from tests.fakes import ROOT
 from tests.fakes.secured import code_blocks, with_values

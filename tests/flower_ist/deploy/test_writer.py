@@ -20,6 +20,7 @@ from flwr.common.config import parse_config_args
 from flower_ist.deploy import gateway
 from flower_ist.deploy.plan import DeployError, DeploymentPlan
 from flower_ist.deploy.writer import renew_server_certificate, write_deployment
+from flower_ist.files import NotWrittenError
 
 NODES = 3
 PLAN = DeploymentPlan(
@@ -192,7 +193,7 @@ def test_the_gateway_is_copied_and_needs_nothing_of_this_project(lab: Path) -> N
 
 def test_an_existing_folder_is_refused_and_stays(lab: Path) -> None:
     before = {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
-    with pytest.raises(DeployError, match="exists already"):
+    with pytest.raises(NotWrittenError, match="exists already"):
         write_deployment(PLAN, lab)
     assert before == {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from flower_ist import files as durable
-from flower_ist.files import NotWrittenError, write_durably
+from flower_ist.files import NotWrittenError
 from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
+from tests.fakes.full_disk import files_of_at_most
 
 WEIGHTS = {
     "z.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -36,17 +32,6 @@ STATE: dict[str, Any] = {
 def checkpoint(server_round: int = 1, **changes: Any) -> Checkpoint:
     content = {"weights": WEIGHTS, "strategy": STATE, "log_bytes": 17, "facts": {"seed": 3}}
     return Checkpoint(server_round, **{**content, **changes})
-
-
-@contextmanager
-def files_of_at_most(count: int) -> Iterator[None]:
-    """Let the operating system cut every file off after ``count`` bytes: a disk that fills up."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names(folder: Path) -> list[str]:
@@ -167,31 +152,9 @@ def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path, limit):
     assert checkpoints.files()[0].read_bytes() == before
     message = str(caught.value)
     assert message.endswith(
-        "round-000002.safetensors cannot be written (File too large): make room, then resume the "
-        "run or start it again."
+        "round-000002.safetensors cannot be written (File too large): make room, then resume or "
+        "start again."
     )
-
-
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_a_failure_at_any_step_is_one_sentence(tmp_path, monkeypatch, step):
-    write_durably(tmp_path / "file", b"old")
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(durable.os, step, fail)
-    with pytest.raises(NotWrittenError, match=r"cannot be written \(No space left on device\)"):
-        write_durably(tmp_path / "file", b"new")
-    monkeypatch.undo()
-    assert names(tmp_path) == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"old"
-
-
-def test_a_write_that_takes_a_part_at_a_time_is_whole(tmp_path, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(durable.os, "write", lambda descriptor, rest: write(descriptor, rest[:3]))
-    write_durably(tmp_path / "file", b"0123456789")
-    assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):

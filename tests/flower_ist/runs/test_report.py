@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.files import NotWrittenError
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.runs.report import (
     RunSummary,
@@ -108,10 +109,12 @@ def test_plot_writes_a_picture(run, tmp_path):
     assert "by-hand: best 87.5 %" in (tmp_path / "plot.svg").read_text()
 
 
-@pytest.mark.parametrize("name", ["plot.nonsense", "no/such/folder/plot.png"])
-def test_a_plot_that_cannot_be_written_is_a_sentence(run, tmp_path, name):
-    with pytest.raises(FlowerIstError, match=r"^The plot cannot be written to .*plot"):
-        plot([run], tmp_path / name)
+def test_a_plot_that_cannot_be_written_is_a_sentence(run, tmp_path):
+    with pytest.raises(FlowerIstError, match=r"^The plot cannot be written to .*plot\.nonsense"):
+        plot([run], tmp_path / "plot.nonsense")
+    assert not (tmp_path / "plot.nonsense").exists()
+    with pytest.raises(NotWrittenError, match=r"plot\.png cannot be written \(No such file"):
+        plot([run], tmp_path / "no/such/folder/plot.png")
 
 
 def test_without_matplotlib_the_remedy_is_named(run, tmp_path, monkeypatch):

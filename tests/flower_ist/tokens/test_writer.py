@@ -1,9 +1,7 @@
 """Writing token shards: round trips, quantization, and data that do not fit."""
 
-import errno
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from flower_ist.files import NotWrittenError
 from flower_ist.tokens.shard import ShardError, open_shard
 from flower_ist.tokens.writer import ShardWriter, quantize_rows, stored_rows, write_text
+from tests.fakes.full_disk import files_of_at_most
 from tests.fakes.shards import IDS, LABELS, TOKENS, make_meta, write_small
 
 
@@ -115,14 +115,14 @@ def test_an_exception_in_the_block_removes_what_was_written(tmp_path):
 
 
 def test_an_existing_folder_is_kept(shard_folder):
-    with pytest.raises(ShardError, match="exists already"):
+    with pytest.raises(NotWrittenError, match="exists already"):
         ShardWriter(shard_folder, make_meta())
     assert len(open_shard(shard_folder, verify=True)) == 3
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ShardError, match="cannot be written"):
+    with pytest.raises(NotWrittenError, match="cannot be written"):
         ShardWriter(tmp_path / "file" / "shard", make_meta())
 
 
@@ -185,26 +185,15 @@ def test_a_shard_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert steps[-3:] == [("names", False), ("rename", "shard"), ("names", True)]
 
 
-@pytest.mark.parametrize("step", ["write", "flush"])
-def test_a_disk_that_fills_up_in_the_middle_is_a_sentence_and_leaves_nothing(
-    tmp_path, monkeypatch, step
-):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    real = ShardWriter._create_files
-
-    def create(self):
-        real(self)
-        for name, file in self._files.items():
-            file.close()
-            methods = {"write": len, "flush": lambda: None, "close": lambda: None} | {step: full}
-            self._files[name] = SimpleNamespace(**methods)
-
-    monkeypatch.setattr(ShardWriter, "_create_files", create)
+@pytest.mark.parametrize("count", [3, 30_000])
+def test_a_disk_that_fills_up_in_the_middle_is_a_sentence_and_leaves_nothing(tmp_path, count):
+    """Many rows are refused when they are written, few when their file is closed."""
+    rows = np.arange(count) % 3
+    expected = pytest.raises(NotWrittenError, match=r"shard cannot be written \(File too large\)")
     with (
-        pytest.raises(ShardError, match=r"shard cannot be written: .*No space left on device"),
-        ShardWriter(tmp_path / "shard", make_meta()) as writer,
+        files_of_at_most(100),
+        expected,
+        ShardWriter(tmp_path / "shard", make_meta(num_examples=count)) as writer,
     ):
-        writer.append(TOKENS, LABELS, IDS)
+        writer.append(TOKENS[rows], LABELS[rows], IDS[rows])
     assert list(tmp_path.iterdir()) == []
