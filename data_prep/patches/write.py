@@ -57,8 +57,8 @@ def write_masked(
         The meta data that were written.
 
     Raises:
-        PrepError: the folder exists or cannot be written, the disk is full, an image cannot be
-            read, or the images are masked already.
+        PrepError: the disk is too small, an image cannot be read, or the images are masked already.
+        NotWrittenError: the folder exists or cannot be written.
     """
     with new_folder(folder) as temporary:
         _check_fit(temporary, (data,), settings)
