@@ -1,4 +1,4 @@
-"""The command line: a function for each command, which imports what it needs when it is called."""
+"""``flower-ist``: a function for each command, which imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import Context
 from rich.console import Console
-from typer.core import TyperCommand
 
-from flower_ist.command_group import CommandGroup, fail
+from flower_ist.command_group import CommandGroup, ManyValues, add_later
+from flower_ist.deploy.command import app as deployment
 from flower_ist.errors import ArgumentError
-from flower_ist.runs.privacy_budget import budget
 
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
+    # Their values may be whole arrays.
+    pretty_exceptions_show_locals=False,
     help="Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted.",
 )
 
@@ -149,16 +149,7 @@ def predict(
     typer.echo(predictions.summary())
 
 
-class _ManyValues(TyperCommand):
-    """A command whose ``--set`` and ``--sweep`` take all the values that follow."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        from flower_ist.compare.options import one_value_each
-
-        return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
-
-
-@app.command("compare", cls=_ManyValues)
+@app.command("compare", cls=ManyValues)
 def compare_strategies(
     out: Annotated[
         Path, typer.Option(help="Folder of the comparison; the same command continues it.")
@@ -232,40 +223,25 @@ def compare_strategies(
         raise typer.Exit(1)
 
 
-def _forward(name: str, summary: str) -> None:
-    """Add a command that hands all its arguments, ``--help`` too, to data_prep's own."""
+@app.command()
+def epsilon(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder or its run.jsonl.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Noise in multiples of the clip; else the run's own.")
+    ] = None,
+    replies: Annotated[int, typer.Option(help="Replies of one client, without a run.")] = 1,
+    delta: Annotated[float, typer.Option(help="Chance with which the bound may fail.")] = 1e-5,
+) -> None:
+    """Print the epsilon that a run has spent after each round, or that some replies would spend."""
+    from flower_ist.runs.privacy_budget import plan_table, run_table
 
-    @app.command(
-        name,
-        help=summary,
-        add_help_option=False,
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    Console().print(
+        run_table(run, noise, delta) if run else plan_table(noise or 0.0, replies, delta)
     )
-    def command(context: typer.Context) -> None:
-        try:
-            # The wheel has no data_prep: it brings libraries along that no training needs.
-            from data_prep.commands.app import app as data_prep
-        except ModuleNotFoundError as err:
-            raise fail(
-                f"{err.name} is missing: run this in a checkout, after pip install -e '.[prep]'."
-            ) from err
-        data_prep([name, *context.args], prog_name="flower-ist")
 
 
-@app.command(
-    "deploy",
-    help="Set up a federation of devices with TLS and authenticated nodes.",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def deploy(context: typer.Context) -> None:
-    """Hand all arguments, ``--help`` too, to the deployment's own commands."""
-    from flower_ist.deploy.command import app as deployment
-
-    deployment(context.args, prog_name="flower-ist deploy")
-
-
-app.command("epsilon")(budget)
+app.add_typer(deployment, name="deploy")
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
-    _forward(_name, _summary)
+    # The wheel has no data_prep: it brings libraries along that no training needs.
+    add_later(app, _name, _summary, f"data_prep.commands.{_name}:{_name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flower_ist.compare.plan import KEY, Plan, PlanError, value_text
@@ -51,19 +51,6 @@ def parse_capacity(text: str) -> tuple[float, ...]:
         raise PlanError(
             f"--capacity must be numbers with commas between them, not {text!r}."
         ) from None
-
-
-def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[str]:
-    """Return arguments in which ``--sweep A B`` is written out as ``--sweep A --sweep B``."""
-    written: list[str] = []
-    option = ""
-    for argument in arguments:
-        if argument.startswith("-"):
-            option = argument if argument in options else ""
-        elif option and written[-1] != option:
-            written.append(option)
-        written.append(argument)
-    return written
 
 
 def command_of(plan: Plan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
-    help="Set up a federation with TLS and authenticated nodes; docs/deploying.md has the steps.",
+    help="Set up a federation of devices with TLS and authenticated nodes: docs/deploying.md.",
 )
 
 
@@ -55,6 +54,8 @@ def init(
 
     Nothing is overwritten: the folder must be new.
     """
+    from importlib.metadata import version
+
     from flower_ist.deploy.plan import DeployError, DeploymentPlan, pattern_paths, shard_paths
     from flower_ist.deploy.writer import write_deployment
 

@@ -18,10 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
 from flower_ist.errors import FlowerIstError
@@ -86,26 +84,25 @@ def replies_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     return counts
 
 
-def budget(
-    run: Annotated[Path | None, typer.Argument(help="A run's folder or its run.jsonl.")] = None,
-    noise: Annotated[
-        float | None, typer.Option(help="Noise in multiples of the clip; else the run's own.")
-    ] = None,
-    replies: Annotated[int, typer.Option(help="Replies of one client, without a run.")] = 1,
-    delta: Annotated[float, typer.Option(help="Chance with which the bound may fail.")] = 1e-5,
-) -> None:
-    """Print the epsilon that a run has spent after each round, or that some replies would spend."""
-    table = _run_table(run, noise, delta) if run else _plan_table(noise or 0.0, replies, delta)
-    Console().print(table)
-
-
-def _plan_table(noise: float, replies: int, delta: float) -> Table:
+def plan_table(noise: float, replies: int, delta: float) -> Table:
+    """Return the epsilon of some replies of one client."""
     table = Table("noise", "replies", f"epsilon at delta = {delta:g}")
     table.add_row(f"{noise:g}", str(replies), f"{epsilon(noise, replies, delta):.4g}")
     return table
 
 
-def _run_table(run: Path, noise: float | None, delta: float) -> Table:
+def run_table(run: Path, noise: float | None, delta: float) -> Table:
+    """Return the epsilon after each round of a run.
+
+    Args:
+        run: its folder or its run.jsonl.
+        noise: in multiples of the clip; None for the run's own.
+        delta: chance with which the bound may fail.
+
+    Raises:
+        BudgetError: the epsilon cannot be computed.
+        RunLogError: there is no run log, or it is damaged.
+    """
     rounds = read_run(run)
     if noise is None:
         noise = float(rounds[-1]["settings"].get("privacy-noise", 0.0))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
+import typer
 
 import flower_ist
+from data_prep.commands.app import app as data_prep
+from flower_ist import cli
 from tests.fakes import ROOT
 
 
@@ -30,16 +35,38 @@ def test_index_maths_shards_and_logs_need_neither_flwr_nor_torch():
     assert not modules & {"flwr", "torch", "ray", "timm", "torchvision", "matplotlib"}
 
 
-@pytest.mark.parametrize("command", ["compare", "demo", "report", "track", "watch"])
-def test_help_comes_without_what_the_command_needs(command: str):
+def commands(command: click.Command, *words: str) -> Iterator[str]:
+    """Yield all that can be typed: the program alone, each command, each command of a command."""
+    yield " ".join(words)
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, *words, name)
+
+
+COMMANDS = {
+    home: list(commands(typer.main.get_command(app)))
+    for home, app in {"flower_ist.cli": cli.app, "data_prep.commands.app": data_prep}.items()
+}
+
+
+def test_all_commands_are_tested():
+    assert {"", "compare", "deploy init", "epsilon", "prep"} <= set(COMMANDS["flower_ist.cli"])
+    assert {"", "prep", "mask", "probe"} <= set(COMMANDS["data_prep.commands.app"])
+
+
+@pytest.mark.parametrize(
+    ("home", "words"), [(home, words) for home, all_ in COMMANDS.items() for words in all_]
+)
+def test_help_comes_without_what_the_command_needs(home: str, words: str):
     modules = loaded(
         "from contextlib import redirect_stdout, suppress\n"
         "import os, sys\n"
-        "from flower_ist.cli import app\n"
+        f"from {home} import app\n"
         "with open(os.devnull, 'w') as null, redirect_stdout(null), suppress(SystemExit):\n"
-        f"    app(['{command}', '--help'])"
+        f"    app({[*words.split(), '--help']})"
     )
-    assert not modules & {"flwr", "torch", "matplotlib", "jinja2", "ray"}
+    assert {"typer", "rich", "flower_ist"} <= modules
+    assert not modules & {"flwr", "torch", "timm", "matplotlib", "jinja2", "ray", "cryptography"}
 
 
 def test_the_library_stands_alone():

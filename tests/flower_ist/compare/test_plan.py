@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from flower_ist.command_group import one_value_each
 from flower_ist.compare.options import (
     command_of,
     extended,
-    one_value_each,
     parse_capacity,
     parse_settings,
     parse_sweep,
