@@ -1,14 +1,18 @@
-"""Memory and disk that one device needs: a real SuperNode trains slices of a K=4 model.
+"""Start-up, memory and disk that one device needs: a real SuperNode trains slices of a K=4 model.
 
-A SuperLink and one SuperNode run as separate processes, as in a deployment. The memory of the
-SuperNode and of all processes that it starts is read from /proc (Linux) until the run is over; the
-disk is what flwr, torch, numpy and all that they require have installed.
+A SuperLink and one SuperNode run as separate processes, as in a deployment. The SuperNode starts a
+new process for each message; a probe in it (``probe/sitecustomize.py``) notes the processor's
+seconds, the imports and the memory until its first training step. The memory of the SuperNode and
+of all processes that it starts is read from /proc (Linux) until the run is over; the disk is what
+a device's requirements and all that they require have installed.
 
     python benchmarks/client_footprint.py
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
 import tempfile
@@ -18,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 
 from packaging.requirements import Requirement
@@ -28,6 +33,9 @@ from flower_ist.runs.launch import LocalFlower, free_port
 MIB = 2**20
 SLICES = 4
 ROUNDS = 3
+# The requirements.txt that `flower-ist deploy init` writes for a device.
+DEVICE = ["flwr", "numpy", "threadpoolctl"]
+PROBE = Path(__file__).parent / "probe"
 _SAMPLE_SECONDS = 0.05
 
 
@@ -77,35 +85,48 @@ class MemoryWatch:
 
 
 def installed_bytes(packages: Iterable[str]) -> dict[str, int]:
-    """Return package -> bytes of its files, for packages and all that they require here."""
+    """Return package -> bytes of its files, for packages and all that they require here.
+
+    Args:
+        packages: requirements, extras included.
+    """
     sizes: dict[str, int] = {}
-    waiting = list(packages)
+    seen: set[tuple[str, str]] = set()
+    waiting = [(Requirement(line), extra) for line in packages for extra in _extras(line)]
     while waiting:
-        name = waiting.pop()
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in sizes:
+        required, extra = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", required.name).lower()
+        if (key, extra) in seen:
             continue
+        seen.add((key, extra))
         try:
-            package = distribution(name)
-        except PackageNotFoundError:  # for another platform or an extra that is not installed
+            package = distribution(required.name)
+        except PackageNotFoundError:  # for another platform
             continue
         files = [Path(str(file.locate())) for file in package.files or []]
         sizes[key] = sum(file.stat().st_size for file in files if file.is_file())
         for line in package.requires or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                waiting += [(needed, extra) for extra in _extras(line)]
     return sizes
 
 
-def watch_client() -> MemoryWatch:
-    """Run a federation of one device and return its memory."""
-    with tempfile.TemporaryDirectory() as scratch, LocalFlower(simulation=False) as flower:
+def _extras(line: str) -> list[str]:
+    return ["", *Requirement(line).extras]
+
+
+def watch_client(scratch: Path) -> tuple[MemoryWatch, list[dict[str, float]]]:
+    """Run a federation of one device; return its memory, and what each process has noted."""
+    notes = scratch / "notes"
+    notes.mkdir()
+    os.environ["FLOWER_IST_PROBE"] = str(notes)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROBE), os.environ.get("PYTHONPATH", "")])
+    with LocalFlower(simulation=False) as flower:
         command = ["flower-supernode", "--insecure", "--superlink", flower.address]
         command += ["--port", str(free_port())]
         command += ["--node-config", f"partition-id=0 num-partitions={SLICES}"]
-        log = Path(scratch) / "supernode.log"
-        watch = MemoryWatch(flower.start(command, log).pid)
+        watch = MemoryWatch(flower.start(command, scratch / "supernode.log").pid)
         time.sleep(15)
         watch.sample()
         watch.idle_pss = watch.peak_pss
@@ -116,21 +137,33 @@ def watch_client() -> MemoryWatch:
             "min-train-nodes": 1,
             "min-available-nodes": 1,
             "node-timeout": 120.0,
-            "output-dir": str(Path(scratch) / "run"),
+            "output-dir": str(scratch / "run"),
         }
         flower.wait(flower.submit(find_app(), settings), 600)
         watch.stop()
         thread.join()
-        return watch
+    return watch, [json.loads(file.read_text()) for file in sorted(notes.iterdir())]
 
 
 def main() -> None:
-    """Print one table."""
+    """Print two tables."""
     if not sys.platform.startswith("linux"):
         sys.exit("This reads /proc: run it on Linux.")
-    watch = watch_client()
-    sizes = installed_bytes(["flwr", "torch", "numpy"])
-    print("| what | MiB |")
+    with tempfile.TemporaryDirectory() as scratch:
+        watch, notes = watch_client(Path(scratch))
+    print(f"| one message's process, median of {len(notes)} | until the app | first step |")
+    print("|---|---|---|")
+    for name, scale, digits in (
+        ("cpu-seconds", 1, 2),
+        ("seconds", 1, 2),
+        ("modules", 1, 0),
+        ("bytes", MIB, 0),
+    ):
+        app, step = (median(n[f"{part}-{name}"] for n in notes) / scale for part in ("app", "step"))
+        label = {"cpu-seconds": "processor, s", "bytes": "memory, MiB"}.get(name, name)
+        print(f"| {label} | {app:.{digits}f} | {step:.{digits}f} |")
+    sizes = installed_bytes(DEVICE)
+    print("\n| what | MiB |")
     print("|---|---|")
     for program, peak in sorted(watch.peak_rss.items()):
         print(f"| peak resident memory of `{program}` | {peak / MIB:.0f} |")

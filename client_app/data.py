@@ -2,52 +2,96 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import ConfigRecord, Context
 
 from flower_ist.tokens.demo import train_shard
-from flower_ist.tokens.shard import ShardError, TokenShard, client_folder, open_shard
+from flower_ist.tokens.shard import (
+    ShardError,
+    TokenShard,
+    client_folder,
+    open_shard,
+    verify_shard,
+)
+
+# What is remembered of a verified shard, in the context's state: it is the SuperNode's own, and
+# lasts from message to message although each has a process of its own.
+VERIFIED_RECORD = "verified-shard"
+
+Stamps = tuple[tuple[str, int, int], ...]
 
 
-def open_client_shard(context: Context, *, verify: bool = False) -> TokenShard:
+def open_client_shard(context: Context) -> TokenShard:
     """Open the shard of the client that runs in this context.
-
-    ``verify`` reads all of it once and checks its hashes and values.
 
     * On a device ``data-path`` in the node config names the shard.
     * In simulation ``data-dir`` in the run config names a folder of shards, and the client's
       partition picks one.
     * With neither, the client gets its part of the embedded demo tokens.
 
+    All of a shard is read and verified by the first message of a run, and again as soon as a file
+    of it has another size, time of change or hash.
+
     Raises:
         ShardError: the shard is missing or damaged, or the context names none.
     """
+    path = _path(context)
+    if path is None:
+        node = context.node_config
+        return _demo(int(node["partition-id"]), int(node["num-partitions"]))
+    stamps = _stamps(path)
+    shard = _open(path, stamps)
+    hashes = {name: shard.meta.sha256.get(Path(name).stem, "") for name, *_ in stamps}
+    found = {name: f"{size} {changed} {hashes[name]}" for name, size, changed in stamps}
+    verified = context.state.config_records.get(VERIFIED_RECORD)
+    if verified is None or dict(verified) != found:
+        verify_shard(shard, str(path))
+        context.state[VERIFIED_RECORD] = ConfigRecord({**found})
+    return shard
+
+
+def _path(context: Context) -> Path | None:
+    """Return where the client's shard is; None: in the demo."""
     path = context.node_config.get("data-path")
     if path is not None:
-        return _open(Path(str(path)), verify)
+        return Path(str(path))
     partition = context.node_config.get("partition-id")
     if partition is None:
         raise ShardError(
             "This SuperNode names no data: start it with --node-config \"data-path='/path/shard'\"."
         )
     folder = str(context.run_config.get("data-dir", ""))
-    if folder:
-        shard = client_folder(Path(folder), int(partition))
-        if not shard.exists():
-            raise ShardError(
-                f"'data-dir' is {folder!r}, but holds no shard {shard.name!r}: give the folder "
-                "that prep wrote with --out, and start no more SuperNodes than it has clients."
-            )
-        return _open(shard, verify)
-    return _demo(int(partition), int(context.node_config["num-partitions"]))
+    if not folder:
+        return None
+    shard = client_folder(Path(folder), int(partition))
+    if not shard.exists():
+        raise ShardError(
+            f"'data-dir' is {folder!r}, but holds no shard {shard.name!r}: give the folder "
+            "that prep wrote with --out, and start no more SuperNodes than it has clients."
+        )
+    return shard
 
 
-# A process serves many messages of a few clients: each shard is opened once.
+def _stamps(path: Path) -> Stamps:
+    """Return name, size and time of change of each file of a shard; what is amiss shows later."""
+    files: list[Path] = []
+    with suppress(OSError):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stamps = []
+    for file in files:
+        with suppress(OSError):
+            facts = file.stat()
+            stamps.append((file.name, facts.st_size, facts.st_mtime_ns))
+    return tuple(stamps)
+
+
+# A process may serve many messages of a few clients: each shard is opened once, until it changes.
 @lru_cache(maxsize=256)
-def _open(path: Path, verify: bool) -> TokenShard:
-    return open_shard(path, verify=verify)
+def _open(path: Path, stamps: Stamps) -> TokenShard:
+    return open_shard(path)
 
 
 @lru_cache(maxsize=256)

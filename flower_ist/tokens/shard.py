@@ -18,7 +18,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ __all__ = [
     "client_folder",
     "open_shard",
     "test_folder",
+    "verify_shard",
 ]
 
 
@@ -132,9 +133,29 @@ def open_shard(path: Path, *, verify: bool = False) -> TokenShard:
         }
     else:
         raise ShardError(f"There is no token shard at {path.absolute()}: check the path.")
+    shard = TokenShard(meta=meta, **arrays)
     if verify:
-        _check_content(meta, arrays, str(path))
-    return TokenShard(meta=meta, **arrays)
+        verify_shard(shard, str(path))
+    return shard
+
+
+def verify_shard(shard: TokenShard, where: str) -> None:
+    """Read all of a shard and check its hashes and values; ``where`` names it in errors.
+
+    Raises:
+        ShardError: with one sentence that says what is wrong.
+    """
+    meta, arrays = shard.meta, shard.arrays()
+    for name, array in arrays.items():
+        if meta.sha256.get(name) != array_sha256(array):
+            raise ShardError(f"{where}: array {name!r} does not match its hash: it was changed.")
+        if array.dtype.kind == "f" and not all(np.isfinite(part).all() for part in _chunks(array)):
+            raise ShardError(f"{where}: array {name!r} holds a number that is not finite.")
+    if shard.labels.min() < 0 or shard.labels.max() >= meta.num_classes:
+        raise ShardError(f"{where}: a label is outside 0 to {meta.num_classes - 1}.")
+    for name in ("image_ids", "scales"):
+        if name in arrays and arrays[name].min() < 0:
+            raise ShardError(f"{where}: array {name!r} holds a negative number.")
 
 
 def array_sha256(array: NDArray[Any]) -> str:
@@ -191,16 +212,3 @@ def _decode_array(
     if len(raw) != expected:
         raise ShardError(f"{path}: array {name!r} has {len(raw)} bytes instead of {expected}.")
     return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).reshape(shape)
-
-
-def _check_content(meta: ShardMeta, arrays: Mapping[str, NDArray[Any]], where: str) -> None:
-    for name, array in arrays.items():
-        if meta.sha256.get(name) != array_sha256(array):
-            raise ShardError(f"{where}: array {name!r} does not match its hash: it was changed.")
-        if array.dtype.kind == "f" and not all(np.isfinite(part).all() for part in _chunks(array)):
-            raise ShardError(f"{where}: array {name!r} holds a number that is not finite.")
-    if arrays["labels"].min() < 0 or arrays["labels"].max() >= meta.num_classes:
-        raise ShardError(f"{where}: a label is outside 0 to {meta.num_classes - 1}.")
-    for name in ("image_ids", "scales"):
-        if name in arrays and arrays[name].min() < 0:
-            raise ShardError(f"{where}: array {name!r} holds a negative number.")

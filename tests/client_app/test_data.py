@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
 
+from client_app import data
 from client_app.data import open_client_shard
 from flower_ist.tokens.demo import train_shard
-from flower_ist.tokens.shard import ShardError, TokenShard
+from flower_ist.tokens.shard import ShardError, TokenShard, verify_shard
 from tests.fakes.shards import write_small
 
 
@@ -76,3 +78,62 @@ def test_a_shard_is_opened_once_and_a_failure_is_not_remembered(tmp_path: Path):
         opened(node_config)
     write_small(tmp_path)
     assert opened(node_config) is opened(node_config)
+
+
+class Reads:
+    """How often a shard is verified, counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr(data, "verify_shard", self)
+
+    def __call__(self, shard: TokenShard, where: str) -> None:
+        self.count += 1
+        verify_shard(shard, where)
+
+
+def context_of(folder: Path) -> Context:
+    return Context(1, 2, {"data-path": str(folder)}, RecordDict(), {})
+
+
+def in_a_new_process(context: Context) -> TokenShard:
+    """Each message has a process of its own: nothing is left but the context's state."""
+    data._open.cache_clear()
+    return open_client_shard(context)
+
+
+def test_a_shard_is_verified_once_in_a_run(tmp_path: Path, monkeypatch):
+    reads, context = Reads(monkeypatch), context_of(write_small(tmp_path))
+    for _ in range(3):
+        in_a_new_process(context)
+    assert reads.count == 1
+    in_a_new_process(context_of(tmp_path / "shard"))
+    assert reads.count == 2
+
+
+def test_a_shard_that_changes_is_verified_again(tmp_path: Path, monkeypatch):
+    """A number that is not finite, put in between two messages, with the size as it was."""
+    reads, folder = Reads(monkeypatch), write_small(tmp_path)
+    context = context_of(folder)
+    in_a_new_process(context)
+    os.utime(folder / "labels.npy", ns=(1, 1))
+    in_a_new_process(context)
+    in_a_new_process(context)
+    assert reads.count == 2
+    raw = bytearray((folder / "tokens.npy").read_bytes())
+    raw[-2:] = b"\0\x7e"
+    (folder / "tokens.npy").write_bytes(raw)
+    for _ in range(2):
+        with pytest.raises(ShardError, match="array 'tokens' does not match its hash"):
+            in_a_new_process(context)
+
+
+def test_a_process_that_goes_on_opens_a_changed_shard_anew(tmp_path: Path):
+    context = context_of(write_small(tmp_path))
+    before = open_client_shard(context)
+    (tmp_path / "shard" / "tokens.npy").unlink()
+    with pytest.raises(ShardError, match=r"tokens\.npy is missing"):
+        open_client_shard(context)
+    assert write_small(tmp_path / "again") == tmp_path / "again" / "shard"
+    (tmp_path / "again" / "shard" / "tokens.npy").rename(tmp_path / "shard" / "tokens.npy")
+    assert open_client_shard(context) is not before

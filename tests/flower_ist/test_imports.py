@@ -16,9 +16,12 @@ from flower_ist import cli
 from tests.fakes import ROOT
 
 
-def loaded(code: str) -> set[str]:
-    """Run imports in a new process and return the top-level names of all modules it then has."""
-    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded(code: str, parts: int = 1) -> set[str]:
+    """Run imports in a new process and return the names of all modules it then has.
+
+    Of each name only the first ``parts``: packages alone by default.
+    """
+    code += f"\nimport sys; print(*{{'.'.join(n.split('.')[:{parts}]) for n in sys.modules}})"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -85,6 +88,36 @@ def test_the_apps_need_no_encoder_and_no_torch():
     modules = loaded("import client_app.app, server_app.app")
     assert {"client_app", "server_app", "flower_ist"} <= modules
     assert not modules & {"data_prep", "torch", "timm", "torchvision", "PIL", "matplotlib"}
+
+
+def test_a_client_serves_a_round_with_flwr_numpy_and_threadpoolctl():
+    """Facts, statistics, a training round and an evaluation, on the demo's tokens."""
+    code = """
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from client_app.app import app
+from flower_ist.classifier.mlp import initial_weights
+from flower_ist.wire._flwr import TaskIdentity
+from flower_ist.wire.layout import record_of
+
+TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+context = Context(1, 2, {"partition-id": 0, "num-partitions": 4}, RecordDict(), {})
+config = {"server-round": 1, "local-steps": 3, "batch-size": 8, "learning-rate": 0.01, "seed": 0}
+sums = {"statistics": "class-sums-and-gram", "statistics-dtype": "int16"}
+net = record_of(initial_weights([128, 8, 10], 0))
+for kind, records in (
+    ("query", {}),
+    ("query.statistics", {"config": ConfigRecord(sums)}),
+    ("train", {"config": ConfigRecord(config), "arrays": net}),
+    ("evaluate", {"arrays": net}),
+):
+    reply = app(Message(RecordDict(records), 2, kind), context)
+    assert not reply.has_error(), reply.error
+"""
+    modules = loaded(code, parts=2)
+    assert {"flwr", "numpy", "threadpoolctl", "client_app.app"} <= modules
+    assert not modules & {"torch", "matplotlib", "ray", "safetensors", "data_prep", "server_app"}
+    rooms = ("cli", "compare", "deploy", "grids", "modules", "runs", "strategies")
+    assert not modules & {f"flower_ist.{room}" for room in rooms}
 
 
 def test_what_an_app_tells_of_its_settings_needs_neither_flwr_nor_torch():
