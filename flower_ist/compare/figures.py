@@ -45,17 +45,12 @@ def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
         )
         axes.plot(megabytes, middle, color=color, marker="o", markersize=3, label=result.strategy)
         axes.fill_between(megabytes, low, high, color=color, alpha=0.2, linewidth=0)
-    front = front_points(comparison.results)
-    axes.step(
-        [wire_bytes / _MB for wire_bytes, _, _ in front],
-        [100 * accuracy for _, accuracy, _ in front],
-        where="post",
-        color="black",
-        linewidth=6,
-        alpha=0.15,
-        zorder=0,
-        label="best for the bytes",
-    )
+    if front := front_points(comparison.results):
+        most = max(r.curve[-1].wire_bytes for r in comparison.results if r.federated)
+        front.append((most, *front[-1][1:]))
+        x, y = [point[0] / _MB for point in front], [100 * point[1] for point in front]
+        label = "best for the bytes"
+        axes.step(x, y, "k", where="post", linewidth=6, alpha=0.15, zorder=0, label=label)
     plain_log_x(axes)
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("test accuracy (%)")

@@ -75,7 +75,7 @@ def to_json(comparison: Comparison, plan: Mapping[str, Any], failed: Mapping[str
 def answer(comparison: Comparison) -> str:
     """Return in one sentence what to take: from which bytes on, and up to which accuracy."""
     parts = [
-        f"{span.strategy} from {size(span.bytes_from)} ({percent(span.accuracy_to)} %)"
+        f"{span.strategy} from {size(span.bytes_from)} on ({percent(span.accuracy_to)} %)"
         for span in comparison.front
     ]
     if not parts:

@@ -150,15 +150,15 @@ def test_the_front_has_who_is_best_for_the_bytes():
     )
     assert front_sentences(comparison)[0] == "ist with 0.12 kB: 30.00 %"
     assert answer(comparison) == (
-        "For the bytes that you can spend, take ist from 0.12 kB (30.00 %), ridge from 0.21 kB "
-        "(65.00 %) and ist from 0.3 kB (72.00 %)."
+        "For the bytes that you can spend, take ist from 0.12 kB on (30.00 %), ridge from "
+        "0.21 kB on (65.00 %) and ist from 0.3 kB on (72.00 %)."
     )
 
 
 def test_neighbors_on_the_front_are_one_span():
     comparison = analyze({"fedavg": FEDAVG})
     assert comparison.front == (FrontSpan("fedavg", 930, 2730, 0.50, 0.72),)
-    assert answer(comparison).endswith(", take fedavg from 0.93 kB (72.00 %).")
+    assert answer(comparison).endswith(", take fedavg from 0.93 kB on (72.00 %).")
     assert front_sentences(comparison) == ["fedavg from 0.93 kB to 2.73 kB: 50.00 to 72.00 %"]
 
 
