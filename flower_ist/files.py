@@ -87,7 +87,7 @@ def new_folder(folder: Path, *, scratch: Path | None = None, mode: int = 0o777) 
             yield temporary
         except OSError as err:
             # An error that names another file is not ours; a full disk's names none.
-            if err.filename is None or temporary in Path(os.fspath(err.filename)).parents:
+            if err.filename is None or str(err.filename).startswith(f"{temporary}{os.sep}"):
                 raise _not_written(target, err) from err
             raise
         with _told_of(target):

@@ -150,6 +150,7 @@ def check_and_resume(config: dict[str, Any], models: dict[int, dict[str, bytes]]
     run({**config, "resume": True})
     assert bits(load_file(model)) == models[ROUNDS]
     assert [line["round"] for line in read_run(folder)] == list(range(ROUNDS + 1))
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_killed_at_any_step_it_goes_on_to_the_same_bits(make, monkeypatch) -> None:
