@@ -31,11 +31,10 @@ def mask(settings: MaskCommand) -> None:
     images' ids.
     """
     from data_prep.patches.write import masked_summary, write_masked, write_masked_splits
-    from data_prep.sources.open import refuse_inside
     from flower_ist.files import refuse_existing
 
     out, workers = settings.out, settings.workers
-    refuse_inside(out, settings.source, settings.test)
+    settings.refuse_inside(out)
     refuse_existing(out)
     train, test = settings.read_images(settings.seed, workers)
     print_sentence(console, settings.left_out())

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
+from data_prep.json_file import read_json
 from flower_ist.files import make_folder, write_file
 
 FORMAT = "flower-ist-classes"
@@ -71,12 +71,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         PrepError: the file is missing, is no class schema, or its names are not distinct texts.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise PrepError(f"{path} cannot be read: {first_line(err)}.") from err
-    except (ValueError, RecursionError) as err:
-        raise PrepError(f"{path} is not a JSON file: {err}.") from err
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PrepError(f"{path} is not a class schema: its format is not {FORMAT!r}.")
     if content.get("version") != VERSION:

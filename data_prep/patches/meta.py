@@ -19,7 +19,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.errors import first_line
 from data_prep.images.pixels import INTERPOLATIONS
+from data_prep.json_file import read_json
 from data_prep.masks.draw import MASK_KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
 from flower_ist.files import new_file
@@ -124,7 +124,7 @@ def read_meta(folder: Path) -> MaskedMeta:
         PrepError: it is missing, damaged, of another version, or was edited.
     """
     path = folder / META_FILE
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PrepError(f"{folder} is no folder of masked images: its format is not {FORMAT!r}.")
     if content.get("version") != VERSION:
@@ -148,14 +148,5 @@ def has_meta(folder: Path) -> bool:
     path = folder / META_FILE
     if not path.is_file():
         return False
-    content = _read_json(path)
+    content = read_json(path)
     return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise PrepError(f"{path} cannot be read: {first_line(err)}.") from err
-    except (ValueError, RecursionError) as err:
-        raise PrepError(f"{path} is not a JSON file: {err}.") from err

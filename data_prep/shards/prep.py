@@ -33,7 +33,6 @@ from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
-from data_prep.sources.open import refuse_inside
 from data_prep.splits.clients import ClientSplit
 
 __all__ = ["PrepSettings", "open_job", "prep"]
@@ -93,7 +92,7 @@ def open_job(settings: PrepSettings) -> Job:
         PrepError: the settings, the encoder or the images cannot be used.
     """
     settings.check()
-    refuse_inside(settings.out, settings.source, settings.test)
+    settings.refuse_inside(settings.out)
     # Images masked already have a mask and a size. Their patch size is not taken over: an encoder
     # of another one is the wrong encoder.
     stored = stored_meta(settings.source)

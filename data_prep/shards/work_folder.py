@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.json_file import read_json
 from flower_ist.files import NotWrittenError, new_file, new_folder, whole_file
 
 WORK_FOLDER = ".prep"
@@ -104,12 +105,13 @@ def _create(path: Path, plan: Plan) -> None:
 
 
 def _read_plan(file: Path) -> dict[str, Any]:
+    remedy = f"remove {file.parent} and start again."
     try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise PrepError(f"{file} cannot be read ({err}): remove {file.parent} and start.") from err
+        plan = read_json(file)
+    except PrepError as err:
+        raise PrepError(f"{str(err).rstrip('.')}: {remedy}") from err
     if not isinstance(plan, dict):
-        raise PrepError(f"{file} is no plan of this program: remove {file.parent} and start.")
+        raise PrepError(f"{file} is no plan of this program: {remedy}")
     return plan
 
 
@@ -119,7 +121,7 @@ def _check_same(path: Path, found: Plan, wanted: Plan) -> None:
             before, now = (_shown(plan.get(name)) for plan in (found, wanted))
             raise PrepError(
                 f"{path} holds the unfinished work of another command, whose {name} was {before} "
-                f"and here is {now}: give that command again, or remove {path} to start anew."
+                f"and here is {now}: give that command again, or remove {path} to start a new run."
             )
 
 

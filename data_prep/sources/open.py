@@ -193,24 +193,3 @@ def left_out_tests(source: str | Path) -> str:
     return f"--test-share 0 leaves out the test images of {source}" + (
         "." if count is None else f": {count}."
     )
-
-
-def refuse_inside(folder: Path, *sources: str | Path | None) -> None:
-    """Find out before any work that a folder would lie among the images that it is made of.
-
-    Args:
-        folder: What is going to be written.
-        sources: Where the images come from; what is no folder has no inside.
-
-    Raises:
-        PrepError: it is one of the sources or lies in one: it would be read as images next time.
-    """
-    target = folder.resolve()
-    for source in sources:
-        if source is None or not Path(source).is_dir():
-            continue
-        if target.is_relative_to(Path(source).resolve()):
-            raise PrepError(
-                f"{folder} lies in the folder of the images, {source}, where it may be taken for "
-                "some of them: choose a folder outside."
-            )

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep import PrepError
 from data_prep.options import argument, on_error, option
 
 if TYPE_CHECKING:
@@ -32,6 +33,20 @@ class SourceSettings:
         "Class names that all clients agreed on (classes.json).", None, panel=_PANEL
     )
     on_error: str = on_error(panel=_PANEL)
+
+    def refuse_inside(self, out: Path) -> None:
+        """Refuse to write among the images, where the result would be read as images next time.
+
+        Raises:
+            PrepError: ``out`` is the folder of a source, or lies in it.
+        """
+        for source in (self.source, self.test):
+            folder = None if source is None else Path(source)
+            if folder and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+                raise PrepError(
+                    f"{out} lies in the folder of the images, {source}, where it may be taken for "
+                    "some of them: choose a folder outside."
+                )
 
     def read_images(
         self, seed: int, workers: int | None = None

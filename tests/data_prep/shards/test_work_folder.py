@@ -54,7 +54,7 @@ def test_the_same_plan_finds_the_finished_chunks(work):
 def test_another_plan_is_refused_with_the_first_difference(work, change, difference):
     with pytest.raises(PrepError, match=difference) as error:
         WorkFolder(work.path, PLAN | change)
-    assert f"or remove {work.path} to start anew." in str(error.value)
+    assert f"or remove {work.path} to start a new run." in str(error.value)
 
 
 def test_a_setting_that_only_the_found_plan_has_is_a_difference(work):
