@@ -1,12 +1,6 @@
-"""Images to shards in one call: whole, resumed, shared between processes, with views, skewed."""
+"""Images to shards in one call: tokens, views, splits, masked images, and what is refused."""
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,59 +14,13 @@ from data_prep.masks.draw import kept_patches
 from data_prep.patches.settings import MaskSettings
 from data_prep.patches.write import write_masked_splits
 from data_prep.shards.encode import Encoding
-from data_prep.shards.prep import PrepSettings, prep
+from data_prep.shards.prep import prep
 from data_prep.shards.work_folder import WorkFolder
 from data_prep.sources import open as opening
-from data_prep.sources.open import read_source, read_train_and_test
+from data_prep.sources.open import read_train_and_test
 from flower_ist.tokens.meta import ShardError
 from flower_ist.tokens.shard import open_shard
-from tests.fakes import ROOT
-from tests.fakes.tiny_encoder import tiny_encoder
-
-
-@pytest.fixture
-def settings(tmp_path):
-    """200 gray images of 8 x 8 in 5 classes; 160 of them train, 4 clients of 40, 10 a chunk."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (200, 8, 8)).astype(np.uint8)
-    np.savez(tmp_path / "set.npz", x=images, y=np.arange(200) % 5)
-    return PrepSettings(
-        source=str(tmp_path / "set.npz"),
-        out=tmp_path / "out",
-        encoder=str(tiny_encoder(tmp_path)),
-        chunk_images=10,
-        batch_size=4,
-        workers=0,
-    )
-
-
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch, request):
-    """Drawing a picture takes longer than all else here; one test looks at a real one."""
-    if "real_picture" not in request.fixturenames:
-        monkeypatch.setattr("data_prep.shards.report.plot_split", lambda report, file: file.touch())
-
-
-@pytest.fixture
-def real_picture():
-    """Asked for by a test that wants ``split.png`` to be one."""
-
-
-def contents(out):
-    """All files of a folder but pictures, whose bytes may name matplotlib's release."""
-    files = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".png")
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
-
-
-def shards(out, count=4):
-    return [open_shard(out / f"client-{k}", verify=True) for k in range(count)]
-
-
-@pytest.fixture
-def whole(settings, tmp_path):
-    """What an uninterrupted run writes."""
-    prep(replace(settings, out=tmp_path / "whole"))
-    return contents(tmp_path / "whole")
+from tests.fakes.prep_runs import contents, shards
 
 
 def test_shards_hold_the_encoders_tokens_of_the_split_images(settings, real_picture):
@@ -92,124 +40,6 @@ def test_shards_hold_the_encoders_tokens_of_the_split_images(settings, real_pict
     tokens = encoder.encode(test.network_input(slice(None), 16), kept)
     np.testing.assert_allclose(held.tokens, tokens, atol=2e-3)
     np.testing.assert_array_equal(held.labels, test.labels)
-
-
-def command(settings):
-    """The command line of ``settings``."""
-    options = {
-        "--out": settings.out,
-        "--encoder": settings.encoder,
-        "--chunk-images": settings.chunk_images,
-        "--batch-size": settings.batch_size,
-        "--workers": settings.workers,
-    }
-    pairs = [str(text) for pair in options.items() for text in pair]
-    return [sys.executable, "-m", "data_prep", "prep", settings.source, *pairs]
-
-
-def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(settings, whole):
-    """A process of its own, one image a batch, ended by SIGKILL once three chunks are there."""
-    with subprocess.Popen(
-        command(settings), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        while len(list(settings.out.glob(".prep/chunk-*.npz"))) < 3:
-            assert process.poll() is None, process.stderr.read().decode()
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    finished = {int(path.stem[6:]) for path in settings.out.glob(".prep/chunk-*.npz")}
-    assert 3 <= len(finished) < 20
-    assert [path.name for path in settings.out.iterdir()] == [".prep"]
-    encoded = resume_and_count(settings)
-    assert encoded == [number for number in range(20) if number not in finished]
-    assert contents(settings.out) == whole
-
-
-def resume_and_count(settings):
-    """Run prep and return the numbers of the chunks that it encoded."""
-    encoded = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = WorkFolder.write
-        patch.setattr(
-            WorkFolder, "write", lambda self, n, rows: (encoded.append(n), real(self, n, rows))
-        )
-        prep(settings)
-    return encoded
-
-
-@pytest.mark.parametrize("moment", [0, 7, 19])
-def test_an_error_at_any_chunk_is_gone_on_from(settings, whole, monkeypatch, moment):
-    real = WorkFolder.write
-
-    def stop(self, chunk, rows):
-        if chunk == moment:
-            raise KeyboardInterrupt
-        real(self, chunk, rows)
-
-    monkeypatch.setattr(WorkFolder, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
-        prep(settings)
-    monkeypatch.undo()
-    assert resume_and_count(settings) == list(range(moment, 20))
-    assert contents(settings.out) == whole
-
-
-@pytest.mark.parametrize("step", ["assemble", "write_reports"])
-def test_a_stop_after_the_last_chunk_encodes_nothing_again(settings, whole, monkeypatch, step):
-    """Also where all shards have their names already and only the reports lack."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(f"data_prep.shards.prep.{step}", stop)
-    with pytest.raises(KeyboardInterrupt):
-        prep(settings)
-    monkeypatch.undo()
-    assert resume_and_count(settings) == []
-    assert contents(settings.out) == whole
-
-
-def test_a_removal_of_the_work_that_was_cut_short_is_finished(settings, whole, monkeypatch):
-    """All chunks but the last and the plan are gone; all shards are complete."""
-
-    def half(self):
-        for number in range(19):
-            (self.path / f"chunk-{number:06d}.npz").unlink()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(WorkFolder, "remove", half)
-    with pytest.raises(KeyboardInterrupt):
-        prep(settings)
-    monkeypatch.undo()
-    assert resume_and_count(settings) == []
-    assert contents(settings.out) == whole
-
-
-def test_two_processes_one_after_the_other_equal_one(settings, whole):
-    first, second = (replace(settings, num_shards=2, shard_index=i) for i in (0, 1))
-    assert prep(first) == []
-    assert [path.name for path in settings.out.iterdir()] == [".prep"]
-    numbers = [int(path.stem[6:]) for path in settings.out.glob(".prep/chunk-*")]
-    assert sorted(numbers) == list(range(0, 20, 2))
-    assert len(prep(second)) == 5
-    assert contents(settings.out) == whole
-
-
-def test_work_folders_of_machines_without_a_shared_disk_are_copied_together(
-    settings, whole, tmp_path
-):
-    for index in range(3):
-        out = tmp_path / f"machine-{index}"
-        assert prep(replace(settings, out=out, num_shards=3, shard_index=index)) == []
-        shutil.copytree(out / ".prep", settings.out / ".prep", dirs_exist_ok=True)
-    assert resume_and_count(settings) == []
-    assert contents(settings.out) == whole
-
-
-@pytest.mark.parametrize("workers", [1, 4])
-def test_any_number_of_workers_gives_the_same_bytes(settings, whole, workers):
-    prep(replace(settings, workers=workers))
-    assert contents(settings.out) == whole
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -294,70 +124,6 @@ def test_a_device_makes_its_own_shard_with_the_agreed_classes(settings, tmp_path
     assert (shard.meta.client, shard.labels.tolist()) == ("porch", [2, 2, 2, 0, 0, 0])
 
 
-CHANGES = {
-    "mask ratio": {"mask_ratio": 0.75},
-    "mask": {"mask": "block"},
-    "seed": {"seed": 1},
-    "token dtype": {"dtype": "int8"},
-    "pool": {"pool": "mean"},
-    "image size": {"image_size": 24},
-    "interpolation": {"interpolation": "bilinear"},
-    "compute dtype": {"compute_dtype": "bfloat16"},
-    "number of views": {"views": 2},
-    "list of shards": {"clients": 3},
-    "split": {"split": "quantity:linear"},
-    "client": {"client": "me"},
-    "number of images in a chunk": {"chunk_images": 11},
-    "encoder": {"weights": "random"},
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_another_command_does_not_go_on_with_this_ones_work(settings, name):
-    prep(replace(settings, num_shards=2))
-    before = contents(settings.out)
-    with pytest.raises(PrepError, match=f"the unfinished work of another command, whose {name} "):
-        prep(replace(settings, num_shards=2, **CHANGES[name]))
-    assert contents(settings.out) == before
-
-
-def test_other_images_do_not_go_on_with_this_ones_work(settings):
-    prep(replace(settings, num_shards=2))
-    data = read_source(settings.source)
-    for change, name in (
-        ({"y": data.labels[::-1]}, "list of labels and image ids"),
-        ({"x": data.images[:, :, :7]}, "number of native bytes"),
-        ({"x": 255 - data.images}, "list of image files or pixels"),
-        ({"class_names": np.array(list("abcde"))}, "list of class names"),
-    ):
-        np.savez(settings.source, **{"x": data.images, "y": data.labels} | change)
-        with pytest.raises(PrepError, match=f"whose {name}"):
-            prep(replace(settings, num_shards=2))
-
-
-def test_files_that_were_renamed_do_not_go_on_with_this_ones_work(settings, tmp_path):
-    """Each row keeps its label and its id, but not its image."""
-    folder = tmp_path / "images" / "cat"
-    folder.mkdir(parents=True)
-    for k in range(10):
-        Image.new("L", (8, 8), k).save(folder / f"{k}.bmp")
-    cats = replace(settings, source=str(folder.parent), test_share=0.0, num_shards=2)
-    cats = replace(cats, chunk_images=2)
-    prep(cats)
-    (folder / "0.bmp").rename(folder / "x.bmp")
-    with pytest.raises(PrepError, match=r"whose list of image files or pixels .* was \[\"[0-9a-f]"):
-        prep(cats)
-    (folder / "1.bmp").rename(folder / "0.bmp")
-    (folder / "x.bmp").rename(folder / "1.bmp")
-    # Two of one size have changed places.
-    with pytest.raises(PrepError, match="whose list of image files or pixels"):
-        prep(cats)
-    (folder / "0.bmp").rename(folder / "x.bmp")
-    (folder / "1.bmp").rename(folder / "0.bmp")
-    (folder / "x.bmp").rename(folder / "1.bmp")
-    assert len(prep(replace(cats, num_shards=1))) == 4
-
-
 @pytest.mark.parametrize("names", [["a", "a", "b"], ["a", "", "b"]])
 def test_class_names_that_no_shard_set_can_have_are_found_before_anything_is_encoded(
     settings, names
@@ -396,11 +162,6 @@ def test_a_natural_split_says_whose_images_a_client_has(settings, tmp_path, monk
         ids = open_shard(settings.out / name).image_ids
         assert ids.tolist() == [first[client["owner"]] + 3 * k for k in range(4)]
     assert len({client["owner"] for client in clients.values()}) == 3
-
-
-def test_a_smaller_batch_may_go_on(settings):
-    prep(replace(settings, num_shards=2))
-    assert len(prep(replace(settings, batch_size=1, workers=2))) == 5
 
 
 def test_existing_shards_are_found_before_anything_is_encoded(settings, monkeypatch):
@@ -490,20 +251,3 @@ def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes
         with pytest.raises(PrepError, match=difference):
             prep(replace(masked, out=tmp_path / "never", **change))
     assert not (tmp_path / "never").exists()
-
-
-@pytest.mark.slow
-def test_ray_gives_the_same_bytes(settings, whole):
-    """In a process of its own, as Ray's warnings are not ours to answer for."""
-    # A busy machine may need more than Ray's own 30 seconds.
-    patient = os.environ | {"RAY_raylet_start_wait_time_s": "200"}
-    result = subprocess.run(
-        [*command(settings), "--ray"],
-        cwd=ROOT,
-        env=patient,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert contents(settings.out) == whole
