@@ -55,14 +55,17 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
 
     Raises:
         PrepError: a setting, the source or the encoder cannot be used, or the work folder holds
-            another command's work or cannot be written.
-        ShardError: a shard exists already or cannot be written.
+            another command's work.
+        ShardError: a shard exists already.
+        NotWrittenError: a file cannot be written.
     """
     out, console = settings.out, console or Console(quiet=True)
+    # Open source, encoder, mask and split, and plan the shards that are made of them.
     job = open_job(settings)
     print_sentence(console, settings.left_out())
     if not (out / WORK_FOLDER / PLAN_FILE).exists():
         refuse_existing(out, job.shards)
+    # Encode what is not finished: a chunk at a time, so that a run that was stopped resumes.
     work = WorkFolder(out / WORK_FOLDER, job.plan)
     if not all_assembled(out, job.shards):
         _encode(settings, job, work, console)
@@ -75,6 +78,7 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
                 "to others. The last one to finish makes the shards.",
             )
             return []
+    # Assemble the shards from their chunks, and report.
     folders = assemble(out, job.shards, job.chunks, work)
     write_reports(out, job)
     work.remove()

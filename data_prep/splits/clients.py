@@ -1,14 +1,12 @@
 """Which client holds which training images: evenly at random, skewed, or as their owners do.
 
-The kinds of skew are those of flwr-datasets (https://flower.ai/docs/datasets/), so that results can
-be compared with those of others. It is given labels and row numbers, never an image, and is
-imported only where a split needs it.
+The kinds are those of flwr-datasets (https://flower.ai/docs/datasets/), so that results can be
+compared with those of others. It is given labels and row numbers, never an image, and is imported
+only where a split needs it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,32 +126,20 @@ def split_clients(data: ImageSet, spec: ClientSplit, clients: int | None, seed: 
     return _by_quantity(order, spec, clients)
 
 
-def owner_names(data: ImageSet) -> list[str]:
-    """Return the owners of a ``natural`` split's clients, in the clients' order.
-
-    Raises:
-        PrepError: the images' owners are unknown.
-    """
+def _by_owner(data: ImageSet, clients: int | None) -> list[Rows]:
+    """Return the rows of each owner, the owners sorted by name, as flwr-datasets has them."""
     if data.owners is None:
         raise PrepError(
             f"{data.source} does not say whose images these are: the split natural needs a source "
             "with owners; use another split."
         )
-    return sorted(set(data.owners.tolist()))
-
-
-def _by_owner(data: ImageSet, clients: int | None) -> list[Rows]:
-    names = owner_names(data)
+    names, owner = np.unique(data.owners, return_inverse=True)
     if clients not in (None, len(names)):
         raise PrepError(
             f"The images of {data.source} have {len(names)} owners, which makes {len(names)} "
             f"clients, not {clients}: leave --clients out, or use another split."
         )
-    assert data.owners is not None
-    from flwr_datasets.partitioner import NaturalIdPartitioner
-
-    owner = NaturalIdPartitioner(partition_by="owner")
-    return _partition(owner, {"owner": data.owners}, np.arange(len(data)))
+    return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
 
 
 def _dirichlet(
@@ -182,6 +168,8 @@ def _label_shards(
     Cutting images itself, ShardPartitioner leaves out what does not fill a piece. So it is given
     whole pieces to deal; where pieces come out even, the result is the same.
     """
+    from flwr_datasets.partitioner import ShardPartitioner
+
     pieces = clients * spec.shards
     if pieces > len(order):
         raise PrepError(
@@ -190,8 +178,6 @@ def _label_shards(
         )
     by_class = order[np.argsort(labels[order], kind="stable")]
     cut = np.array_split(by_class, pieces)
-    from flwr_datasets.partitioner import ShardPartitioner
-
     partitioner = ShardPartitioner(
         clients, "piece", num_shards_per_partition=spec.shards, shard_size=1, seed=seed
     )
@@ -222,9 +208,9 @@ def _partition(partitioner: Any, columns: Mapping[str, NDArray[Any]], rows: Rows
     from datasets import Dataset
 
     partitioner.dataset = Dataset.from_dict({**columns, "row": rows})
-    # Repeated draws warn, as do overflows (which end in an error) and pyarrow's coming changes; the
-    # natural split shows a progress bar. What matters is checked on the result.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    # Repeated draws warn, as do overflows (which end in an error) and pyarrow's coming changes; what
+    # matters is checked on the result.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(k) for k in range(partitioner.num_partitions)]
     return [np.sort(part.with_format("numpy")["row"][:]).astype(np.intp) for part in parts]

@@ -79,23 +79,17 @@ def _separate(cells: Any, clients: int, classes: int) -> None:
 
 
 def _write_counts(cells: Any, report: SplitReport, darkest: float) -> None:
-    for (client, label), count in _nonzero(report):
+    for client, label in np.argwhere(report.counts):
         dark = report.shares[client, label] > _DARK * darkest
         cells.text(
             label,
             client,
-            str(count),
+            str(report.counts[client, label]),
             ha="center",
             va="center",
             fontsize=7,
             color="white" if dark else "#303030",
         )
-
-
-def _nonzero(report: SplitReport) -> list[tuple[tuple[int, int], int]]:
-    clients, labels = report.counts.nonzero()
-    places = zip(clients.tolist(), labels.tolist(), strict=True)
-    return [(place, int(report.counts[place])) for place in places]
 
 
 def _short(name: str) -> str:
