@@ -208,8 +208,8 @@ def _partition(partitioner: Any, columns: Mapping[str, NDArray[Any]], rows: Rows
     from datasets import Dataset
 
     partitioner.dataset = Dataset.from_dict({**columns, "row": rows})
-    # Repeated draws warn, as do overflows (which end in an error) and pyarrow's coming changes; what
-    # matters is checked on the result.
+    # Repeated draws warn, as do overflows (which end in an error) and pyarrow's coming changes. The
+    # result is checked instead.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parts = [partitioner.load_partition(k) for k in range(partitioner.num_partitions)]
