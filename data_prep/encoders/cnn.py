@@ -41,9 +41,9 @@ class PooledEncoder:
         model: A timm CNN without a classifier; it is changed in place.
         image_size: Height and width of the input in pixels.
         patch_size: Height and width of a patch in pixels; it divides the image size.
-        normalization: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
+        normalization: As :class:`FrozenNetwork` has it, like device and dtype.
         device: Where torch runs it.
-        dtype: A name in :data:`data_prep.encoders.frozen.DTYPES`.
+        dtype: Of weights and activations.
         name: What the record calls it.
         weights_sha256: Hash of its weights.
 
@@ -83,11 +83,9 @@ class PooledEncoder:
         )
 
     def encode(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the pooled features, (B, D) float32.
+        """Return the pooled features (B, D) of pixels (B, 3, S, S) uint8.
 
-        Args:
-            pixels: (B, 3, image_size, image_size) uint8.
-            kept: (B, k) indices of the patches whose pixels are not set to 0, in row order.
+        ``kept`` (B, k) are the patches, in row order, whose pixels are not set to 0.
 
         Raises:
             PrepError: the device is out of memory, or lacks an operation in this dtype.

@@ -43,16 +43,7 @@ class ImageEncoder(Protocol):
 def open_encoder(
     settings: EncoderSettings, seed: int = 0, image_size: int | None = None
 ) -> ImageEncoder:
-    """Build an encoder, load its weights and freeze it.
-
-    Args:
-        settings: Which encoder, and how it is run.
-        seed: Of random weights.
-        image_size: Used in place of the encoder's own where the settings name none.
-
-    Raises:
-        PrepError: a setting is unknown, missing or does not fit the others.
-    """
+    """Do what :meth:`EncoderSettings.open_encoder` says."""
     file = _file_of(settings.encoder)
     name, kwargs = settings.encoder, dict[str, Any]()
     label, normalization, weights = name, settings.normalization, settings.weights

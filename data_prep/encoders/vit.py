@@ -99,11 +99,11 @@ class TokenEncoder:
 
     Args:
         model: A timm VisionTransformer or Eva; it is changed in place.
-        normalization: ``model``, ``imagenet``, ``half`` or six numbers, mean/deviation.
+        normalization: As :class:`FrozenNetwork` has it, like device and dtype.
         device: Where torch runs it.
         pool: ``cls``, or ``mean`` of the kept patches without class and register tokens.
         layer: Blocks to run, 1 to the model's depth, the final norm after them; 0 for all.
-        dtype: A name in :data:`data_prep.encoders.frozen.DTYPES`.
+        dtype: Of weights and activations.
         name: What the record calls it.
         weights_sha256: Hash of its weights.
 
@@ -152,11 +152,9 @@ class TokenEncoder:
         )
 
     def encode(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return one token an image, (B, D) float32.
+        """Return one token per image, (B, D), of pixels (B, 3, S, S) uint8.
 
-        Args:
-            pixels: (B, 3, image_size, image_size) uint8.
-            kept: (B, k) indices of the patches to read, in row order.
+        ``kept`` (B, k) are the patches to read, in row order.
 
         Raises:
             PrepError: the device is out of memory, or lacks an operation in this dtype.

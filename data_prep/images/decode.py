@@ -111,7 +111,7 @@ def look_at_file(path: Path) -> tuple[int, int, int]:
 
 
 def is_image(file: Path) -> bool:
-    """Return whether a file begins as an image does; whether all of it can be read is not asked."""
+    """Return whether a file begins as an image does; the rest of it is not read."""
     try:
         with _opened(file, file):
             return True
