@@ -24,6 +24,7 @@ from client_app.statistics import statistics_record
 from client_app.threads import blas_threads_mod
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.skip import RidgeSkip
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
@@ -55,7 +56,8 @@ def train_slice(message: Message, context: Context) -> Message:
     batches = Batches(shard, settings, shard.meta.client, prior)
     sent = _arrays(message)
     start = time.monotonic()
-    trained, loss = train(sent, batches)
+    head = None if prior is None else prior.head
+    trained, loss = train(sent, batches, offset=None if head is None else head.of)
     metrics: dict[str, int | float | list[int] | list[float]] = {
         "num-examples": len(shard),
         "train-loss": loss,
@@ -76,8 +78,11 @@ def evaluate(message: Message, context: Context) -> Message:
     _refuse_with(Privacy.of(context), "a model's accuracy on them")
     shard = open_client_shard(context)
     prior = token_prior(message, context, shard.meta)
-    arrays = _arrays(message)
-    accuracy, loss = evaluate_arrays(arrays if prior is None else prior.fold(arrays), shard)
+    arrays, skip = _arrays(message), None
+    if prior is not None:
+        arrays, head = prior.fold(arrays), prior.raw_head()
+        skip = None if head is None else RidgeSkip(*head)
+    accuracy, loss = evaluate_arrays(arrays, shard, skip)
     metrics = MetricRecord({"num-examples": len(shard), "accuracy": accuracy, "loss": loss})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
@@ -129,7 +134,7 @@ def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
         raise PrivacyError(
             f"This client's data are private, and the server asks for {asked_for}: only clipped "
             "and noisy updates are sent; where sums are asked for before round 1, set "
-            "'standardize' and 'replay' to false and 'ridge-blend' to 0."
+            "'standardize' and 'replay' to false and 'ridge-skip' to 0."
         )
 
 

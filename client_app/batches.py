@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.local_settings import LocalSettings
+from flower_ist.classifier.features import RandomFeatures
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.tokens.shard import TokenShard
 
@@ -53,11 +54,16 @@ class Batches:
         size = settings.batch_size
         self.virtual_per_batch = min(round(share * size), size - 1)
         self.real_per_batch = size - self.virtual_per_batch
+        self._features = None
+        if settings.random_features:
+            self._features = RandomFeatures.draw(
+                settings.seed, settings.random_features, shard.meta.dim
+            )
 
     @property
     def dim(self) -> int:
-        """Numbers in a token."""
-        return self._shard.meta.dim
+        """Numbers in a token, with its random features if there are any."""
+        return self._shard.meta.dim if self._features is None else self._features.dim
 
     @property
     def highest_label(self) -> int:
@@ -88,6 +94,8 @@ class Batches:
             count = len(tokens) // size
             if self.virtual_per_batch:
                 tokens, labels = _interleave(tokens, labels, *next(virtual), count)
+            if self._features is not None:
+                tokens = self._features.of(tokens)
             yield from zip(
                 tokens.reshape(count, -1, tokens.shape[1]), labels.reshape(count, -1), strict=True
             )
@@ -99,7 +107,7 @@ class Batches:
         epochs does it once.
         """
         shard, prior = self._shard, self._prior
-        if reads < len(shard) or 4 * len(shard) * self.dim > _DECODED_BYTES:
+        if reads < len(shard) or 4 * len(shard) * shard.meta.dim > _DECODED_BYTES:
             return shard, prior
         tokens, _ = shard.batch(slice(None))
         if prior is not None:

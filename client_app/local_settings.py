@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import ConfigRecord
 
 from flower_ist.errors import ArgumentError
-from flower_ist.wire.protocol import LR_SCALES_KEY
+from flower_ist.wire.protocol import FEATURES_KEY, LR_SCALES_KEY
 
 # The key with which Flower's FedProx sends the weight of its proximal term.
 PROXIMAL_KEY = "proximal-mu"
@@ -28,6 +28,7 @@ class LocalSettings:
     seed: int
     lr_scales: Mapping[str, float] = field(default_factory=dict)
     proximal_mu: float = 0.0
+    random_features: int = 0
 
     @classmethod
     def from_config(cls, config: ConfigRecord) -> LocalSettings:
@@ -44,10 +45,11 @@ class LocalSettings:
             seed=_whole(config, "seed"),
             lr_scales=_scales(str(config.get(LR_SCALES_KEY, "{}"))),
             proximal_mu=_rate(config.get(PROXIMAL_KEY, 0.0), PROXIMAL_KEY),
+            random_features=_whole({FEATURES_KEY: 0, **config}, FEATURES_KEY),
         )
 
 
-def _whole(config: ConfigRecord, key: str, least: int = 0) -> int:
+def _whole(config: Mapping[str, Any], key: str, least: int = 0) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ArgumentError(

@@ -11,7 +11,7 @@ from flower_ist.errors import FlowerIstError
 from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.wire.layout import digest_of, unpack
-from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 
 
 class PriorError(FlowerIstError):
@@ -38,26 +38,26 @@ def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPri
     config = message.content.config_records.get(PRIOR_KEY)
     if config is None:
         return None
-    name, replay = _named(config)
+    name, replay, skip = _named(config)
     brought = message.content.array_records.get(PRIOR_RECORD)
     array = _array(context.state.array_records.get(PRIOR_RECORD) if brought is None else brought)
     if array is None or digest_of(array) != name:
         raise PriorError("This client does not hold the token prior: send it again.")
-    layout = prior_layout(meta.dim, meta.num_classes, replay=replay)
+    layout = prior_layout(meta.dim, meta.num_classes, replay=replay, skip=skip)
     prior = TokenPrior.from_tensors(unpack(array, layout))
     if brought is not None:
         context.state[PRIOR_RECORD] = ArrayRecord({PRIOR_ARRAY: array})
     return prior if Privacy.of(context) is None else replace(prior, gaussians=None)
 
 
-def _named(config: ConfigRecord) -> tuple[str, bool]:
-    name, replay = config.get(PRIOR_KEY), config.get(REPLAY_KEY)
-    if not isinstance(name, str) or not isinstance(replay, bool):
+def _named(config: ConfigRecord) -> tuple[str, bool, bool]:
+    name, replay, skip = (config.get(key) for key in (PRIOR_KEY, REPLAY_KEY, SKIP_KEY))
+    if not (isinstance(name, str) and isinstance(replay, bool) and isinstance(skip, bool)):
         raise PriorError(
-            f"The server names its token prior as {dict(config)!r:.80}: {PRIOR_KEY!r} must be a "
-            f"text and {REPLAY_KEY!r} true or false."
+            f"The server names its token prior as {dict(config)!r:.120}: {PRIOR_KEY!r} must be a "
+            f"string, {REPLAY_KEY!r} and {SKIP_KEY!r} true or false."
         )
-    return name, replay
+    return name, replay, skip
 
 
 def _array(record: ArrayRecord | None) -> Array | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flwr.app import ArrayRecord, ConfigRecord
 
+from flower_ist.classifier.features import RandomFeatures
 from flower_ist.errors import ArgumentError
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import TokenShard
@@ -11,20 +12,34 @@ from flower_ist.wire.layout import layout_of, pack
 from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,
+    FEATURES_KEY,
     PACKED_KEY,
+    SEED_KEY,
     STATISTICS_DTYPE_KEY,
     STATISTICS_KEY,
     WIRE_DTYPES,
 )
 
 _ROWS_PER_CHUNK = 1024
+# A Gram matrix of more would take gigabytes of the device's memory.
+_MOST_FEATURES = 8192
 
 
-def shard_statistics(shard: TokenShard, *, gram: bool) -> Statistics:
-    """Sum over all examples of a shard; 1,024 tokens are in memory at a time."""
-    total = Statistics.empty(shard.meta.num_classes, shard.meta.dim, gram=gram)
+def shard_statistics(
+    shard: TokenShard, *, gram: bool, features: RandomFeatures | None = None
+) -> Statistics:
+    """Sum over all examples of a shard; 1,024 tokens are in memory at a time.
+
+    Args:
+        shard: of the client.
+        gram: with the Gram matrix.
+        features: what tokens become first; None: they stay as they are.
+    """
+    dim = shard.meta.dim if features is None else features.dim
+    total = Statistics.empty(shard.meta.num_classes, dim, gram=gram)
     for start in range(0, len(shard), _ROWS_PER_CHUNK):
-        total.add_tokens(*shard.batch(slice(start, start + _ROWS_PER_CHUNK)))
+        tokens, labels = shard.batch(slice(start, start + _ROWS_PER_CHUNK))
+        total.add_tokens(tokens if features is None else features.of(tokens), labels)
     return total
 
 
@@ -40,5 +55,13 @@ def statistics_record(shard: TokenShard, config: ConfigRecord) -> ArrayRecord:
             f"The server asks for statistics {kind!r} in {dtype!r}: "
             f"{CLASS_SUMS} or {CLASS_SUMS_AND_GRAM} in {' or '.join(WIRE_DTYPES)} are known."
         )
-    tensors = shard_statistics(shard, gram=kind == CLASS_SUMS_AND_GRAM).to_tensors(str(dtype))
+    width, seed = config.get(FEATURES_KEY, 0), config.get(SEED_KEY, 0)
+    if not isinstance(width, int) or not isinstance(seed, int) or not 0 <= width <= _MOST_FEATURES:
+        raise ArgumentError(
+            f"The server asks for {width!r} random features of seed {seed!r}: whole numbers, up to "
+            f"{_MOST_FEATURES} features, are known."
+        )
+    features = RandomFeatures.draw(seed, width, shard.meta.dim) if width else None
+    gram = kind == CLASS_SUMS_AND_GRAM
+    tensors = shard_statistics(shard, gram=gram, features=features).to_tensors(str(dtype))
     return ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})

@@ -25,9 +25,11 @@ from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
+from flower_ist.wire.protocol import FEATURES_KEY
 from server_app.admission import local_steps, meet_clients, rejection_reason
-from server_app.build import build_strategy, model_dims
+from server_app.build import build_strategy
 from server_app.evaluation import RoundModel, score_on, server_shard, split_shard
+from server_app.network import Network, network_of
 from server_app.newcomers import Newcomers
 from server_app.run_folder import MODEL_FILE, RunFolder, output_folder
 from server_app.settings import Settings
@@ -59,9 +61,9 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     # What is built first is refused first: before a client is asked or a file written.
     validation, test = split_shard(shard, settings.validation_share, settings.seed)
     score = score_on(validation)
-    dims = model_dims(settings, shard.meta.dim, shard.meta.num_classes)
+    network = network_of(settings, shard.meta.dim, shard.meta.num_classes)
     registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
-    strategy = build_strategy(settings, dims, registry, score)
+    strategy = build_strategy(settings, network, registry, score)
     ridge = ridge_for(settings, registry, score)
 
     # Who is there, whom the run lets in, and how long each of them trains in a round.
@@ -91,8 +93,8 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
         grid = FilteredGrid(grid, [newcomers])
 
     # The rounds, each of them logged, evaluated and saved.
-    weights = _weights(settings, dims, run, strategy)
-    model = RoundModel(settings, start, strategy, meter, test, validation)
+    weights = _weights(settings, network.dims, run, strategy)
+    model = RoundModel(settings, network, start, strategy, meter, test, validation)
     log = run.open_log()
     start.save(run.path)
     with RoundRecorder(
@@ -112,7 +114,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             initial_arrays=record_of(weights),
             num_rounds=settings.num_rounds,
             timeout=settings.round_timeout,
-            train_config=_train_config(settings, run.identity.local_steps),
+            train_config=_train_config(settings, network, run.identity.local_steps),
             evaluate_fn=recorder,
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
@@ -132,12 +134,14 @@ def _weights(
     return run.checkpoint.weights
 
 
-def _train_config(settings: Settings, steps: int) -> ConfigRecord:
+def _train_config(settings: Settings, network: Network, steps: int) -> ConfigRecord:
+    features = 0 if network.features is None else len(network.features.bias)
     return ConfigRecord(
         {
             "local-steps": steps,
             "batch-size": settings.batch_size,
             "learning-rate": settings.learning_rate,
             "seed": settings.seed,
+            **({FEATURES_KEY: features} if features else {}),
         }
     )

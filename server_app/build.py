@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from flower_ist.classifier.features import RandomFeatures
 from flower_ist.classifier.mlp import mlp_shapes
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.clients import ClientRegistry
@@ -31,13 +32,15 @@ from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
 from server_app.fields import kebab
+from server_app.network import Network
 from server_app.settings import Settings, SettingsError
-from server_app.strategies import CLOSED_FORM, SUBMODELS
+from server_app.strategies import CLOSED_FORM, RIVALS, SLICED, SUBMODELS
 
 Score = Callable[[Head], float]
 
 FLOWERS: Mapping[str, type[FedAvg]] = {
     "fedavg": FedAvg,
+    **dict.fromkeys(RIVALS, FedAvg),
     "fedprox": FedProx,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
@@ -45,24 +48,20 @@ FLOWERS: Mapping[str, type[FedAvg]] = {
     "fedmedian": FedMedian,
     "fedtrimmedavg": FedTrimmedAvg,
 }
+# What a closed form is called -> its method.
+_METHODS = {name: name.removesuffix("-features") for name in CLOSED_FORM}
 # What a constructor calls otherwise than the run config does.
 _KEYS = {"penalties": "ridge-penalties", "capacities": "capacities"}
 
 
-def model_dims(settings: Settings, dim: int, num_classes: int) -> list[int]:
-    """Return the widths (D, H1, ..., C) of the model that the strategy makes."""
-    layers = 0 if settings.strategy in CLOSED_FORM else settings.hidden_layers
-    return [dim, *[settings.hidden_width] * layers, num_classes]
-
-
 def build_strategy(
-    settings: Settings, dims: Sequence[int], registry: ClientRegistry, score: Score | None = None
+    settings: Settings, network: Network, registry: ClientRegistry, score: Score | None = None
 ) -> Strategy:
     """Build the strategy that the settings name.
 
     Args:
         settings: of the run.
-        dims: of the model, from :func:`model_dims`.
+        network: that is trained, from :func:`server_app.network.network_of`.
         registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
 
@@ -70,10 +69,12 @@ def build_strategy(
         SettingsError: the strategy's constructor refuses a setting, or this network.
     """
     if settings.strategy in CLOSED_FORM:
-        return build_closed_form(settings, registry, score, settings.penalties())
+        return build_closed_form(
+            settings, registry, _of_features(score, network.features), settings.penalties()
+        )
     with _names_of_the_run_config():
         if settings.strategy in SUBMODELS:
-            return _submodel(settings, dims, registry)
+            return _submodel(settings, network, registry)
         return _flowers(settings)
 
 
@@ -98,7 +99,7 @@ def build_closed_form(
     """
     with _names_of_the_run_config():
         return ClosedFormStrategy(
-            method=settings.strategy if settings.strategy in CLOSED_FORM else "ridge",
+            method=_METHODS.get(settings.strategy, "ridge"),
             penalties=penalties,
             score=score,
             wire_dtype=wire_dtype,
@@ -110,11 +111,19 @@ def build_closed_form(
         )
 
 
-def _submodel(settings: Settings, dims: Sequence[int], registry: ClientRegistry) -> Strategy:
+def _of_features(score: Score | None, features: RandomFeatures | None) -> Score | None:
+    """Return the score of a head on features of tokens, where validation data are tokens."""
+    if score is None or features is None:
+        return score
+    return lambda head: score(features.fold(head))
+
+
+def _submodel(settings: Settings, network: Network, registry: ClientRegistry) -> Strategy:
     return SubmodelStrategy(
-        mlp_axes(mlp_shapes(dims)),
+        mlp_axes(mlp_shapes(network.dims), network.cut),
         scheme=settings.strategy,
-        num_slices=settings.num_slices or None,
+        # Where sub-models overlap it sets the widths of the net, but divides nothing.
+        num_slices=(settings.num_slices or None) if settings.strategy in SLICED else None,
         capacities=settings.client_capacities(),
         seed=settings.seed,
         merge_rule=settings.merge_rule,

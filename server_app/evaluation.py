@@ -12,16 +12,18 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.classifier.blend import RidgeBlend
 from flower_ist.classifier.ensemble import evaluate_ensemble
 from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.mlp import mlp_dims
+from flower_ist.classifier.skip import RidgeSkip
 from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.tokens.demo import test_shard
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard, open_shard, test_folder
-from server_app.build import Score, model_dims
+from server_app.build import Score
+from server_app.network import Network
 from server_app.run_folder import RunFolder
 from server_app.settings import Settings, SettingsError
 from server_app.warm_start import WarmStart
@@ -105,7 +107,8 @@ class RoundModel:
 
     Attributes:
         settings: of the run.
-        start: what the run began with: it makes the net, and may have a head beside it.
+        network: that is trained.
+        start: what the run began with: it makes the net, and may have a head inside it.
         strategy: that trains.
         meter: knows how many clients a round asked.
         test: examples that ``accuracy`` and ``loss`` are of.
@@ -115,6 +118,7 @@ class RoundModel:
     """
 
     settings: Settings
+    network: Network
     start: WarmStart
     strategy: Strategy
     meter: Meter
@@ -126,16 +130,18 @@ class RoundModel:
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Make the net of the arrays that are trained, and return its accuracies and its loss."""
         self.trained = {name: array.numpy() for name, array in arrays.items()}
-        self.net = self.start.net(self.trained)
-        accuracy, loss = evaluate_arrays(self.net, self.test, self.start.blend)
+        features = self.network.features
+        trained = self.trained if features is None else features.fold(self.trained)
+        self.net = self.start.net(trained)
+        accuracy, loss = evaluate_arrays(self.net, self.test, self.start.skip)
         metrics = MetricRecord({"accuracy": accuracy, "loss": loss})
         if self.validation is not None:
-            found = evaluate_arrays(self.net, self.validation, self.start.blend)
+            found = evaluate_arrays(self.net, self.validation, self.start.skip)
             metrics["validation_accuracy"] = found[0]
         # Round 0 asks for statistics at most: its clients train nothing.
         asked = len(self.meter.traffic(server_round).selected) if server_round > 0 else 0
         parts = {"ensemble_accuracy": self.test, "ensemble_validation_accuracy": self.validation}
-        metrics.update(ensemble_accuracies(self.strategy, asked, self.net, parts, self.start.blend))
+        metrics.update(ensemble_accuracies(self.strategy, asked, self.net, parts, self.start.skip))
         return metrics
 
     def save(self, server_round: int, run: RunFolder, log: RunLog) -> None:
@@ -154,12 +160,11 @@ class RoundModel:
         meta = self.test.meta
         return {
             "format": "flower-ist-mlp",
-            "dims": model_dims(self.settings, meta.dim, meta.num_classes),
+            "dims": mlp_dims({name: array.shape for name, array in self.net.items()}),
             "class_names": meta.class_names,
             "encoder": meta.encoder.name,
             "encoder_sha256": meta.encoder.weights_sha256,
             "encoder_settings": encoder_settings(meta.encoder),
-            "ridge_blend": self.settings.ridge_blend if self.start.blend else 0.0,
             "settings": self.settings.to_run_config(),
         }
 
@@ -169,7 +174,7 @@ def ensemble_accuracies(
     num_clients: int,
     weights: Mapping[str, NDArray[Any]],
     shards: Mapping[str, TokenShard | None],
-    blend: RidgeBlend | None = None,
+    skip: RidgeSkip | None = None,
 ) -> dict[str, float]:
     """Return the accuracies of a strategy's averaged logits, under the names of the shards.
 
@@ -178,13 +183,13 @@ def ensemble_accuracies(
         num_clients: how many trained in the last round.
         weights: the whole model.
         shards: name -> what to evaluate on; None: nothing under this name.
-        blend: a ridge head that predicts beside the nets.
+        skip: a fixed head whose outputs are added to the nets'.
     """
     if not isinstance(strategy, SubmodelStrategy):
         return {}
     cuts = strategy.assignment.fixed_cuts(num_clients)
     return {
-        name: evaluate_ensemble(weights, cuts, shard, blend)[0]
+        name: evaluate_ensemble(weights, cuts, shard, skip)[0]
         for name, shard in shards.items()
         if cuts and shard is not None
     }

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from flower_ist.wire.quantize import WIRE_DTYPES
 from server_app.strategies import STRATEGIES
 
+CUTS = ("alternate", "all")
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
@@ -96,7 +97,14 @@ def _is_absolute(path: str) -> str:
     return path
 
 
+def _cut(value: str) -> str:
+    if value not in CUTS:
+        raise ValueError(f"one of: {', '.join(CUTS)}")
+    return value
+
+
 Strategy = Annotated[str, AfterValidator(_strategy)]
+Cut = Annotated[str, AfterValidator(_cut)]
 WireDtype = Annotated[str, AfterValidator(_wire_dtype)]
 Numbers = Annotated[str, AfterValidator(_are_numbers)]
 Folder = Annotated[str, AfterValidator(_is_absolute)]

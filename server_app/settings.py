@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from server_app.fields import (
+    Cut,
     Folder,
     Numbers,
     Strategy,
@@ -47,8 +48,10 @@ class Settings(BaseModel):
     num_rounds: int = setting(10, "Server rounds. Closed forms need one.", TRAINED, ge=1)
     num_slices: int = setting(
         0,
-        "K, slices that the hidden neurons are divided into; 0: as many as clients.",
-        SLICED,
+        "K, slices that the hidden neurons are divided into; 0: as many as clients. "
+        "`fedavg-narrow` has the width of one of them.",
+        (*SLICED, "fedavg-narrow"),
+        also_with="slice-bytes",
         ge=0,
     )
     capacities: Numbers = setting(
@@ -61,9 +64,29 @@ class Settings(BaseModel):
     seed: int = setting(0, "Of initial weights, partitions, client sampling and batches.", ge=0)
 
     # --- the model and its training
-    hidden_width: int = setting(1024, "H, neurons in each hidden layer.", TRAINED, ge=1)
+    hidden_width: int = setting(
+        1024,
+        "H, neurons in each hidden layer that is cut, or in each one with `cut=all`.",
+        TRAINED,
+        ge=1,
+    )
     hidden_layers: int = setting(
-        2, "Number of hidden layers; 0: a linear head (not for sub-models).", TRAINED, ge=0
+        1, "Number of hidden layers; 0: a linear head (not for sub-models).", TRAINED, ge=0
+    )
+    cut: Cut = setting(
+        "alternate",
+        "Which hidden layers sub-models divide: `alternate`, every second one, so that no weight "
+        "is cut on both sides, and the layers between have H / K neurons; or `all`, as the paper "
+        "does.",
+        TRAINED,
+    )
+    slice_bytes: int = setting(
+        0,
+        "Most bytes of a train message: H is chosen so that a slice, and the whole model of "
+        "`fedavg-narrow`, takes no more on the wire. Needs `num-slices`. 0: `hidden-width` "
+        "decides.",
+        TRAINED,
+        ge=0,
     )
     local_epochs: float = setting(
         12.0,
@@ -80,7 +103,7 @@ class Settings(BaseModel):
         ge=0,
     )
     batch_size: int = setting(64, "Examples in a step.", TRAINED, ge=1)
-    learning_rate: float = setting(0.0005, "Of the clients' Adam.", TRAINED, gt=0)
+    learning_rate: float = setting(0.001, "Of the clients' Adam.", TRAINED, gt=0)
     standardize: bool = setting(
         True, "Clients standardize tokens by mean and spread of all clients' tokens.", TRAINED
     )
@@ -90,10 +113,11 @@ class Settings(BaseModel):
         "tokens of what it lacks.",
         TRAINED,
     )
-    ridge_blend: float = setting(
-        2.0,
-        "Weight of a closed-form ridge head beside the net in predictions; 0: the net alone. For "
-        "this, `standardize` and `replay` clients send summed statistics of their tokens once.",
+    ridge_skip: float = setting(
+        4.0,
+        "What the outputs of a closed-form ridge head are multiplied by, in units of ln C, before "
+        "they are added to the net's logits, in training too; 0: the net alone. For this, "
+        "`standardize` and `replay` clients send summed statistics of their tokens once.",
         TRAINED,
         ge=0,
     )
@@ -101,8 +125,8 @@ class Settings(BaseModel):
         "1,3,10,30,100,300,1000",
         "Penalties that ridge tries, with commas between them. The best on the validation part is "
         "taken or, without one, the one with the least error by generalized cross-validation.",
-        ("ridge",),
-        also_with="ridge-blend",
+        ("ridge", "ridge-features"),
+        also_with="ridge-skip",
     )
 
     # --- bytes and privacy
@@ -261,6 +285,12 @@ class Settings(BaseModel):
                 f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
                 "choose a strategy that trains the whole model, e.g. fedavg."
             )
+        narrow = self.cut == "alternate" and self.hidden_layers > 1 and name not in CLOSED_FORM
+        if not self.num_slices and (self.slice_bytes or narrow or name == "fedavg-narrow"):
+            raise ValueError(
+                "'num-slices' is 0, but the widths of this net follow from it: set 'num-slices', "
+                "e.g. to the number of clients."
+            )
         if self.close_early and (name not in SLICED or not self.num_slices):
             raise ValueError(
                 "'close-early' ends a round once every slice is back: set 'num-slices' and choose "
@@ -280,11 +310,11 @@ class Settings(BaseModel):
                 f"'privacy-clip' is {self.privacy_clip}, but the sums that {self.strategy!r} asks "
                 "for are not protected by it: set it to 0, or choose a strategy that trains."
             )
-        if self.privacy_clip and (self.standardize or self.replay or self.ridge_blend):
+        if self.privacy_clip and (self.standardize or self.replay or self.ridge_skip):
             raise ValueError(
                 f"'privacy-clip' is {self.privacy_clip}, but the statistics that clients send "
                 "before the first round are not protected by it: set 'standardize' and 'replay' to "
-                "false and 'ridge-blend' to 0."
+                "false and 'ridge-skip' to 0."
             )
         return self
 

@@ -15,8 +15,19 @@ from flower_ist.submodels.schemes import SCHEMES
 
 SUBMODELS = tuple(SCHEMES)
 SLICED = tuple(name for name, scheme in SCHEMES.items() if scheme.disjoint)
-CLOSED_FORM = ("ridge", "fedncm", "fedcof")
-FLOWERS = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg")
+CLOSED_FORM = ("ridge", "lda", "ridge-features", "fedncm", "fedcof")
+# FedAvg on nets with as few bytes as a slice: what a sub-model has to beat.
+RIVALS = ("fedavg-narrow", "fedavg-features")
+FLOWERS = (
+    "fedavg",
+    *RIVALS,
+    "fedprox",
+    "fedadam",
+    "fedyogi",
+    "fedavgm",
+    "fedmedian",
+    "fedtrimmedavg",
+)
 TRAINED = (*SUBMODELS, *FLOWERS)
 STRATEGIES = (*SUBMODELS, *CLOSED_FORM, *FLOWERS)
 

@@ -1,8 +1,8 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
 Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
-(:mod:`flower_ist.statistics.prior`) and a ridge head to predict with
-(:mod:`flower_ist.classifier.blend`). They are kept in the run's folder, so that a run that goes on
+(:mod:`flower_ist.statistics.prior`) and a ridge head inside the net
+(:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a run that goes on
 after a stop goes on with the same. Who joins later is counted in (:mod:`server_app.newcomers`).
 """
 
@@ -18,7 +18,7 @@ from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from flower_ist.classifier.blend import RidgeBlend
+from flower_ist.classifier.skip import RidgeSkip
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter
 from flower_ist.statistics.prior import TokenPrior, TokenScale
@@ -41,12 +41,12 @@ class WarmStart:
 
     Attributes:
         prior: what clients train with; None for nothing.
-        blend: what predicts beside the net; None for nothing.
+        skip: the ridge head inside the net; None for none.
         sums: what both follow from; None if nothing was asked.
     """
 
     prior: TokenPrior | None = None
-    blend: RidgeBlend | None = None
+    skip: RidgeSkip | None = None
     sums: ClientSums | None = None
 
     @classmethod
@@ -56,7 +56,8 @@ class WarmStart:
         Raises:
             ArgumentError: nothing does.
         """
-        return cls(sums.prior(), sums.blend(), sums)
+        skip = sums.skip()
+        return cls(sums.prior(skip), skip, sums)
 
     def count_in(self, statistics: Statistics, clients: Collection[str]) -> None:
         """Add the statistics of clients that came later, and renew what follows from all.
@@ -68,7 +69,7 @@ class WarmStart:
         """
         assert self.sums is not None
         renewed = WarmStart.of(self.sums.with_more(statistics, clients))
-        self.prior, self.blend, self.sums = renewed.prior, renewed.blend, renewed.sums
+        self.prior, self.skip, self.sums = renewed.prior, renewed.skip, renewed.sums
 
     def save(self, folder: Path) -> None:
         """Write the statistics into the run's folder, if there are any.
@@ -84,10 +85,10 @@ class WarmStart:
         return dict(weights) if self.prior is None else self.prior.fold(weights)
 
     def model(self, net: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return all arrays that prediction needs: the net, and ``ridge.*`` if there is a blend."""
+        """Return all arrays that prediction needs: the net, and ``ridge.*`` if there is a skip."""
         arrays = dict(net)
-        if self.blend is not None:
-            arrays |= {"ridge.weight": self.blend.weight, "ridge.bias": self.blend.bias}
+        if self.skip is not None:
+            arrays |= {"ridge.weight": self.skip.weight, "ridge.bias": self.skip.bias}
         return arrays
 
 
@@ -110,20 +111,21 @@ class ClientSums:
     scale: TokenScale | None
     clients: frozenset[str] = field(default_factory=frozenset)
 
-    def prior(self) -> TokenPrior | None:
+    def prior(self, skip: RidgeSkip | None) -> TokenPrior | None:
         """Return what clients train with, if the settings ask for anything."""
         standardize, replay = self.settings.standardize, self.settings.replay
-        if not (standardize or replay):
+        if not (standardize or replay or skip):
             return None
-        return TokenPrior.from_statistics(
+        prior = TokenPrior.from_statistics(
             self.total, standardize=standardize, replay=replay, scale=self.scale
         )
+        return prior if skip is None else prior.with_head(skip.weight, skip.bias)
 
-    def blend(self) -> RidgeBlend | None:
-        """Return what predicts beside the net, if the settings ask for it."""
-        if self.settings.ridge_blend <= 0:
+    def skip(self) -> RidgeSkip | None:
+        """Return the ridge head inside the net, if the settings ask for it."""
+        if self.settings.ridge_skip <= 0:
             return None
-        return RidgeBlend.of_head(self.ridge.solve([self.total]), self.settings.ridge_blend)
+        return RidgeSkip.of_head(self.ridge.solve([self.total]), self.settings.ridge_skip)
 
     def with_more(self, statistics: Statistics, clients: Collection[str]) -> ClientSums:
         """Return the sums with those of other clients added; these stay as they are."""
@@ -146,11 +148,11 @@ def ridge_for(
     Raises:
         SettingsError: a setting is of no use.
     """
-    wanted = settings.standardize or settings.replay or settings.ridge_blend > 0
+    wanted = settings.standardize or settings.replay or settings.ridge_skip > 0
     if settings.strategy in CLOSED_FORM or not wanted:
         return None
-    # Without a blend no head is solved for, so there is no penalty to choose.
-    penalties = settings.penalties() if settings.ridge_blend > 0 else [1.0]
+    # Without a skip no head is solved for, so there is no penalty to choose.
+    penalties = settings.penalties() if settings.ridge_skip > 0 else [1.0]
     return build_closed_form(settings, registry, score, penalties, _WIRE_DTYPE)
 
 

@@ -54,6 +54,9 @@ def blob_config(
             "data-dir": str(blobs),
             "output-dir": str(tmp_path / f"run-{next(runs)}"),
             "hidden-width": 30,
+            # As the paper has it: these numbers are derived by hand in many tests.
+            "hidden-layers": 2,
+            "cut": "all",
             "num-rounds": 3,
             "local-steps": 10,
             "batch-size": 16,
@@ -62,7 +65,7 @@ def blob_config(
             # What comes before the first round has tests of its own, and so have wire dtypes.
             "standardize": False,
             "replay": False,
-            "ridge-blend": 0.0,
+            "ridge-skip": 0.0,
             "wire-dtype": "float32",
         }
         return {**config, **{key.replace("_", "-"): value for key, value in changes.items()}}

@@ -1,1 +1,1 @@
-"""The MLP, its blend with a closed-form head, evaluation, prediction."""
+"""The MLP, the ridge head inside it, training in numpy, evaluation, prediction."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.classifier.blend import Model, RidgeBlend, blended
 from flower_ist.classifier.evaluate import evaluate_model
 from flower_ist.classifier.mlp import layers_of, logits
+from flower_ist.classifier.skip import Model, RidgeSkip, with_skip
 from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import TokenShard
 
@@ -35,10 +35,10 @@ def evaluate_ensemble(
     weights: Mapping[str, NDArray[Any]],
     cuts: Sequence[Cut],
     shard: TokenShard,
-    blend: RidgeBlend | None = None,
+    skip: RidgeSkip | None = None,
 ) -> tuple[float, float]:
     """Return accuracy and loss of the averaged logits, as :func:`.evaluate.evaluate_arrays`."""
-    return evaluate_model(blended(_ensemble(weights, cuts), blend), shard)
+    return evaluate_model(with_skip(_ensemble(weights, cuts), skip), shard)
 
 
 def _ensemble(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.classifier.blend import Model, RidgeBlend, blended
 from flower_ist.classifier.mlp import layers_of, logits
+from flower_ist.classifier.skip import Model, RidgeSkip, with_skip
 from flower_ist.tokens.shard import TokenShard
 
 _ROWS_PER_BATCH = 4096
 
 
 def evaluate_arrays(
-    arrays: Mapping[str, NDArray[Any]], shard: TokenShard, blend: RidgeBlend | None = None
+    arrays: Mapping[str, NDArray[Any]], shard: TokenShard, skip: RidgeSkip | None = None
 ) -> tuple[float, float]:
     """Return accuracy (0 to 1) and mean cross-entropy (nats) over all examples of a shard.
 
@@ -26,9 +26,9 @@ def evaluate_arrays(
     Args:
         arrays: of a net.
         shard: whose tokens are classified.
-        blend: a ridge head that predicts beside the net.
+        skip: a fixed head whose outputs are added to the net's.
     """
-    return evaluate_model(blended(partial(logits, layers_of(arrays)), blend), shard)
+    return evaluate_model(with_skip(partial(logits, layers_of(arrays)), skip), shard)
 
 
 def evaluate_model(model: Model, shard: TokenShard) -> tuple[float, float]:

@@ -4,14 +4,13 @@
     classifier.probabilities(tokens)  # (n, D) -> (n, C)
 
 The file holds a net, ``fc1.weight`` to ``fcL.bias``, for tokens as an encoder gives them, and maybe
-a ridge head, ``ridge.weight`` and ``ridge.bias``, that predicts beside it with the weight that the
-header calls ``ridge_blend`` (:mod:`flower_ist.classifier.blend`). Needs numpy and safetensors.
+a ridge head, ``ridge.weight`` and ``ridge.bias``, whose outputs are added to the net's
+(:mod:`flower_ist.classifier.skip`). Needs numpy and safetensors.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from flower_ist.classifier.blend import Model, RidgeBlend, blended, softmax
 from flower_ist.classifier.mlp import layers_of, logits, mlp_dims
+from flower_ist.classifier.skip import Model, RidgeSkip, softmax, with_skip
 from flower_ist.errors import FlowerIstError
 
 MODEL_FILE = "model.safetensors"
@@ -46,7 +45,7 @@ class Classifier:
         dim: D, numbers in a token.
         encoder: name of the network whose tokens it was trained on.
         encoder_sha256: hash of that network's weights.
-        model: gives logits or log-probabilities (B, C) for tokens (B, D).
+        model: gives logits (B, C) for tokens (B, D).
         encoder_settings: how that network was run, as
             :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if nobody knows, as for
             a file of an older release.
@@ -105,21 +104,26 @@ def load_classifier(path: Path) -> Classifier:
             f"{file} is of format {header.get('format')!r} instead of {_FORMAT!r}: give the "
             f"{MODEL_FILE} of a run."
         )
+    if header.get("ridge_blend", "0.0") != "0.0":
+        raise ClassifierError(
+            f"{file} is of an older release, whose ridge head predicted beside the net: train the "
+            "model again, or predict with commit 2fcc4eb."
+        )
     head = {name: tensors.pop(name) for name in _RIDGE if name in tensors}
     try:
-        names, share = json.loads(header["class_names"]), json.loads(header["ridge_blend"])
+        names = json.loads(header["class_names"])
         dims = mlp_dims({name: tensor.shape for name, tensor in tensors.items()})
-        _check(names, share, head, dims)
+        _check(names, head, dims)
     except (KeyError, ValueError, RecursionError) as err:
         reason = f"its header lacks {err}" if isinstance(err, KeyError) else str(err).rstrip(".")
         raise ClassifierError(f"{file} is not a whole model of this release: {reason}.") from err
-    blend = RidgeBlend(head["ridge.weight"], head["ridge.bias"], float(share)) if share else None
+    skip = RidgeSkip(head["ridge.weight"], head["ridge.bias"]) if head else None
     return Classifier(
         class_names=tuple(names),
         dim=dims[0],
         encoder=header.get("encoder", "unknown"),
         encoder_sha256=header.get("encoder_sha256", ""),
-        model=blended(partial(logits, layers_of(tensors)), blend),
+        model=with_skip(partial(logits, layers_of(tensors)), skip),
         encoder_settings=header.get("encoder_settings", ""),
     )
 
@@ -140,17 +144,14 @@ def _read(file: Path) -> tuple[dict[str, str], Tensors]:
     return header, {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
-def _check(names: object, share: object, head: Tensors, dims: list[int]) -> None:
+def _check(names: object, head: Tensors, dims: list[int]) -> None:
     """Raise ValueError if header and arrays do not fit together."""
     dim, num_classes = dims[0], dims[-1]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names is not a list of texts")
+        raise ValueError("class_names is not a list of strings")
     if len(names) != num_classes:
         raise ValueError(f"it has {len(names)} class names for {num_classes} classes")
-    is_number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not is_number or not 0 <= float(str(share)) < math.inf:
-        raise ValueError(f"ridge_blend is {share!r}, not a number of at least 0")
     shapes = {name: tensor.shape for name, tensor in head.items()}
     expected = dict(zip(_RIDGE, [(num_classes, dim), (num_classes,)], strict=True))
-    if shapes != (expected if share else {}):
-        raise ValueError(f"ridge_blend is {share}, but its ridge head is {shapes or 'missing'}")
+    if shapes and shapes != expected:
+        raise ValueError(f"its ridge head is {shapes}, not {expected}")

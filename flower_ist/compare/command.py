@@ -37,7 +37,7 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
     "validation-share": 0.2,
     "standardize": False,
     "replay": False,
-    "ridge-blend": 0.0,
+    "ridge-skip": 0.0,
     "wire-dtype": "float32",
 }
 _NO_VALIDATION = (

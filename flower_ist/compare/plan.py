@@ -157,6 +157,7 @@ class Run:
             "strategy": self.strategy,
             "min-train-nodes": min(2, clients),
             "min-available-nodes": clients,
+            **_slices(plan, self.strategy),
             **plan.settings,
             **self.choice,
             **PSEUDO.get(self.strategy, {}),
@@ -172,7 +173,7 @@ class Run:
         if OPTIONS_KEY in config:
             config[OPTIONS_KEY] = plan.usage.own_options(_base(self.strategy), config[OPTIONS_KEY])
         capacity = plan.capacity
-        if uses(plan, self.strategy, "capacities") and not uses(plan, self.strategy, "num-slices"):
+        if uses(plan, self.strategy, "capacities") and not _divides(plan, self.strategy):
             # Equal to IST's slices, so that the schemes are compared at the same bytes.
             capacity = capacity or (1 / clients,)
         if capacity and uses(plan, self.strategy, "capacities"):
@@ -200,6 +201,25 @@ def uses(plan: Plan, strategy: str, key: str) -> bool:
         return False
     given = {**{key: (value,) for key, value in plan.settings.items()}, **plan.sweep}
     return plan.usage.uses(_base(strategy), key, given)
+
+
+def _divides(plan: Plan, strategy: str) -> bool:
+    """Return whether a strategy divides the neurons, by number of slices or by capacities."""
+    base = _base(strategy)
+    return all(plan.usage.uses(base, key, {}) for key in ("num-slices", "capacities"))
+
+
+def _slices(plan: Plan, strategy: str) -> dict[str, Value]:
+    """Return K, as many slices as clients, for those whose net or slices follow from it.
+
+    So the net of ``fedavg-narrow`` is as wide as a slice. Nothing where the app itself sets K, or
+    where capacities decide.
+    """
+    if plan.usage.config.get("num-slices") != 0 or not uses(plan, strategy, "num-slices"):
+        return {}
+    if plan.capacity and _divides(plan, strategy):
+        return {}
+    return {"num-slices": plan.clients}
 
 
 def _base(strategy: str) -> str:

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flower_ist.grids.chain import Filter, category, with_content
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.wire.layout import digest_of, layout_of, pack
-from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 
 _WITH_PRIOR = (MessageType.TRAIN, MessageType.EVALUATE)
 
@@ -93,8 +93,13 @@ class _Packed:
 def _packed(prior: TokenPrior) -> _Packed:
     tensors = prior.to_tensors()
     array = pack(tensors, layout_of(tensors))
-    replays = prior.gaussians is not None
-    name = ConfigRecord({PRIOR_KEY: digest_of(array), REPLAY_KEY: replays})
+    name = ConfigRecord(
+        {
+            PRIOR_KEY: digest_of(array),
+            REPLAY_KEY: prior.gaussians is not None,
+            SKIP_KEY: prior.head is not None,
+        }
+    )
     return _Packed(ArrayRecord({PRIOR_ARRAY: array}), name)
 
 

@@ -8,6 +8,9 @@ classes share. Sent to the clients once, they serve twice:
 * tokens are standardized by the mean and spread of all clients' tokens, not of one client's;
 * a client whose classes are not those of the whole draws virtual tokens of what it lacks.
 
+A ridge head that follows from the same sums travels with them, if it is inside the net
+(:mod:`flower_ist.classifier.skip`): C D numbers in float16.
+
 Virtual features from class Gaussians: Luo et al., "No Fear of Heterogeneity: Classifier Calibration
 for Federated Learning with Non-IID Data" (CCVR), NeurIPS 2021, https://arxiv.org/abs/2106.05001.
 They train the classifier again on the server after the last round; here each client mixes virtual
@@ -21,7 +24,7 @@ Pure numpy. With D = 384 and 10 classes a prior takes 85 kB, of which 75 kB are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +132,29 @@ class TokenScale:
 
 
 @dataclass(frozen=True)
+class FixedHead:
+    """A linear head that is not trained, for standardized tokens.
+
+    Attributes:
+        weight: (C, D).
+        bias: (C,).
+    """
+
+    weight: Floats
+    bias: Floats
+
+    def of(self, tokens: Floats) -> Floats:
+        """Return its outputs (C, B), a class a row.
+
+        Args:
+            tokens: (B, D) standardized tokens, or (B, D + F) with features behind them.
+        """
+        outputs: Floats = self.weight @ tokens[:, : self.weight.shape[1]].T
+        outputs += self.bias[:, None]
+        return outputs
+
+
+@dataclass(frozen=True)
 class TokenPrior:
     """Mean and spread of all tokens, and the Gaussians of their classes.
 
@@ -136,11 +162,13 @@ class TokenPrior:
         mean: (D,) of all tokens; 0 if they are not standardized.
         spread: (D,) standard deviation of all tokens, above 0; 1 if they are not standardized.
         gaussians: of the classes; None if nothing is to be drawn from them.
+        head: whose outputs are added to the net's logits; None for none.
     """
 
     mean: Floats
     spread: Floats
     gaussians: ClassGaussians | None = None
+    head: FixedHead | None = None
 
     @classmethod
     def from_statistics(
@@ -194,6 +222,32 @@ class TokenPrior:
         standard /= self.spread
         return standard
 
+    def with_head(self, weight: Floats, bias: Floats) -> TokenPrior:
+        """Return the prior with a fixed head.
+
+        Args:
+            weight: (C, D), for tokens as they are.
+            bias: (C,).
+
+        Raises:
+            ArgumentError: its weights are too large for float16.
+        """
+        standard = (weight * self.spread).astype(np.float32)
+        shifted = (bias + weight @ self.mean).astype(np.float32)
+        if not (np.abs(standard) <= np.finfo(np.float16).max).all():
+            raise ArgumentError(
+                "The statistics of the clients' tokens vary too widely for a ridge head: set "
+                "'ridge-skip' to 0, or find the client whose tokens are not like the others'."
+            )
+        return replace(self, head=FixedHead(standard, shifted))
+
+    def raw_head(self) -> tuple[Floats, Floats] | None:
+        """Return weight (C, D) and bias (C,) of the head, if any, for tokens as they are."""
+        if self.head is None:
+            return None
+        weight = self.head.weight / self.spread
+        return weight, np.asarray(self.head.bias - weight @ self.mean, np.float32)
+
     def fold(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return a net for tokens as they are, from one for standardized tokens.
 
@@ -220,6 +274,9 @@ class TokenPrior:
                 "scales": scales,
                 "factor": factor,
             }
+        if self.head is not None:
+            weight = self.head.weight.astype(np.float16)
+            tensors |= {"head_weight": weight, "head_bias": self.head.bias}
         return tensors
 
     @classmethod
@@ -242,11 +299,14 @@ class TokenPrior:
             means = tensors["means"].astype(np.float32)
             factor = decode_factor(tensors["scales"], tensors["factor"])
             gaussians = ClassGaussians(tensors["shares"], means, factor)
-        return cls(tensors["mean"], tensors["spread"], gaussians)
+        head = None
+        if "head_weight" in tensors:
+            head = FixedHead(tensors["head_weight"].astype(np.float32), tensors["head_bias"])
+        return cls(tensors["mean"], tensors["spread"], gaussians, head)
 
 
 def prior_layout(
-    dim: int, num_classes: int, *, replay: bool
+    dim: int, num_classes: int, *, replay: bool, skip: bool
 ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Return dtype and shape of each tensor that :meth:`TokenPrior.to_tensors` gives."""
     single, half = np.dtype(np.float32), np.dtype(np.float16)
@@ -261,6 +321,8 @@ def prior_layout(
             "scales": (half, (dim,)),
             "factor": (np.dtype(np.int8), (dim * (dim + 1) // 2,)),
         }
+    if skip:
+        layout |= {"head_weight": (half, (num_classes, dim)), "head_bias": (single, (num_classes,))}
     return layout
 
 

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import FedAvg
 from flower_ist.errors import ArgumentError
 from flower_ist.grids.clients import ClientRegistry, await_nodes
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
+from flower_ist.statistics.lda import lda_head
 from flower_ist.statistics.ridge import RidgePath
 from flower_ist.statistics.sums import (
     Head,
@@ -44,13 +45,13 @@ from flower_ist.wire.protocol import (
 )
 from flower_ist.wire.reported import finite, mean_metrics
 
-METHODS = ("ridge", "fedncm", "fedcof")
+METHODS = ("ridge", "lda", "fedncm", "fedcof")
 
 _log = logging.getLogger("flwr")
 
 
 class ClosedFormStrategy(FedAvg):
-    """Ridge regression (Fed3R), class means (FedNCM) or FedCOF on frozen features.
+    """Ridge regression (Fed3R), LDA, class means (FedNCM) or FedCOF on frozen features.
 
     In round 1 every connected client is asked for its statistics; the head that follows from them
     is the model. Later rounds send nothing and keep it. Start it with :func:`empty_head`:
@@ -59,8 +60,9 @@ class ClosedFormStrategy(FedAvg):
         strategy.start(grid, initial_arrays=empty_head(768, 10), num_rounds=1, ...)
 
     Args:
-        method: ``ridge``, ``fedncm`` or ``fedcof``; the formulas are in
-            :mod:`flower_ist.statistics.sums` and :mod:`flower_ist.statistics.class_means`.
+        method: ``ridge``, ``lda``, ``fedncm`` or ``fedcof``; the formulas are in
+            :mod:`flower_ist.statistics.sums`, :mod:`flower_ist.statistics.lda` and
+            :mod:`flower_ist.statistics.class_means`.
         penalties: the ridge penalties to try.
         score: returns a head's score on the server's validation data, higher is better; of equally
             good penalties the first is taken. None: the penalty with the least error by generalized
@@ -138,7 +140,7 @@ class ClosedFormStrategy(FedAvg):
         self.registry = registry or ClientRegistry()
         self.last_round = RoundReport()
         self.penalty: float | None = None
-        self._kind = CLASS_SUMS_AND_GRAM if method == "ridge" else CLASS_SUMS
+        self._kind = CLASS_SUMS_AND_GRAM if method in ("ridge", "lda") else CLASS_SUMS
         self._sent: dict[int, tuple[int, int]] = {}
         self._done = False
 
@@ -220,6 +222,8 @@ class ClosedFormStrategy(FedAvg):
         total = Statistics.total(clients)
         if self.method == "fedncm":
             return class_means_head(total)
+        if self.method == "lda":
+            return lda_head(total, self.score)
         path = RidgePath.of(*ridge_system(total))
         if self.score is not None:
             scores = [self.score(ridge_head(path.solve(p))) for p in self.penalties]

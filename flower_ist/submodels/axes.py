@@ -14,7 +14,7 @@ you say it. Pure Python: neither torch nor flwr is imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -198,7 +198,7 @@ def _count_neurons(
     return neurons
 
 
-def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
+def mlp_axes(shapes: Mapping[str, Shape], cut: Collection[int] | None = None) -> Axes:
     """Derive the axes of a multilayer perceptron of any depth and widths.
 
     Shapes do not show skip connections: a net with any needs :meth:`Axes.declare`, with one name
@@ -207,6 +207,9 @@ def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
     Args:
         shapes: in order of depth, each layer's weight (out, in) and, if it has one, bias (out,), as
             in a PyTorch ``state_dict`` of linear layers. The hidden widths become ``h1``, ``h2``...
+        cut: numbers of the hidden layers whose neurons are cut, from 1; all of them if None. With
+            every second one (1, 3, ...) no weight is cut on both sides, so that a round of K
+            disjoint slices trains every weight (docs/method.md).
 
     Raises:
         AxesError: the tensors are not such a chain, or there is no hidden layer.
@@ -226,7 +229,8 @@ def mlp_axes(shapes: Mapping[str, Shape]) -> Axes:
                     f"{shapes[weights[layer - 1]][0]} outputs: {hint}."
                 )
             layer += 1
-            width_out = f"h{layer}" if layer < len(weights) else None
+            is_cut = layer < len(weights) and (cut is None or layer in cut)
+            width_out = f"h{layer}" if is_cut else None
             labels[name] = (width_out, width_in)
             width_in = width_out
         elif layer and shape == (shapes[weights[layer - 1]][0],):

@@ -8,13 +8,15 @@ with an ArrayRecord of the same name and a MetricRecord.
 |------------------------|------------|------|----------------------------------------------|
 | ``server-round``       | config     | down | number of the round, as Flower names it      |
 | ``lr-scales``          | config     | down | JSON: tensor -> factor of its learning rate  |
+| ``random-features``    | config     | down | how many a client puts beside its tokens     |
 | ``packed-layout``      | config     | down | JSON: name, dtype, shape of each tensor      |
 | ``packed-codec``       | config     | down | wire dtypes, seed of the rounding up         |
 | ``packed``             | arrays     | both | one flat array in the place of the tensors   |
 | ``statistics``         | config     | down | the sums that a client is asked for          |
 | ``statistics-dtype``   | config     | down | their dtype on the wire                      |
-| ``token-prior``        | own record | down | digest of the prior that is counted on, and  |
-|                        |            |      | whether it has Gaussians (``replay``)        |
+| ``token-prior``        | own record | down | digest of the prior that is counted on;      |
+|                        |            |      | ``replay``: whether it has Gaussians;        |
+|                        |            |      | ``ridge-skip``: whether it has a ridge head  |
 | ``token-prior-arrays`` | own record | down | the prior itself, to those who lack it       |
 | ``facts``              | own record | up   | answer to a query: name and token facts      |
 | ``num-examples``       | metrics    | up   | examples of the client; weight of its reply  |
@@ -40,6 +42,9 @@ ROUND_KEY = "server-round"
 LR_SCALES_KEY = "lr-scales"
 EXAMPLES_KEY = "num-examples"
 STEPS_KEY = "local-steps"
+# Number of random features that a client puts beside its tokens, drawn from the config's seed.
+FEATURES_KEY = "random-features"
+SEED_KEY = "seed"
 # What clients report of the data they read: metric -> field of the run log, summed over a round.
 INPUT_METRICS = {
     "image-bytes": "image_bytes",
@@ -67,6 +72,7 @@ WIRE_DTYPES = ("float64", "float32", "int16")
 # --- the token prior
 PRIOR_KEY = "token-prior"
 REPLAY_KEY = "replay"
+SKIP_KEY = "ridge-skip"
 PRIOR_RECORD = "token-prior-arrays"
 PRIOR_ARRAY = "prior"
 

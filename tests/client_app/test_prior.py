@@ -11,20 +11,23 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from client_app.prior import PriorError, token_prior
 from flower_ist.statistics.prior import ClassGaussians, TokenPrior
 from flower_ist.wire.layout import WireError, digest_of, layout_of, pack
-from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.shards import make_meta
 
 META = make_meta(dim=2)  # of two classes
 
 
-def prior(first: float = 1.0, dim: int = 2, *, replay: bool = True) -> TokenPrior:
+def prior(
+    first: float = 1.0, dim: int = 2, *, replay: bool = True, skip: bool = False
+) -> TokenPrior:
     gaussians = ClassGaussians(
         np.array([0.5, 0.5], np.float32),
         np.zeros((2, dim), np.float32),
         np.eye(dim, dtype=np.float16),
     )
     mean = np.full(dim, first, np.float32)
-    return TokenPrior(mean, np.ones(dim, np.float32), gaussians if replay else None)
+    found = TokenPrior(mean, np.ones(dim, np.float32), gaussians if replay else None)
+    return found.with_head(np.eye(dim, dtype=np.float32), mean) if skip else found
 
 
 def packed(given: TokenPrior) -> Array:
@@ -34,7 +37,8 @@ def packed(given: TokenPrior) -> Array:
 
 def message(array: Array, *, brings: bool = True, **changes: Any) -> Message:
     """Make a message that counts on a prior, and brings it or not."""
-    name = {PRIOR_KEY: digest_of(array), REPLAY_KEY: True, **changes}
+    name = {PRIOR_KEY: digest_of(array), REPLAY_KEY: True, SKIP_KEY: False}
+    name |= {{"skip": SKIP_KEY}.get(key, key): value for key, value in changes.items()}
     content = RecordDict(
         {PRIOR_KEY: ConfigRecord({k: v for k, v in name.items() if v is not None})}
     )
@@ -112,17 +116,30 @@ def nan() -> Array:
             WireError,
             "The array's dtype is float32 instead",
         ),
-        (lambda: message(packed(prior()), replay=None), PriorError, "'replay' true or false"),
-        (lambda: message(packed(prior()), replay=1), PriorError, "'replay' true or false"),
+        # Of the head 2 x 2 weights of 2 bytes and 2 biases of 4 are missing, or too many.
+        (
+            lambda: message(packed(prior()), skip=True),
+            WireError,
+            "The array has 39 bytes instead of 55",
+        ),
+        (
+            lambda: message(packed(prior(skip=True))),
+            WireError,
+            "The array has 55 bytes instead of 39",
+        ),
+        (lambda: message(packed(prior()), replay=None), PriorError, "'replay' and 'ridge-skip' tr"),
+        (lambda: message(packed(prior()), replay=1), PriorError, "'replay' and 'ridge-skip' true"),
+        (lambda: message(packed(prior()), skip=None), PriorError, "'replay' and 'ridge-skip' true"),
+        (lambda: message(packed(prior()), skip="no"), PriorError, "'replay' and 'ridge-skip' true"),
         (
             lambda: message(packed(prior()), **{PRIOR_KEY: None}),
             PriorError,
-            "'token-prior' must be a text",
+            "'token-prior' must be a string",
         ),
         (
             lambda: message(packed(prior()), **{PRIOR_KEY: 3}),
             PriorError,
-            "'token-prior' must be a text",
+            "'token-prior' must be a string",
         ),
     ],
 )
@@ -147,6 +164,18 @@ def test_without_replay_it_holds_no_gaussians():
     found = token_prior(message(array, replay=False), client(), META)
     assert found is not None
     assert found.gaussians is None
+
+
+def test_a_head_comes_with_it():
+    array = packed(prior(2.0, skip=True))
+    context = client()
+    for brings in (True, False):
+        found = token_prior(message(array, brings=brings, skip=True), context, META)
+        assert found is not None
+        assert found.head is not None
+        # For tokens minus 2 the bias 2 of x is 2 + 2.
+        assert found.head.weight.tolist() == [[1, 0], [0, 1]]
+        assert found.head.bias.tolist() == [4, 4]
 
 
 def test_a_private_client_standardizes_but_draws_nothing():

@@ -48,7 +48,7 @@ class Federation:
                 "round-timeout": PATIENCE,
                 "standardize": False,
                 "replay": False,
-                "ridge-blend": 0.0,
+                "ridge-skip": 0.0,
             },
         )
 

@@ -27,16 +27,23 @@ from flower_ist.submodels.schemes import SCHEMES
 from flower_ist.tokens.shard import TokenShard, open_shard
 from flower_ist.tokens.shard import test_folder as folder_of_test
 from server_app.app import app as server_app
-from server_app.build import FLOWERS, build_strategy, model_dims
+from server_app.build import FLOWERS, build_strategy
 from server_app.evaluation import split_rows
+from server_app.network import network_of
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM, OPTIONS, STRATEGIES
 
 MakeConfig = Callable[..., dict[str, Any]]
 
-OWN = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg")
+OWN = (
+    *("fedavg", "fedavg-narrow", "fedavg-features"),
+    *("fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg"),
+)
 # What a strategy needs beside its name.
-NEEDS = {name: {"capacities": "0.5"} for name in ("federated-dropout", "heterofl", "fedrolex")}
+NEEDS: dict[str, dict[str, Any]] = {
+    name: {"capacities": "0.5"} for name in ("federated-dropout", "heterofl", "fedrolex")
+}
+SLICES: dict[str, dict[str, Any]] = {"fedavg-narrow": {"num_slices": 4}}
 DIMS = [12, 30, 30, 3]
 
 
@@ -70,17 +77,18 @@ def assert_same_bits(found: dict[str, np.ndarray], expected: dict[str, np.ndarra
 
 def build(config: dict[str, Any]) -> Any:
     settings = Settings.from_run_config(config)
-    return build_strategy(settings, model_dims(settings, 12, 3), ClientRegistry())
+    return build_strategy(settings, network_of(settings, 12, 3), ClientRegistry())
 
 
 def build_named(default: dict[str, Any], name: str, **changes: Any) -> Any:
-    values = {key.replace("_", "-"): value for key, value in changes.items()}
-    return build({**default, "strategy": name, **NEEDS.get(name, {}), **values})
+    options = {**NEEDS.get(name, {}), **SLICES.get(name, {}), **changes}
+    values = {key.replace("_", "-"): value for key, value in options.items()}
+    return build({**default, "strategy": name, **values})
 
 
 def test_the_names_are_the_family_the_closed_forms_and_flowers_own():
-    assert list(STRATEGIES) == [*SCHEMES, *METHODS, *OWN]
-    assert CLOSED_FORM == METHODS
+    assert list(STRATEGIES) == [*SCHEMES, *CLOSED_FORM, *OWN]
+    assert set(CLOSED_FORM) == {*METHODS, "ridge-features"}
     assert tuple(FLOWERS) == OWN
 
 
@@ -98,22 +106,26 @@ def test_options_are_keywords_of_the_constructor(default_run_config, name):
 def test_every_strategy_runs_and_learns(blob_config: MakeConfig, name: str):
     """Three classes: chance is 1/3. A closed form sends in round 1 only. The whole model has
     12*30 + 30 + 30*30 + 30 + 30*3 + 3 = 1,413 numbers: Flower's own send it to and from 4 clients,
-    in 4 bytes in every round (FedAdam would take 8, see server_app/build.py).
+    in 4 bytes in every round (FedAdam would take 8, see server_app/build.py). A quarter as wide it
+    has 12*7 + 7 + 7*7 + 7 + 7*3 + 3 = 171; the head on 12 numbers and 30 features has 3*42 + 3.
     """
-    config = blob_config(strategy=name, validation_share=0.3, num_rounds=4, **NEEDS.get(name, {}))
+    needs = {**NEEDS.get(name, {}), **SLICES.get(name, {})}
+    config = blob_config(strategy=name, validation_share=0.3, num_rounds=4, **needs)
     rounds, weights = run(config)
     assert [line["round"] for line in rounds] == [0, 1, 2, 3, 4]
     assert {line["strategy"] for line in rounds} == {name}
     assert rounds[-1]["accuracy"] > 0.6
     assert rounds[-1]["validation_accuracy"] > 0.6
     sent = [line["clients_replied"] for line in rounds]
-    assert sent == ([0, 4, 0, 0, 0] if name in METHODS else [0, 4, 4, 4, 4])
-    layers = 1 if name in METHODS else 3
+    assert sent == ([0, 4, 0, 0, 0] if name in CLOSED_FORM else [0, 4, 4, 4, 4])
+    # A head on random features is a net of one hidden layer.
+    layers = 2 if "features" in name else 1 if name in CLOSED_FORM else 3
     assert len(weights) == 2 * layers
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
     if name in OWN:
         payloads = {(r["payload_bytes_down"], r["payload_bytes_up"]) for r in rounds[1:]}
-        assert payloads == {(4 * 4 * 1413, 4 * 4 * 1413)}
+        numbers = {"fedavg-narrow": 171, "fedavg-features": 129}.get(name, 1413)
+        assert payloads == {(4 * 4 * numbers, 4 * 4 * numbers)}
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedmedian"])
@@ -150,7 +162,7 @@ def test_flowers_own_also_train_a_linear_head(blob_config: MakeConfig, name: str
             "fedyogi",
             {"strategy_options": "eta=0.5"},
             "FedYogi",
-            {"eta": 0.5, "beta_1": 0.9, "eta_l": 0.0005},
+            {"eta": 0.5, "beta_1": 0.9, "eta_l": 0.001},
         ),
     ],
 )
@@ -179,7 +191,8 @@ def test_fedavg_here_is_fedavg_alone(blob_config: MakeConfig):
 def test_metering_changes_no_result(blob_config: MakeConfig, name: str):
     config = blob_config(strategy=name, **NEEDS.get(name, {}))
     _, weights = run(config)
-    strategy = build_strategy(Settings.from_run_config(config), DIMS, ClientRegistry())
+    settings = Settings.from_run_config(config)
+    strategy = build_strategy(settings, network_of(settings, 12, 3), ClientRegistry())
     assert_same_bits(weights, alone(strategy, config))
 
 
@@ -232,6 +245,16 @@ def test_capacities_bound_what_each_client_gets(blob_config: MakeConfig):
     assert sent == [4 * 483, 4 * 63, 4 * 63, 4 * 63]
 
 
+def test_where_sub_models_overlap_slices_set_the_widths_alone(blob_config: MakeConfig):
+    """With K = 3 the net is 12-30-10-3. Half of 30 neurons, the 10 whole: 12*15 + 15 + 15*10 + 10 +
+    10*3 + 3 = 388 numbers."""
+    options = {"hidden_layers": 2, "cut": "alternate", "num_slices": 3, "num_rounds": 1}
+    rounds, weights = run(blob_config(strategy="heterofl", capacities="0.5", **options))
+    assert weights["fc2.weight"].shape == (10, 30)
+    sent = [client["payload_bytes_down"] for client in rounds[1]["clients"].values()]
+    assert sent == [4 * 388] * 4
+
+
 def test_ridge_takes_the_penalty_that_is_best_on_validation_data(blob_config: MakeConfig):
     """A penalty of 1e9 leaves a head of nearly zeros, which tells the largest class at best."""
     penalties = ("1e9", "1e9,1", "1")
@@ -281,7 +304,7 @@ REFUSED = [
             {"strategy": name, "capacities": "0.5"},
             f"'capacities' is '0.5', but '{name}' does not follow it: leave it at '', or choose",
         )
-        for name in (*METHODS, *OWN)
+        for name in (*CLOSED_FORM, *OWN)
     ],
     # What constructors refuse, under the names of the run config.
     ({"num-slices": 1025}, "'num-slices' is 1025, but 1024 neurons cannot be divided into 1025"),

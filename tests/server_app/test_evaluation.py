@@ -116,7 +116,7 @@ def config(blob_config: MakeConfig) -> dict[str, Any]:
         hidden_width=8,
         validation_share=0.3,
         standardize=True,
-        ridge_blend=2.0,
+        ridge_skip=2.0,
     )
 
 

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 from typer.testing import CliRunner, Result
 
-from flower_ist.classifier.blend import RidgeBlend
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.classifier.predict import COLUMNS, predict, write_csv
 from flower_ist.classifier.predictor import Classifier, ClassifierError, load_classifier
+from flower_ist.classifier.skip import RidgeSkip
 from flower_ist.cli import app
 from flower_ist.files import NotWrittenError
 from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
@@ -41,7 +41,6 @@ HEADER = {
     "class_names": '["cat", "dog"]',
     "encoder": "vit",
     "encoder_sha256": "00",
-    "ridge_blend": "0.0",
 }
 
 
@@ -69,14 +68,17 @@ def trained(shard: TokenShard) -> dict[str, np.ndarray]:
     return ridge_head(ridge(*ridge_system(statistics), 1.0))
 
 
-def model_of_blobs(file: Path, shard: TokenShard, share: float = 0.0) -> Path:
+def model_of_blobs(file: Path, shard: TokenShard, scale: float = 0.0) -> Path:
     head = trained(shard)
-    tensors = initial_weights([12, 8, 3], 0) if share else head
-    if share:
-        tensors |= {"ridge.weight": head["fc1.weight"], "ridge.bias": head["fc1.bias"]}
+    tensors = initial_weights([12, 8, 3], 0) if scale else head
+    if scale:
+        tensors |= {
+            "ridge.weight": scale * head["fc1.weight"],
+            "ridge.bias": scale * head["fc1.bias"],
+        }
     names = '["circle", "square", "star"]'
     sha = "0" * 64
-    return write(file, tensors, class_names=names, encoder_sha256=sha, ridge_blend=str(share))
+    return write(file, tensors, class_names=names, encoder_sha256=sha)
 
 
 def test_a_net_alone_by_hand(tmp_path: Path):
@@ -88,21 +90,29 @@ def test_a_net_alone_by_hand(tmp_path: Path):
     assert (classifier.dim, classifier.encoder, classifier.encoder_sha256) == (2, "vit", "00")
 
 
-def test_a_blend_by_hand(tmp_path: Path):
-    """(0.25 + 2 x 0.7, 0.75 + 2 x 0.3) / 3 = (0.55, 0.45): ridge turns the decision."""
-    file = write(tmp_path / "model", {**NET, **RIDGE}, ridge_blend="2.0")
+def test_a_ridge_head_inside_by_hand(tmp_path: Path):
+    """The net says (0, log 3), the head (0.7, 0.3): e^0.7 against 3 e^0.3."""
+    file = write(tmp_path / "model", {**NET, **RIDGE})
     found = load_classifier(file).probabilities(np.array([[0, math.log(3)]]))
-    np.testing.assert_allclose(found, [[0.55, 0.45]], rtol=1e-6)
+    first = math.exp(0.7) / (math.exp(0.7) + 3 * math.exp(0.3))
+    np.testing.assert_allclose(found, [[first, 1 - first]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.7])
-def test_it_says_what_the_evaluation_says(tmp_path: Path, shard: TokenShard, share: float):
-    file = model_of_blobs(tmp_path / "model", shard, share)
+def test_a_model_whose_ridge_head_predicted_beside_the_net_is_refused(tmp_path: Path):
+    file = write(tmp_path / "model", {**NET, **RIDGE}, ridge_blend="2.0")
+    with pytest.raises(ClassifierError, match=r"of an older release.*train the model again"):
+        load_classifier(file)
+    assert load_classifier(write(tmp_path / "alone", NET, ridge_blend="0.0")).dim == 2
+
+
+@pytest.mark.parametrize("scale", [0.0, 5.0])
+def test_it_says_what_the_evaluation_says(tmp_path: Path, shard: TokenShard, scale: float):
+    file = model_of_blobs(tmp_path / "model", shard, scale)
     arrays = load_file(file)
-    blend = None
-    if share:
-        blend = RidgeBlend(arrays.pop("ridge.weight"), arrays.pop("ridge.bias"), share)
-    accuracy, loss = evaluate_arrays(arrays, shard, blend)
+    skip = None
+    if scale:
+        skip = RidgeSkip(arrays.pop("ridge.weight"), arrays.pop("ridge.bias"))
+    accuracy, loss = evaluate_arrays(arrays, shard, skip)
     probabilities = load_classifier(file).probabilities(shard.tokens)
     right = probabilities[np.arange(50), shard.labels]
     assert (probabilities.argmax(axis=1) == shard.labels).mean() == accuracy > 0.7
@@ -156,25 +166,18 @@ def test_float16_weights_are_read(tmp_path: Path):
         (NET, {"format": None}, "is of format None instead of 'flower-ist-mlp'"),
         (NET, {"format": "other"}, "is of format 'other'"),
         (NET, {"class_names": None}, "its header lacks 'class_names'"),
-        (NET, {"ridge_blend": None}, "its header lacks 'ridge_blend'"),
         (NET, {"class_names": "cat"}, "is not a whole model of this release"),
         (NET, {"class_names": "[" * 100_000}, "is not a whole model of this release"),
         (NET, {"class_names": '["cat"]'}, "it has 1 class names for 2 classes"),
-        (NET, {"class_names": "[1, 2]"}, "class_names is not a list of texts"),
-        (NET, {"ridge_blend": "-1"}, "ridge_blend is -1, not a number of at least 0"),
-        (NET, {"ridge_blend": "NaN"}, "ridge_blend is nan, not a number"),
-        (NET, {"ridge_blend": "true"}, "ridge_blend is True, not a number"),
-        (NET, {"ridge_blend": '"2"'}, "ridge_blend is '2', not a number"),
-        (NET, {"ridge_blend": "1"}, "ridge_blend is 1, but its ridge head is missing"),
-        ({**NET, **RIDGE}, {}, "ridge_blend is 0.0, but its ridge head is {'ridge.w"),
+        (NET, {"class_names": "[1, 2]"}, "class_names is not a list of strings"),
         (
             {
                 **NET,
                 "ridge.weight": np.zeros((2, 3), np.float32),
                 "ridge.bias": RIDGE["ridge.bias"],
             },
-            {"ridge_blend": "1"},
-            r"ridge_blend is 1, but its ridge head is {'ridge.weight': \(2, 3\)",
+            {},
+            r"its ridge head is {'ridge.weight': \(2, 3\)",
         ),
         ({**NET, "fc1.bias": np.zeros(3, np.float32)}, {}, "are not the layers fc1, fc2"),
         ({"other": NET["fc1.bias"]}, {}, "are not the layers fc1, fc2"),

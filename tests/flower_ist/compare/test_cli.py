@@ -45,7 +45,7 @@ def test_what_it_does_without_options(calls):
         "validation-share": 0.2,
         "standardize": False,
         "replay": False,
-        "ridge-blend": 0.0,
+        "ridge-skip": 0.0,
         "wire-dtype": "float32",
     }
 

@@ -161,7 +161,7 @@ def test_fedavg_is_bit_for_bit_flowers_own(finished):
     run = folder / "runs" / "fedavg-default-seed0"
     config = json.loads((run / "settings.json").read_text())
     trained = load_file(run / "model.safetensors")
-    initial = initial_weights([12, 8, 8, 3], seed=0)
+    initial = initial_weights([12, 8, 3], seed=0)
     assert {name: array.shape for name, array in trained.items()} == {
         name: array.shape for name, array in initial.items()
     }
@@ -182,9 +182,9 @@ def test_strategies_see_the_same_batches(tmp_path, blobs, monkeypatch):
     seen: dict[str, list[Any]] = {}
     real = client_module.train
 
-    def watched(model: Any, batches: Batches) -> float:
+    def watched(model: Any, batches: Batches, **options: Any) -> float:
         seen[strategy].append((batches.settings.server_round, batches.order().tolist()))
-        return real(model, batches)
+        return real(model, batches, **options)
 
     monkeypatch.setattr(client_module, "train", watched)
     plan = tiny_plan(blobs, "ist,fedavg")

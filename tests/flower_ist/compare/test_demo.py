@@ -46,16 +46,18 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Console:
 
 
 def test_every_kind_of_strategy_gets_the_settings_it_needs(console, tmp_path):
-    picture = run_demo(tmp_path, ["ist", "fedrolex", "ridge", "central", "fedprox"], 4, 2, console)
+    names = ["ist", "fedrolex", "ridge", "central", "fedprox", "fedavg-narrow"]
+    picture = run_demo(tmp_path, names, 4, 2, console)
     common = {"min-train-nodes": 2, "min-available-nodes": 4, "num-rounds": 2, "seed": 0}
     # All 4,000 examples are the one client's: a fourth of 12 epochs is as many steps.
     alone = {"min-train-nodes": 1, "min-available-nodes": 1, "local-epochs": 3.0}
     assert NoFlower.submitted == [
-        ({"strategy": "ist", **common}, 4),
+        ({"strategy": "ist", **common, "num-slices": 4}, 4),
         ({"strategy": "fedrolex", **common, "capacities": "0.25"}, 4),
         ({"strategy": "ridge", **common, "num-rounds": 1}, 4),
         ({"strategy": "fedavg", **common, **alone}, 1),
         ({"strategy": "fedprox", **common}, 4),
+        ({"strategy": "fedavg-narrow", **common, "num-slices": 4}, 4),
     ]
     assert picture.stat().st_size > 1000
     assert "ridge round 1/1: accuracy 87.5 %" in console.file.getvalue()

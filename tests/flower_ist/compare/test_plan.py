@@ -128,6 +128,7 @@ def test_the_config_of_a_run():
         "strategy": "ist",
         "min-train-nodes": 2,
         "min-available-nodes": 4,
+        "num-slices": 4,
         "batch-size": 32,
         "local-steps": 20,
         "num-rounds": 20,
@@ -159,6 +160,37 @@ def test_the_config_of_the_harness_own_rivals():
 def test_capacities_go_to_those_who_allow_them(strategy, capacity, expected):
     plan = replace(PLAN, capacity=capacity)
     assert Run(strategy, {}, 0).config(plan).get("capacities") == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes", "expected"),
+    [
+        ("ist", {}, 4),
+        ("fedavg-narrow", {}, 4),
+        ("fedavg-narrow", {"capacity": (0.5, 0.25)}, 4),
+        ("fedavg-narrow", {"settings": {"num-slices": 8}}, 8),
+        # Capacities decide, and slices beside them are refused.
+        ("ist", {"capacity": (0.5, 0.25)}, None),
+        ("heterofl", {}, None),
+        ("fedavg", {}, None),
+        ("ridge", {}, None),
+        # Where bytes are given, every net's widths follow from K; the pooled one's as the others'.
+        ("fedavg", {"settings": {"slice-bytes": 9000}}, 4),
+        ("heterofl", {"settings": {"slice-bytes": 9000}}, 4),
+        ("central", {"settings": {"slice-bytes": 9000}}, 4),
+        ("ridge", {"settings": {"slice-bytes": 9000}}, None),
+    ],
+)
+def test_there_are_as_many_slices_as_clients(strategy, changes, expected):
+    config = Run(strategy, {}, 0).config(replace(PLAN, **changes))
+    assert config.get("num-slices") == expected
+    assert ("capacities" in config) == (
+        strategy == "heterofl" or ("capacity" in changes and strategy == "ist")
+    )
+
+
+def test_slices_that_are_swept_are_the_choice_s():
+    assert Run("ist", {"num-slices": 2}, 0).config(PLAN)["num-slices"] == 2
 
 
 def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():

@@ -13,7 +13,8 @@ from flower_ist.compare.usage import usage_of
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.runs.app_import import AppError
 from flower_ist.submodels.schemes import SCHEMES
-from server_app.build import build_strategy, model_dims
+from server_app.build import build_strategy
+from server_app.network import network_of
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import STRATEGIES, TRAINED
 from tests.fakes import ROOT
@@ -59,7 +60,7 @@ def test_an_app_that_does_not_tell_is_named(tmp_path):
 def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dict[str, Any]):
     try:
         settings = Settings.from_run_config(config_of(strategy, **others))
-        build_strategy(settings, model_dims(settings, 8, 2), ClientRegistry())
+        build_strategy(settings, network_of(settings, 8, 2), ClientRegistry())
     except SettingsError:
         assert not USAGE.uses(strategy, key, {})
 
@@ -70,16 +71,16 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         ("batch-size", TRAINED),
         ("standardize", TRAINED),
         ("replay", TRAINED),
-        ("ridge-blend", TRAINED),
+        ("ridge-skip", TRAINED),
         ("fraction-train", TRAINED),
         ("validation-share", STRATEGIES),
         ("max-examples", STRATEGIES),
-        ("num-slices", SLICED),
+        ("num-slices", {*SLICED, "fedavg-narrow"}),
         ("merge-rule", SCHEMES),
         ("num-rounds", TRAINED),
         ("capacities", SCHEMES),
         ("close-early", SLICED),
-        ("ridge-penalties", {"ridge"}),
+        ("ridge-penalties", {"ridge", "ridge-features"}),
     ],
 )
 def test_who_uses_a_setting(key, users):
@@ -89,8 +90,10 @@ def test_who_uses_a_setting(key, users):
 @pytest.mark.parametrize(
     ("key", "beside", "more"),
     [
-        ("ridge-penalties", {"ridge-blend": (0.0, 2.0)}, TRAINED),
-        ("ridge-penalties", {"ridge-blend": (0.0,)}, ()),
+        ("ridge-penalties", {"ridge-skip": (0.0, 2.0)}, TRAINED),
+        ("ridge-penalties", {"ridge-skip": (0.0,)}, ()),
+        ("num-slices", {"slice-bytes": (0, 9000)}, TRAINED),
+        ("num-slices", {"slice-bytes": (0,)}, ()),
     ],
 )
 def test_what_is_used_only_beside_another_setting(key, beside, more):

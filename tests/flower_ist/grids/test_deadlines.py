@@ -25,7 +25,8 @@ from tests.fakes.tiny import model, tiny_app
 MakeConfig = Callable[..., dict[str, Any]]
 # Of 12 dimensions and 3 classes: mean, spread and shares in 4 bytes, class means and scales in 2,
 # the factor of 13 x 12 / 2 numbers in 1.
-PRIOR_BYTES = (12 + 12 + 3) * 4 + (36 + 12) * 2 + 78
+# Mean, spread and shares; class means and scales; a triangle; a ridge head and its biases.
+PRIOR_BYTES = (12 + 12 + 3) * 4 + (36 + 12) * 2 + 78 + 36 * 2 + 3 * 4
 
 
 def training(
@@ -198,7 +199,7 @@ def usual(blob_config: MakeConfig) -> dict[str, Any]:
         min_available_nodes=4,
         standardize=True,
         replay=True,
-        ridge_blend=2.0,
+        ridge_skip=2.0,
         wire_dtype="int8",
     )
 

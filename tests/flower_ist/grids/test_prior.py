@@ -16,7 +16,7 @@ from flower_ist.grids.metered import MeteredGrid
 from flower_ist.grids.prior import PriorOnce
 from flower_ist.statistics.prior import ClassGaussians, TokenPrior, prior_layout
 from flower_ist.wire.layout import digest_of, unpack
-from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY
+from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.tiny import NotingGrid, model, partition_of, tiny_app
 
 # Two numbers a token, three classes: mean and spread 8 bytes each, shares 12, class means 12, and
@@ -79,18 +79,22 @@ def test_the_prior_goes_with_the_first_message_only():
     assert len(str(names.pop())) == 16
 
 
-def test_what_is_sent_can_be_read_and_is_named_after_its_bytes():
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_is_sent_can_be_read_and_is_named_after_its_bytes(skip: bool):
+    """A head adds 3 x 2 weights of 2 bytes and 3 biases of 4."""
+    prior = PRIOR.with_head(np.ones((3, 2), np.float32), np.zeros(3, np.float32)) if skip else PRIOR
     seen = Seen(tiny_app(), 1)
-    FilteredGrid(seen, [PriorOnce(PRIOR)]).send_and_receive(messages_to(seen, [0]))
+    FilteredGrid(seen, [PriorOnce(prior)]).send_and_receive(messages_to(seen, [0]))
     (content,) = seen.contents
     array = content.array_records[PRIOR_RECORD][PRIOR_ARRAY]
     assert dict(content.config_records[PRIOR_KEY]) == {
         PRIOR_KEY: digest_of(array),
         REPLAY_KEY: True,
+        SKIP_KEY: skip,
     }
-    assert len(array.data) == PRIOR_BYTES
-    found = TokenPrior.from_tensors(unpack(array, prior_layout(2, 3, replay=True)))
-    for name, tensor in PRIOR.to_tensors().items():
+    assert len(array.data) == PRIOR_BYTES + skip * (12 + 12)
+    found = TokenPrior.from_tensors(unpack(array, prior_layout(2, 3, replay=True, skip=skip)))
+    for name, tensor in prior.to_tensors().items():
         np.testing.assert_array_equal(found.to_tensors()[name], tensor)
 
 
@@ -100,11 +104,13 @@ def test_another_prior_has_another_name():
         PRIOR,
         TokenPrior(PRIOR.mean, PRIOR.spread),
         TokenPrior(PRIOR.spread, PRIOR.mean),
+        PRIOR.with_head(np.ones((3, 2), np.float32), np.zeros(3, np.float32)),
+        PRIOR.with_head(np.ones((3, 2), np.float32), np.ones(3, np.float32)),
     ):
         seen = Seen(tiny_app(), 1)
         FilteredGrid(seen, [PriorOnce(prior)]).send_and_receive(messages_to(seen, [0]))
         names.add(seen.seen[0][2])
-    assert len(names) == 3
+    assert len(names) == 5
 
 
 def test_who_failed_gets_it_again():

@@ -18,6 +18,7 @@ from flower_ist.wire.layout import layout_of
 TOKENS = np.array([[0, 0], [2, 2], [4, 0], [6, 2]], dtype=np.float32)
 LABELS = np.array([0, 0, 1, 1])
 ROOT_5 = 5**0.5
+HEAD = np.array([[1, 0], [0, 1], [2, -2]], np.float32)
 
 
 def statistics(tokens: np.ndarray, labels: np.ndarray, num_classes: int = 3) -> Statistics:
@@ -186,10 +187,13 @@ def test_fold_by_hand():
 
 
 @pytest.mark.parametrize("replay", [True, False])
-def test_what_travels_comes_back(replay):
+@pytest.mark.parametrize("skip", [True, False])
+def test_what_travels_comes_back(replay, skip):
     prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), replay=replay)
+    if skip:
+        prior = prior.with_head(HEAD, np.array([1, 2, 3], np.float32))
     tensors = prior.to_tensors()
-    assert dict(layout_of(tensors)) == prior_layout(2, 3, replay=replay)
+    assert dict(layout_of(tensors)) == prior_layout(2, 3, replay=replay, skip=skip)
     again = TokenPrior.from_tensors(tensors)
     for name, tensor in again.to_tensors().items():
         np.testing.assert_array_equal(tensor, tensors[name])
@@ -198,6 +202,32 @@ def test_what_travels_comes_back(replay):
         assert prior.gaussians is not None
         assert again.gaussians.means.dtype == again.gaussians.factor.dtype == np.float32
         np.testing.assert_allclose(again.gaussians.means, prior.gaussians.means, rtol=2**-11)
+    assert (again.head is not None) == skip
+    if again.head is not None:
+        assert again.head.weight.dtype == again.head.bias.dtype == np.float32
+
+
+def test_a_head_by_hand():
+    """Mean (3, 1), spread (2, 4): V = (1, -2) is (2, -8) for standardized tokens, and its bias 5 is
+    5 + 3 - 2 = 6. The token (5, 5), standardized (1, 1), gives 2 - 8 + 6 = 0 = 5 - 10 + 5."""
+    prior = TokenPrior(np.array([3, 1], np.float32), np.array([2, 4], np.float32))
+    found = prior.with_head(np.array([[1, -2]], np.float32), np.array([5], np.float32))
+    assert prior.head is None
+    assert prior.raw_head() is None
+    assert found.head is not None
+    assert (found.head.weight.tolist(), found.head.bias.tolist()) == ([[2, -8]], [6])
+    assert found.head.of(np.ones((1, 2), np.float32)).tolist() == [[0]]
+    weight, bias = found.raw_head() or ()
+    assert (weight.tolist(), bias.tolist()) == ([[1, -2]], [5])
+
+
+@pytest.mark.parametrize("size", [1e5, -1e5, np.nan, np.inf])
+def test_a_head_beyond_float16_is_refused(size: float):
+    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS))
+    weight = HEAD.copy()
+    weight[1, 1] = size
+    with pytest.raises(ValueError, match=r"vary too widely for a ridge head: set 'ridge-skip' to"):
+        prior.with_head(weight, np.zeros(3, np.float32))
 
 
 def test_what_comes_back_has_the_covariance_almost():
@@ -214,12 +244,14 @@ def test_what_comes_back_has_the_covariance_almost():
 
 def test_its_size_in_bytes():
     """D = 384, 10 classes: 2 x 384 + 10 numbers of 4 bytes, 10 x 384 means and 384 scales of 2,
-    and a triangle of 73,920."""
+    and a triangle of 73,920. A head has 10 x 384 weights of 2 bytes and 10 biases of 4."""
     sizes = {
         name: dtype.itemsize * int(np.prod(shape))
-        for name, (dtype, shape) in prior_layout(384, 10, replay=True).items()
+        for name, (dtype, shape) in prior_layout(384, 10, replay=True, skip=True).items()
     }
+    head = sizes.pop("head_weight") + sizes.pop("head_bias")
     assert sum(sizes.values()) == 4 * 778 + 2 * 4_224 + 73_920 == 85_480
+    assert head == 2 * 3_840 + 4 * 10 == 7_720
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
@@ -288,10 +320,13 @@ def test_class_means_beyond_float16_are_refused():
         ("shares", 0),
         ("shares", np.nan),
         ("shares", 7),
+        ("head_weight", np.inf),
+        ("head_bias", np.nan),
     ],
 )
 def test_a_hostile_prior_is_refused(name: str, value: float):
-    tensors: dict[str, Any] = TokenPrior.from_statistics(statistics(TOKENS, LABELS)).to_tensors()
+    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS))
+    tensors: dict[str, Any] = prior.with_head(HEAD, np.zeros(3, np.float32)).to_tensors()
     tensors[name] = tensors[name].copy()
     tensors[name].reshape(-1)[0] = value
     with pytest.raises(ValueError, match="The token prior"):

@@ -256,7 +256,7 @@ def test_another_model_than_a_linear_layer_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "lda"}, "no method 'lda': choose one of ridge, fedncm, fedcof"),
+        ({"method": "svm"}, "no method 'svm': choose one of ridge, lda, fedncm, fedcof"),
         (
             {"wire_dtype": "float16"},
             "no wire_dtype 'float16': choose one of float64, float32, int16",

@@ -27,6 +27,26 @@ def test_any_depth(depth):
     assert axes.widths == {f"h{layer}": 11 for layer in range(1, depth + 1)}
 
 
+def test_with_every_second_layer_cut_no_weight_is_cut_on_both_sides():
+    axes = mlp_axes(mlp_shapes([7, 12, 3, 12, 2]), cut=(1, 3))
+    assert axes.widths == {"h1": 12, "h3": 12}
+    assert axes.labels == {
+        "fc1.weight": ("h1", None),
+        "fc1.bias": ("h1",),
+        "fc2.weight": (None, "h1"),
+        "fc2.bias": (None,),
+        "fc3.weight": ("h3", None),
+        "fc3.bias": ("h3",),
+        "fc4.weight": (None, "h3"),
+        "fc4.bias": (None,),
+    }
+
+
+def test_a_net_of_which_no_layer_is_cut_is_refused():
+    with pytest.raises(AxesError, match="there is nothing to cut"):
+        mlp_axes(mlp_shapes([7, 12, 2]), cut=())
+
+
 def test_layers_without_bias():
     axes = mlp_axes({"a": (4, 7), "b": (3, 4)})
     assert axes.labels == {"a": ("h1", None), "b": (None, "h1")}
