@@ -14,8 +14,7 @@ from unittest.mock import patch
 
 from runs import quiet_run
 
-from flower_ist.strategies import slice_message
-from flower_ist.submodels import slicing
+from flower_ist.submodels.cut import Cut
 
 SEEDS = (0, 1, 2)
 VARIANTS = {
@@ -29,19 +28,22 @@ VARIANTS = {
 
 def main() -> None:
     """Print the table of docs/method.md."""
-    exact = slicing.scale
+    exact = Cut.factor
     print("| scale of a slice | best accuracy | last loss | range of accuracy |")
     print("|---|---|---|---|")
     for name, (power, told) in VARIANTS.items():
 
-        def scaled(*arguments: object, power: float = power) -> float:
-            return math.pow(exact(*arguments), power)  # type: ignore[arg-type]
+        def scaled(cut: Cut, tensor: str, power: float = power) -> float:
+            return math.pow(float(exact(cut, tensor)), power)
 
-        def hint(*arguments: object, told: bool = told) -> float:
-            return exact(*arguments) if told else 1.0  # type: ignore[arg-type]
+        def hints(cut: Cut, told: bool = told) -> dict[str, float]:
+            return {tensor: float(exact(cut, tensor)) for tensor in cut.axes.shapes} if told else {}
 
-        with patch.object(slicing, "scale", scaled), patch.object(slice_message, "scale", hint):
-            runs = [quiet_run(Path(tempfile.mkdtemp()), seed=seed) for seed in SEEDS]
+        with patch.object(Cut, "factor", scaled), patch.object(Cut, "factors", hints):
+            runs = [
+                quiet_run(Path(tempfile.mkdtemp()), seed=seed, hidden_layers=2, cut="all")
+                for seed in SEEDS
+            ]
         best = [100 * max(line["accuracy"] for line in rounds) for rounds in runs]
         loss = median(rounds[-1]["loss"] for rounds in runs)
         print(f"| {name} | {median(best):.2f} | {loss:.2f} | {min(best):.2f} to {max(best):.2f} |")

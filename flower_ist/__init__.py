@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flower_ist.errors import FlowerIstError
+    from flower_ist.grids.chain import Filter, FilteredGrid
     from flower_ist.grids.inprocess import InProcessGrid
-    from flower_ist.grids.metered import MeteredGrid
+    from flower_ist.grids.metered import Meter, MeteredGrid
+    from flower_ist.grids.packed import Packed
     from flower_ist.modules.derive import derive_axes
     from flower_ist.modules.fit import fit
     from flower_ist.modules.prove import prove
@@ -36,7 +38,11 @@ _HOMES = {
     "ClosedFormStrategy": "strategies.closed_form",
     "InProcessGrid": "grids.inprocess",
     "run_in_process": "runs.app",
+    "Filter": "grids.chain",
+    "FilteredGrid": "grids.chain",
+    "Meter": "grids.metered",
     "MeteredGrid": "grids.metered",
+    "Packed": "grids.packed",
     "RoundRecorder": "runs.recorder",
     "RunLog": "runs.log",
     "read_run": "runs.log",
@@ -51,10 +57,14 @@ _HOMES = {
 __all__ = [
     "Axes",
     "ClosedFormStrategy",
+    "Filter",
+    "FilteredGrid",
     "FlowerIstError",
     "ISTStrategy",
     "InProcessGrid",
+    "Meter",
     "MeteredGrid",
+    "Packed",
     "RoundRecorder",
     "RunLog",
     "SubmodelStrategy",

@@ -45,14 +45,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's runs.")] = Path("demo-out"),
     strategies: Annotated[
         str, typer.Option(help="Strategies to run, with commas between them.")
-    ] = "ist,fedavg",
+    ] = "ist,fedavg-narrow,fedavg",
     clients: Annotated[int, typer.Option(min=1, help="Number of virtual clients.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Server rounds of each run.")] = 10,
 ) -> None:
     """Train on the embedded Fashion-MNIST tokens with real 'flwr run' simulations.
 
-    Runs IST and then FedAvg with the same clients, and ends with a table and a plot of accuracy
-    against bytes. It starts a SuperLink of its own and ends it; nothing is downloaded.
+    Runs IST, FedAvg on a net as narrow as a slice, and FedAvg on the whole net with the same
+    clients, and ends with a table and a plot of accuracy against bytes. It starts a SuperLink of
+    its own and ends it; nothing is downloaded.
     """
     from flower_ist.compare.demo import run_demo
 
@@ -189,6 +190,10 @@ def compare_strategies(
         float | None,
         typer.Option(min=0, max=1, help="0 to 1.", show_default="FedAvg's best - 0.005"),
     ] = None,
+    plain: Annotated[
+        bool | None,
+        typer.Option("--plain", help="Each strategy as it was published, without the recipe."),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="Repeat the comparison in this folder.")
     ] = None,
@@ -212,6 +217,7 @@ def compare_strategies(
         "sweep": sweep,
         "capacity": capacity,
         "target_accuracy": target_accuracy,
+        "plain": plain,
     }
     given: dict[str, Any] = {
         name: value for name, value in options.items() if value not in (None, [])

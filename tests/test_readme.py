@@ -38,7 +38,7 @@ def load_data(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_apps_of_the_readme_train(packed: bool, capsys: pytest.CaptureFixture[str]) -> None:
     code = python_of("README.md")
     if not packed:
-        code = code.replace("mods=[packed_mod]", "")
+        code = code.replace("mods=[packed_mod]", "").replace("Packed(), ", "")
     names: dict[str, Any] = {"load_data": load_data}
     exec(compile(code, "README.md", "exec"), names)
     run_in_process(names["server_app"], names["client_app"], 4, {})

@@ -29,12 +29,12 @@ CHOICES_FILE = "choices.json"
 CSV_FILE = "compare.csv"
 JSON_FILE = "compare.json"
 REPORT_FILE = "report.html"
-# Rounds are long enough that training is most of the work, and short enough that eight strategies
-# with three seeds take minutes. Each strategy is as it was published: what the app adds to all of
-# them has to be asked for.
-DEFAULT_SETTINGS: Mapping[str, Any] = {
+# Every strategy gets the app's recipe: what a user of `flwr run` sees is what is compared.
+DEFAULT_SETTINGS: Mapping[str, Any] = {"validation-share": 0.2}
+# With --plain each strategy is as it was published, without what the app adds to all of them.
+PLAIN_SETTINGS: Mapping[str, Any] = {
+    **DEFAULT_SETTINGS,
     "local-steps": 80,
-    "validation-share": 0.2,
     "standardize": False,
     "replay": False,
     "ridge-skip": 0.0,
@@ -66,6 +66,7 @@ def make_plan(
     sweep: Sequence[str] = (),
     capacity: str = "",
     target_accuracy: float | None = None,
+    plain: bool = False,
 ) -> Plan:
     """Return a checked plan from the options of the command line.
 
@@ -74,8 +75,9 @@ def make_plan(
         ShardError: a shard is missing or damaged.
     """
     swept, given = parse_sweep(sweep), parse_settings(settings)
-    own = {key: value for key, value in DEFAULT_SETTINGS.items() if key not in swept}
-    if "local-epochs" in {**swept, **given} and "local-steps" not in swept:
+    defaults = PLAIN_SETTINGS if plain else DEFAULT_SETTINGS
+    own = {key: value for key, value in defaults.items() if key not in swept}
+    if plain and "local-epochs" in {**swept, **given} and "local-steps" not in swept:
         own["local-steps"] = 0  # epochs decide
     plan = Plan(
         app=str(app.absolute()),

@@ -40,7 +40,12 @@ def test_what_it_does_without_options(calls):
     plan, out, jobs = calls[0]
     assert (plan.strategies, plan.data, out, jobs) == (DEFAULT_STRATEGIES, "", Path("x"), None)
     assert (plan.clients, plan.rounds, plan.seeds, plan.engine) == (4, 10, 3, "inprocess")
-    assert plan.settings == {
+    assert plan.settings == {"validation-share": 0.2}  # the rest is the app's own recipe
+
+
+def test_plain_is_each_strategy_as_it_was_published(calls):
+    assert call("--out", "x", "--plain").exit_code == 0
+    assert calls[0][0].settings == {
         "local-steps": 80,
         "validation-share": 0.2,
         "standardize": False,
@@ -68,7 +73,7 @@ def test_options_are_handed_on(calls, blobs):
 
 @pytest.mark.parametrize("option", [("--set", "local-epochs=3"), ("--sweep", "local-epochs=3,6")])
 def test_epochs_decide_the_steps_once_they_are_named(calls, option):
-    assert call("--out", "x", *option).exit_code == 0
+    assert call("--out", "x", "--plain", *option).exit_code == 0
     assert calls[0][0].settings["local-steps"] == 0
 
 

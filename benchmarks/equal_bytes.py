@@ -1,0 +1,113 @@
+"""IST against what has the same bytes: the table of docs/results.md.
+
+    python benchmarks/equal_bytes.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
+
+TOKENS are folders that ``flower-ist prep`` wrote; ``demo`` stands for the embedded tokens (IID
+only). Every run has the app's defaults: the same recipe, codec and rounds on all sides. With K
+clients IST has H neurons, each slice H / K of them, and the narrow net as many as a slice, so
+their messages are equally large. The narrow net is trained at its own best learning rate too. The
+last round is what counts. Runs that are in WORK already are not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+from resplit import main as resplit
+from runs import ROOT
+from threadpoolctl import threadpool_limits
+
+from flower_ist.runs.app import load_app, run_in_process
+from flower_ist.runs.log import read_run
+
+WAYS: dict[str, dict[str, Any]] = {
+    "ist": {"strategy": "ist"},
+    "narrow": {"strategy": "fedavg-narrow"},
+    "narrow, 2e-3": {"strategy": "fedavg-narrow", "learning-rate": 0.002},
+    "whole": {"strategy": "fedavg"},
+    "features": {"strategy": "fedavg-features"},
+    "ridge": {"strategy": "ridge", "num-rounds": 1},
+    "lda": {"strategy": "lda", "num-rounds": 1},
+}
+
+
+def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) -> dict[str, Any]:
+    """Return what a run brought: accuracy of the last round and of round 0, and bytes."""
+    name = f"{Path(tokens).name} {clients} {split} {seed} {way}".replace("/", "_")
+    file = work / "runs" / f"{name}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    data = ""
+    if tokens != "demo":
+        # Two seeds share a draw of the split, so that three seeds have two of them.
+        folder = work / "tokens" / f"{Path(tokens).name}-{clients}-{split}-{seed // 2}"
+        if not folder.exists():
+            resplit(Path(tokens), folder, clients=clients, split=split, seed=seed // 2)
+        data = str(folder.absolute())
+    app = load_app(ROOT)
+    config = {
+        **app.config,
+        "data-dir": data,
+        "node-timeout": 0.0,
+        "keep-checkpoints": 0,
+        "num-rounds": 8,
+        "num-slices": clients,
+        "min-train-nodes": clients,
+        "min-available-nodes": clients,
+        "seed": seed,
+        **WAYS[way],
+    }
+    with tempfile.TemporaryDirectory() as folder_of_run:
+        config["output-dir"] = f"{folder_of_run}/run"
+        run_in_process(app.server_app, app.client_app, clients, config)
+        lines = read_run(Path(config["output-dir"]))
+    found = {
+        "tokens": Path(tokens).name,
+        "clients": clients,
+        "split": split,
+        "seed": seed,
+        "way": way,
+        "last": 100 * lines[-1]["accuracy"],
+        "first": 100 * lines[0]["accuracy"],
+        "megabytes": sum(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines) / 1e6,
+        "kilobytes a message": lines[-1]["wire_bytes_down"] / clients / 1e3,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found))
+    return found
+
+
+def main(
+    work: Path,
+    tokens: list[str],
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "4,8,16,32",
+    split: Annotated[str, typer.Option(help="As prep takes it.")] = "iid",
+    seeds: int = 3,
+    ways: Annotated[str, typer.Option(help="Which, with ; between them.")] = ";".join(WAYS),
+) -> None:
+    """Run what is missing, and print one line for each set and number of clients."""
+    logging.disable(logging.WARNING)
+    threadpool_limits(1)
+    chosen = ways.split(";")
+    print(f"| tokens, clients, {split} | kB a message | " + " | ".join(chosen) + " |")
+    print("|---" * (len(chosen) + 2) + "|")
+    for count in map(int, clients.split(",")):
+        for folder in tokens:
+            cells, size = [], 0.0
+            for way in chosen:
+                runs = [one(work, folder, count, split, seed, way) for seed in range(seeds)]
+                cells.append(f"{mean(run['last'] for run in runs):.2f}")
+                size = size or runs[0]["kilobytes a message"]
+            name = f"{Path(folder).name}, {count} | {size:.1f}"
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
