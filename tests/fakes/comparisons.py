@@ -17,7 +17,7 @@ VOID = {"meta", "link", "img", "br"}
 def tiny_plan(data: Path | None, strategies: str, **changes: Any) -> Plan:
     """A plan of runs that take a moment: two clients, two rounds, a net of width 8."""
     settings = [*TINY, *changes.pop("settings", [])]
-    defaults = {"clients": 2, "rounds": 2, "seeds": 1, "app": ROOT}
+    defaults = {"clients": 2, "rounds": 2, "seeds": 1, "app": ROOT, "plain": True}
     return make_plan(data=data, strategies=strategies, settings=settings, **(defaults | changes))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flower_ist.compare.command import DEFAULT_SETTINGS
+from flower_ist.compare.command import PLAIN_SETTINGS
 from flower_ist.compare.plan import Plan, Run, uses
 from flower_ist.compare.usage import usage_of
 from flower_ist.grids.clients import ClientRegistry
@@ -30,7 +30,7 @@ def config_of(strategy: str, **changes: Any) -> dict[str, Any]:
     with (APP / "pyproject.toml").open("rb") as file:
         base = tomllib.load(file)["tool"]["flwr"]["app"]["config"]
     changes = {key.replace("_", "-"): value for key, value in changes.items()}
-    return {**base, **DEFAULT_SETTINGS, **Run(strategy, {}, 0).config(PLAN), **changes}
+    return {**base, **PLAIN_SETTINGS, **Run(strategy, {}, 0).config(PLAN), **changes}
 
 
 def test_the_app_tells_its_strategies():
