@@ -134,7 +134,7 @@ def words() -> Tensor:
 
 
 def _vit() -> nn.Module:
-    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=10)
+    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10)
     return model
 
 
@@ -148,30 +148,30 @@ def _swin() -> nn.Module:
 # What the table of docs/your-own-model.md is made of: the libraries' own models, full width.
 FULL_SIZE: dict[str, Callable[[], Built]] = {
     "quickstart CNN": lambda: (QuickstartCNN(), image(32)),
-    "torchvision ResNet-18": lambda: (torchvision.models.resnet18(num_classes=10), image(64)),
+    "torchvision ResNet-18": lambda: (torchvision.models.resnet18(num_classes=10), image(32)),
     "torchvision MobileNetV3-small": lambda: (
         torchvision.models.mobilenet_v3_small(num_classes=10),
-        image(64),
+        image(32),
     ),
     "torchvision EfficientNet-B0": lambda: (
         torchvision.models.efficientnet_b0(num_classes=10),
-        image(64),
+        image(32),
     ),
-    "torchvision DenseNet-121": lambda: (torchvision.models.densenet121(num_classes=10), image(64)),
+    "torchvision DenseNet-121": lambda: (torchvision.models.densenet121(num_classes=10), image(32)),
     "torchvision ShuffleNetV2": lambda: (
         torchvision.models.shufflenet_v2_x1_0(num_classes=10),
-        image(64),
+        image(32),
     ),
     "torchvision ConvNeXt-tiny": lambda: (
         torchvision.models.convnext_tiny(num_classes=10),
-        image(64),
+        image(32),
     ),
-    "timm ViT-tiny": lambda: (_vit(), image(64)),
+    "timm ViT-tiny": lambda: (_vit(), image(32)),
     "timm Swin-tiny": lambda: (_swin(), image(56)),
     "nn.LSTM classifier": lambda: (TextClassifier("LSTM"), words()),
     "nn.GRU classifier": lambda: (TextClassifier("GRU"), words()),
     "nn.TransformerEncoder": lambda: (transformer(), torch.randn(2, 7, 64)),
     "U-Net": lambda: (UNet(), image(32)),
-    "LoRA on timm ViT-tiny": lambda: (with_low_rank(_vit(), 16, ("qkv", "fc1")), image(64)),
+    "LoRA on timm ViT-tiny": lambda: (with_low_rank(_vit(), 16, ("qkv", "fc1")), image(32)),
     "Embedding classifier": lambda: (TextClassifier(), words()),
 }

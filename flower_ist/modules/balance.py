@@ -26,7 +26,7 @@ from flower_ist.submodels.parts import Part
 # Where the parts of a width lie: (tensor, axis, number of the part).
 Place = tuple[str, int, int]
 
-_MOST_PROPOSALS = 8
+_MOST_PROPOSALS = 3
 _TOLERANCE = 1e-9
 # A factor that is as far from 1 as a slice's.
 _FACTOR = 2.0
@@ -89,8 +89,6 @@ def _proposals(subject: Subject, axes: Axes, width: str) -> Iterator[frozenset[P
             yielded += 1
             if yielded == _MOST_PROPOSALS:
                 return
-    if len(modules) > 1:
-        yield frozenset(places)
 
 
 def _slopes(

@@ -22,7 +22,7 @@ from flower_ist.submodels.check import FEW_NEURONS
 from flower_ist.submodels.parts import Part
 
 # A width of which a slice would have fewer neurons is not cut by default.
-_FEWEST_NEURONS = 2
+_FEWEST_NEURONS = 4
 _MOST_PROOFS = 8
 
 
@@ -66,7 +66,8 @@ def derive_axes(
     Args:
         model: the whole module; it is not changed.
         example_input: its argument, or a tuple of them; two short examples are enough.
-        num_slices: K of the strategy; a width of fewer than two neurons a slice is not cut.
+        num_slices: K of the strategy; a width of fewer than four neurons a slice is whole unless
+            it is asked for.
         widths: ``inner``: of widths that meet in one weight only one, such that the most bytes are
             saved; ``all``; or the names of some, as the report of ``all`` gives them.
         seed: of the proof.
@@ -83,8 +84,11 @@ def derive_axes(
     for _ in range(_MOST_PROOFS):
         chosen = _chosen(found, whole, widths, num_slices)
         if not chosen:
-            reasons = "; ".join(f"{name}: {why}" for name, why in list(whole.items())[:5])
-            raise DeriveError(f"No width of {type(model).__name__} can be cut. {reasons}")
+            reasons = "; ".join(f"{name!r}: {why}" for name, why in list(whole.items())[:5])
+            raise DeriveError(
+                f"No width of {type(model).__name__} is cut: {reasons or 'there is none'}. Use "
+                "fewer slices, or name the widths to cut."
+            )
         axes = balanced(subject, only(found, chosen))
         failed = failures(subject, axes)
         if not failed:
@@ -177,7 +181,9 @@ def _axes(model: nn.Module, tied: Tied) -> tuple[Axes, dict[str, str]]:
 
 def _unused_name(tensor: str, used: set[str]) -> str:
     """Return a name for a width: the module's whose tensor comes first."""
-    module = tensor.rpartition(".")[0] or tensor
+    module, parametrized, _ = tensor.partition(".parametrizations.")
+    if not parametrized:
+        module = tensor.rpartition(".")[0] or tensor
     return next(
         name
         for k in range(len(used) + 1)
@@ -187,10 +193,12 @@ def _unused_name(tensor: str, used: set[str]) -> str:
 
 
 def _too_few(axes: Axes, num_slices: int, widths: str | Collection[str]) -> dict[str, str]:
-    """Return the widths that have too few neurons, and why: one each, or two if not asked for."""
+    """Return the widths that have too few neurons for a slice, and why."""
     fewest = _FEWEST_NEURONS if widths == "inner" else 1
     return {
-        width: f"{count} neurons are too few for {num_slices} slices"
+        width: f"fewer than {fewest} neurons for each of {num_slices} slices; name it to cut it"
+        if fewest > 1
+        else f"{count} neurons are too few for {num_slices} slices"
         for width, count in axes.widths.items()
         if count < fewest * num_slices
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flower_ist.errors import FlowerIstError
 from flower_ist.modules.adapters import adapter_for
 from flower_ist.wire.protocol import LR_SCALES_KEY
+from flower_ist.wire.torch_state import sendable
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -136,8 +137,8 @@ def _as_sent(state: dict[str, Any], prefix: str, left_out: set[str]) -> None:
     for name in left_out:
         state.pop(prefix + name, None)
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and tensor.dtype == torch.bfloat16:
-            state[name] = tensor.float()
+        if isinstance(tensor, Tensor):
+            state[name] = sendable(tensor)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -134,7 +134,7 @@ def weight_norm(call: Call) -> Axes:
     """Handle a weight g v / |v|: the length of v is over all axes but one."""
     v, g, dim = call.axes("v"), call.axes("g"), int(call.args["dim"]) % len(call.axes("v"))
     call.unify(v[dim], g[dim])
-    call.keep_whole("inside the norm of a weight (weight_norm)", *v[:dim], *v[dim + 1 :])
+    call.keep_whole("inside the norm of a weight, as weight_norm takes it", *v[:dim], *v[dim + 1 :])
     return v
 
 

@@ -35,13 +35,19 @@ def report(axes: DerivedAxes) -> str:
         stays = sum(math.prod(shape) for shape in axes.frozen.values())
         lines.append(f"{stays:,} frozen weights stay on the clients.")
     lines += [f"Warning: {warning}" for warning in cautions(axes, axes.num_slices)]
-    by_reason: dict[str, list[str]] = {}
-    for name, why in axes.whole.items():
-        reason = re.sub(r" \(\w+\)", "", why)  # without the operation's own name
-        by_reason.setdefault(reason, []).append(name)
+    by_reason = reasons(axes)
     if by_reason:
         lines.append("\nWhole:")
     for why, names in by_reason.items():
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         lines.append(f"* {', '.join(names[:_MOST_NAMES])}{more}: {why}")
     return "\n".join(lines)
+
+
+def reasons(axes: DerivedAxes) -> dict[str, list[str]]:
+    """Return why widths and tensors stay whole, each reason with their names."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in axes.whole.items():
+        reason = re.sub(r" \(\w+\)", "", why)  # without the operation's own name
+        by_reason.setdefault(reason, []).append(name)
+    return by_reason

@@ -203,7 +203,7 @@ def reduce(call: Call) -> Axes:
 def over_one_axis(call: Call) -> Axes:
     """Handle an axis whose entries depend on each other."""
     x = call.axes("self")
-    call.pick("its entries depend on each other (softmax)", x[int(call.args["dim"])])
+    call.pick("its entries depend on each other, as in softmax", x[int(call.args["dim"])])
     return x
 
 

@@ -100,6 +100,6 @@ NARROW: dict[str, Callable[[], Built]] = {
     "GRU": lambda: (TextClassifier("GRU"), words()),
     "TransformerEncoder": lambda: (transformer(32, 8), torch.randn(2, 7, 32)),
     "U-Net": lambda: (UNet(8), image(16)),
-    "LoRA on a ViT": lambda: (with_low_rank(vit(), 8, ("qkv", "fc1")), image(16)),
+    "LoRA on a ViT": lambda: (with_low_rank(vit(), 16, ("qkv", "fc1")), image(16)),
     "Embedding classifier": lambda: (TextClassifier(), words()),
 }

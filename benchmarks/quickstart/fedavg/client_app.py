@@ -1,0 +1,23 @@
+"""A ClientApp in the form of Flower's quickstart."""
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from benchmarks.quickstart.task import Net, load_data
+from benchmarks.quickstart.task import train as train_fn
+
+app = ClientApp()
+
+
+@app.train()
+def train(msg: Message, context: Context) -> Message:
+    """Train the model on local data."""
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    partition = int(context.node_config["partition-id"])
+    data, _ = load_data(partition, int(context.node_config["num-partitions"]))
+    epochs = int(context.run_config["local-epochs"])
+    loss = train_fn(model, data, epochs, msg.content["config"]["lr"])
+    metrics = MetricRecord({"train_loss": loss, "num-examples": len(data[1])})
+    content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})
+    return Message(content=content, reply_to=msg)
