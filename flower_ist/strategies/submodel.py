@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from flower_ist.grids.clients import ClientRegistry
+from flower_ist.strategies.capacities import Capacities, ClientCapacities
 from flower_ist.strategies.judge import Expected, judge_reply
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
@@ -67,10 +68,12 @@ class SubmodelStrategy(FedAvg):
         shares: K relative sizes of the slices; equal if None. Which client gets which slice is
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
-            1, for the clients in the order in which they are met (by name); they repeat if there
-            are more clients. Required by schemes whose slices overlap. With a disjoint scheme each
-            client keeps its share of the neurons, and what the clients of a round cannot hold
-            together rests; capacities that sum to more than 1 are relative sizes.
+            1: for the clients in the order in which they are met (by name), repeated if there are
+            more clients; or by client name; or a function of what is known of a client
+            (:mod:`flower_ist.strategies.capacities`). Required by schemes whose slices overlap.
+            With a disjoint scheme each client gets its share of the neurons, and what the clients
+            of a round cannot hold together rests; capacities that sum to more than 1 are relative
+            sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
         node_timeout: seconds to wait for ``min_available_nodes``.
         registry: clients met already, if the ServerApp has asked them.
@@ -108,7 +111,7 @@ class SubmodelStrategy(FedAvg):
         scheme: str | SubmodelScheme = "ist",
         num_slices: int | None = None,
         shares: Sequence[float] | None = None,
-        capacities: Sequence[float] | None = None,
+        capacities: Capacities | None = None,
         seed: int = 0,
         node_timeout: float = 60.0,
         registry: ClientRegistry | None = None,
@@ -149,7 +152,10 @@ class SubmodelStrategy(FedAvg):
             from flower_ist.modules.prove import prove  # only a proof needs torch
 
             prove(model, axes, example_input, scaled=self.scheme.scaled)
-        self.assignment = Assignment(axes, self.scheme, seed, num_slices, shares, capacities)
+        self.capacities = ClientCapacities(capacities)
+        self.assignment = Assignment(
+            axes, self.scheme, seed, num_slices, shares, self.capacities.listed
+        )
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
@@ -214,7 +220,7 @@ class SubmodelStrategy(FedAvg):
             timeout=self.node_timeout,
         )
         seats = [self.selection.seats[client.name] for client in clients]
-        cuts = self.assignment.cuts(server_round, seats)
+        cuts = self.assignment.cuts(server_round, seats, self.capacities.of(clients))
         _log.info("configure_train: %d clients on %d slices", len(cuts), len(set(cuts)))
         self._sent = {client.node_id: cut for client, cut in zip(clients, cuts, strict=True)}
         # Each message is built from its slice alone: there is no copy of the model per client.
@@ -256,15 +262,19 @@ class SubmodelStrategy(FedAvg):
         merged = self._weights_record = record_of(weights)
         merged.update(self._frozen)
         contents = [reply.content for reply, _ in good]
+        self.capacities.note(
+            {self.registry.name(reply.metadata.src_node_id): reply.content for reply, _ in good}
+        )
         return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def state(self) -> Mapping[str, State]:
         """Return what must be kept from round to round; the rest follows from the settings."""
-        return self.selection.state()
+        return {**self.selection.state(), **self.capacities.state()}
 
     def load_state(self, state: Mapping[str, State]) -> None:
         """Restore what :meth:`state` returned."""
         self.selection.load_state(state)
+        self.capacities.load_state(state)
 
     def _load(self, arrays: ArrayRecord) -> None:
         """Keep the whole model as arrays; it is decoded again only if others made it."""

@@ -41,12 +41,18 @@ class Assignment:
         """Refuse sizes that cannot be used."""
         check_sizes(self.scheme, self.axes.widths, self.num_slices, self.shares, self.capacities)
 
-    def cuts(self, server_round: int, seats: Sequence[int]) -> list[Cut]:
+    def cuts(
+        self,
+        server_round: int,
+        seats: Sequence[int],
+        capacities: Sequence[float] | None = None,
+    ) -> list[Cut]:
         """Return the slice of each of a round's n clients, in the order of ``seats``.
 
         Args:
             server_round: at least 1.
             seats: n numbers, at least 0; a client's number picks its capacity.
+            capacities: of these n clients in this round, in the place of the seats'.
         """
         if self.capacities is None:
             slots = self._draw(server_round, len(seats))
@@ -56,7 +62,9 @@ class Assignment:
             # Whoever trained a slice in one round trains another in the next.
             order = permutation(self.seed, server_round, "clients", len(seats))
         else:
-            shares = [self.capacities[seat % len(self.capacities)] for seat in seats]
+            shares = list(capacities or ())
+            if capacities is None:
+                shares = [self.capacities[seat % len(self.capacities)] for seat in seats]
             if self.scheme.disjoint:
                 shares = disjoint_shares(shares)
             slots = self.scheme.draw(self.seed, server_round, self.axes.widths, shares)
