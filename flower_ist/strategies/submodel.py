@@ -30,9 +30,10 @@ from flower_ist.strategies.replies import RoundReport, collect_replies, log_refu
 from flower_ist.strategies.selection import ClientSelection
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.state import State
+from flower_ist.strategies.summary import log_summary
 from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.check import cautions, check_model, check_shapes
+from flower_ist.submodels.check import check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.robust import trim_for
@@ -53,11 +54,10 @@ class SubmodelStrategy(FedAvg):
     It takes FedAvg's arguments and these:
 
     Args:
-        axes: which axis of which tensor belongs to which hidden width: derived from a module
-            (:func:`flower_ist.modules.derive.derive_axes`, which proves them), or declared.
+        axes: which axis of which tensor belongs to which hidden width.
         model: the module that the axes were declared for: they are proven before anything is sent
-            (:mod:`flower_ist.modules.prove`).
-        example_input: of the module, for the proof: its argument, or a tuple of them.
+            (:mod:`flower_ist.modules.prove`); derived axes are proven already.
+        example_input: of the module: its argument, or a tuple of them.
         scheme: a name in :data:`flower_ist.submodels.schemes.SCHEMES`, or a scheme of your own.
         num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest
@@ -175,33 +175,7 @@ class SubmodelStrategy(FedAvg):
 
     def summary(self) -> None:
         """Log the settings of this strategy, then those it shares with FedAvg."""
-        drawn, faults = self.assignment, self.selection.quarantine.after
-        _log.info("\t├──> %s:", self.scheme.title)
-        _log.info("\t│\t├── Hidden widths: %s", dict(self.axes.widths))
-        if drawn.capacities is not None:
-            _log.info("\t│\t├── Capacities of the clients: %s", list(drawn.capacities))
-        else:
-            slices = "as many as clients" if drawn.num_slices is None else str(drawn.num_slices)
-            _log.info("\t│\t├── Slices: %s | shares: %s", slices, drawn.shares or "equal")
-        if parts := drawn.parts():
-            low, high = 100 * min(parts), 100 * max(parts)
-            whole = sum(int(np.prod(shape)) for shape in self.axes.shapes.values())
-            _log.info("\t│\t├── A slice: %.2f to %.2f %% of %d weights", low, high, whole)
-        _log.info(
-            "\t│\t├── Norm bound: %s | quarantine: %s | merge by %s",
-            self.norm_bound or "none",
-            f"after {faults} faults" if faults else "never",
-            self.merge_rule,
-        )
-        _log.info("\t│\t└── Seed: %d", drawn.seed)
-        for caution in cautions(self.axes, drawn.num_slices or 1):
-            _log.warning("%s", caution)
-        if self.fraction_evaluate:
-            _log.warning(
-                "fraction_evaluate = %g: each client that evaluates is sent the whole model, which "
-                "costs more than its slice; evaluate on the server with evaluate_fn instead.",
-                self.fraction_evaluate,
-            )
+        log_summary(self)
         super().summary()
 
     def configure_train(
