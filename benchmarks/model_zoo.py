@@ -56,6 +56,7 @@ def _short(reason: str) -> str:
     """Return a reason without the names in it; nothing for what is whole in every model."""
     if reason.startswith("next to"):
         return "neighbors"
+    reason = reason.partition(" for each of")[0]
     common = ("tied to an axis that is whole", "the model's output", "no layer sums over it")
     return "" if reason in common else reason
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from data_prep.encoders.torchvision_guard import guard_torchvision
+from flower_ist.modules.fit import fit
 
 guard_torchvision()
 
@@ -121,6 +122,19 @@ def transformer(dim: int = 64, heads: int = 8) -> nn.Module:
     layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     return nn.Sequential(encoder, nn.Flatten(), nn.Linear(7 * dim, 10))
+
+
+def narrow_resnet18() -> nn.Module:
+    """Return torchvision's ResNet-18 with 16 to 40 channels in the place of 64 to 512."""
+    model: nn.Module = torchvision.models.resnet18(num_classes=10)
+    narrow = {64: 16, 128: 24, 256: 32, 512: 40}
+    state = {
+        name: tensor[tuple(slice(narrow.get(n, n)) for n in tensor.shape)]
+        if tensor.dim()
+        else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    return fit(model, state)
 
 
 def image(size: int) -> Tensor:

@@ -56,8 +56,7 @@ class SubmodelStrategy(FedAvg):
     Args:
         axes: which axis of which tensor belongs to which hidden width.
         model: the module that the axes were declared for: they are proven before anything is sent
-            (:mod:`flower_ist.modules.prove`); derived axes are proven already.
-        example_input: of the module: its argument, or a tuple of them.
+            (:mod:`flower_ist.modules.prove`) with ``example_input``, its argument or a tuple.
         scheme: a name in :data:`flower_ist.submodels.schemes.SCHEMES`, or a scheme of your own.
         num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
             None: as many as there are shares, or else as clients are sampled (at most the smallest

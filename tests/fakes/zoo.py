@@ -13,26 +13,13 @@ from benchmarks.zoo import (
     TextClassifier,
     UNet,
     image,
+    narrow_resnet18,
     timm,
     torchvision,
     transformer,
     with_low_rank,
     words,
 )
-from flower_ist.modules.fit import fit
-
-
-def resnet18() -> nn.Module:
-    """torchvision's ResNet-18 with 16 to 40 channels in the place of 64 to 512."""
-    model = torchvision.models.resnet18(num_classes=10)
-    narrow = {64: 16, 128: 24, 256: 32, 512: 40}
-    state = {
-        name: tensor[tuple(slice(narrow.get(n, n)) for n in tensor.shape)]
-        if tensor.dim()
-        else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    return fit(model, state)
 
 
 def efficientnet() -> nn.Module:
@@ -85,7 +72,7 @@ def swin() -> nn.Module:
 
 NARROW: dict[str, Callable[[], Built]] = {
     "quickstart CNN": lambda: (QuickstartCNN(), image(32)),
-    "ResNet-18": lambda: (resnet18(), image(32)),
+    "ResNet-18": lambda: (narrow_resnet18(), image(32)),
     "MobileNetV3-small": lambda: (
         torchvision.models.mobilenet_v3_small(num_classes=10, width_mult=0.25),
         image(32),
