@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.modules.adapters import adapter_for
+from flower_ist.modules.torch_state import sendable
 from flower_ist.wire.protocol import LR_SCALES_KEY
-from flower_ist.wire.torch_state import sendable
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from flower_ist.wire.torch_state import state_record
+from flower_ist.modules.torch_state import state_record
 
 
 def test_bfloat16_travels_exactly_as_float32():
