@@ -11,7 +11,8 @@ import numpy as np
 import typer
 
 from data_prep.images.image_set import ImageSet
-from data_prep.splits.clients import ClientSplit, split_clients
+from data_prep.splits.clients import split_clients
+from data_prep.splits.kinds import ClientSplit
 from flower_ist.tokens.shard import client_folder, open_shard, test_folder
 from flower_ist.tokens.writer import ShardWriter
 

@@ -9,17 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flower_ist.command_group import CommandGroup, ManyValues, add_later
+from flower_ist.command_group import Commands, ManyValues
 from flower_ist.deploy.command import app as deployment
 from flower_ist.errors import ArgumentError
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    # Their values may be whole arrays.
-    pretty_exceptions_show_locals=False,
-    help="Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted.",
+app = Commands(
+    "Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted."
 )
 
 DATA_PREP_COMMANDS = {
@@ -40,7 +35,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@app.command()
+@app.later()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's runs.")] = Path("demo-out"),
     strategies: Annotated[
@@ -60,7 +55,7 @@ def demo(
     run_demo(out, strategies.split(","), clients, rounds, Console())
 
 
-@app.command()
+@app.later()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or run.jsonl files.")],
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
@@ -84,7 +79,7 @@ def report(
         typer.echo(text(summaries), nl=output is Format.JSON)
 
 
-@app.command()
+@app.later()
 def watch(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     once: Annotated[bool, typer.Option("--once", help="Show them as they are and end.")] = False,
@@ -104,7 +99,7 @@ def watch(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.later()
 def track(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[str, typer.Option(help="tensorboard, wandb or mlflow.")],
@@ -128,7 +123,7 @@ def track(
         raise typer.Exit(130) from None
 
 
-@app.command()
+@app.later()
 def predict(
     model: Annotated[Path, typer.Argument(help="model.safetensors, or the run folder with it.")],
     shard: Annotated[Path, typer.Argument(help="Token shard to classify.")],
@@ -150,7 +145,7 @@ def predict(
     typer.echo(predictions.summary())
 
 
-@app.command("compare", cls=ManyValues)
+@app.later("compare", cls=ManyValues)
 def compare_strategies(
     out: Annotated[
         Path, typer.Option(help="Folder of the comparison; the same command continues it.")
@@ -229,7 +224,7 @@ def compare_strategies(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.later()
 def epsilon(
     run: Annotated[Path | None, typer.Argument(help="A run's folder or its run.jsonl.")] = None,
     noise: Annotated[
@@ -250,4 +245,4 @@ app.add_typer(deployment, name="deploy")
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
     # The wheel has no data_prep: it brings libraries along that no training needs.
-    add_later(app, _name, _summary, f"data_prep.commands.{_name}:{_name}")
+    app.elsewhere(_name, _summary, f"data_prep.commands.{_name}:{_name}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import click
 import typer
@@ -12,16 +12,77 @@ from typer.core import TyperCommand, TyperGroup
 
 from flower_ist.errors import FlowerIstError
 
+F = TypeVar("F", bound=Callable[..., None])
 
-class CommandGroup(TyperGroup):
+
+class Commands(typer.Typer):
+    """A group of commands whose modules are imported, and options read, when they are called.
+
+    Typer alone would import and read those of all commands for each one that is called.
+
+    Args:
+        help: what the group is for.
+    """
+
+    def __init__(self, help: str) -> None:  # noqa: A002 - typer's name
+        self._later: dict[str, click.Command] = {}
+        super().__init__(
+            cls=type("_Group", (_Group,), {"later": self._later}),
+            help=help,
+            no_args_is_help=True,
+            add_completion=False,
+            # Their values may be whole arrays.
+            pretty_exceptions_show_locals=False,
+        )
+        self.callback()(lambda: None)  # typer takes nothing else for a group yet
+
+    def later(
+        self, name: str | None = None, cls: type[TyperCommand] = TyperCommand
+    ) -> Callable[[F], F]:
+        """Make a function a command; its docstring is the help."""
+
+        def add(function: F) -> F:
+            named = name or function.__name__.replace("_", "-")
+            self._later[named] = _Later(named, function.__doc__ or "", lambda: function, cls)
+            return function
+
+        return add
+
+    def elsewhere(self, name: str, summary: str, home: str) -> None:
+        """Add a command by the place of its function, ``package.module:function``.
+
+        Args:
+            name: of the command.
+            summary: what the list of commands says of it.
+            home: the place.
+        """
+
+        def find() -> Callable[..., None]:
+            module, _, function = home.partition(":")
+            try:
+                found: Callable[..., None] = getattr(import_module(module), function)
+            except ModuleNotFoundError as err:
+                remedy = "run this in a checkout, after pip install -e '.[prep]'."
+                raise fail(f"{err.name} is missing: {remedy}") from err
+            return found
+
+        self._later[name] = _Later(name, summary, find, TyperCommand)
+
+
+class _Group(TyperGroup):
     """Commands that end with one sentence and exit code 1 at an error that is meant for the user.
 
     That is a :class:`FlowerIstError`, or what the system says of a path that the user gave. Any
     other exception is a defect of ours and keeps its traceback.
     """
 
+    later: ClassVar[dict[str, click.Command]]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.commands = {**self.later, **self.commands}
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that the arguments name."""
         try:
             return super().invoke(ctx)
         except FlowerIstError as err:
@@ -32,30 +93,23 @@ class CommandGroup(TyperGroup):
             raise fail(f"{err.filename}: {err.strerror}.") from err
 
 
-def add_later(app: typer.Typer, name: str, summary: str, home: str) -> None:
-    """Add a command whose module is imported when the command is called, its ``--help`` included.
+class _Later(TyperCommand):
+    """Stands in the list of commands for one that is made when it is called."""
 
-    Args:
-        app: gets the command.
-        name: of the command.
-        summary: what the list of commands says of it.
-        home: where its function is, ``package.module:function``.
-    """
-    module, _, function = home.partition(":")
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        find: Callable[[], Callable[..., None]],
+        cls: type[TyperCommand],
+    ) -> None:
+        super().__init__(name, help=summary)
+        self._find, self._cls = find, cls
 
-    class Later(TyperCommand):
-        def make_context(self, *args: Any, **options: Any) -> click.Context:
-            try:
-                found = getattr(import_module(module), function)
-            except ModuleNotFoundError as err:
-                remedy = "run this in a checkout, after pip install -e '.[prep]'."
-                raise fail(f"{err.name} is missing: {remedy}") from err
-            alone = typer.Typer(add_completion=False)
-            alone.command(name)(found)
-            return typer.main.get_command(alone).make_context(*args, **options)
-
-    @app.command(name, help=summary, cls=Later)
-    def stands_in() -> None: ...
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        alone = typer.Typer(add_completion=False)
+        alone.command(self.name, cls=self._cls)(self._find())
+        return typer.main.get_command(alone).make_context(*args, **options)
 
 
 class ManyValues(TyperCommand):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.commands.common import console, errors_as_sentences
-from data_prep.console import image_progress, print_sentence
+from data_prep.console import print_sentence
 
 if TYPE_CHECKING:
     from data_prep.shards.encode import Encoding
@@ -64,6 +64,7 @@ def _encode(folder: Path, split: str, encoding: Encoding) -> Iterator[tuple[str,
     """
     import numpy as np
 
+    from data_prep.progress import image_progress
     from data_prep.sources.arrays import FashionMnistSource
     from data_prep.splits.rows import balanced_parts, first_of_each_class
     from flower_ist.tokens.shard import TokenShard

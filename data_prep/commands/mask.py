@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep.commands.common import command_of, console
-from data_prep.console import image_progress, print_sentence, print_skipped
+from data_prep.console import print_sentence, print_skipped
 from data_prep.options import option
 from data_prep.patches.settings import MaskSettings
 from data_prep.sources.settings import SourceSettings
@@ -31,6 +31,7 @@ def mask(settings: MaskCommand) -> None:
     images' ids.
     """
     from data_prep.patches.write import masked_summary, write_masked, write_masked_splits
+    from data_prep.progress import image_progress
     from flower_ist.files import refuse_existing
 
     out, workers = settings.out, settings.workers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from data_prep.commands.common import command_of, console, resumable
 from data_prep.shards.settings import PrepSettings
-from data_prep.shards.work_folder import WORK_FOLDER
 
 
 @command_of(PrepSettings)
@@ -28,6 +27,7 @@ def prep(settings: PrepSettings) -> None:
     """
     # It imports timm, which no help text needs.
     from data_prep.shards.prep import prep as run
+    from data_prep.shards.work_folder import WORK_FOLDER
 
     with resumable(f"what is finished is kept in {settings.out / WORK_FOLDER}"):
         run(settings, console)

@@ -12,7 +12,6 @@ anew each epoch: our ``random`` at epochs 0, 1, ... Our ``fixed`` is one mask fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from math import isqrt
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.masks.kinds import Grid, block_mask, center_mask, fixed_mask, grid_mask, random_mask
-from data_prep.masks.noise import check_seed
+from data_prep.masks.names import check_kind, check_seed, kept_count
 from flower_ist.tokens.meta import Mask
 
 MaskKind = Callable[[Grid, int, int, NDArray[np.int64], int], NDArray[np.int64]]
@@ -33,63 +32,7 @@ MASK_KINDS: dict[str, MaskKind] = {
     "block": block_mask,
     "center": center_mask,
 }
-"""Every way of choosing patches, by the name that a shard's meta data carry."""
-DRAWN_PER_EPOCH = ("random", "block")
-"""Mask kinds that differ from epoch to epoch: only of these are several views worth storing."""
-
-
-def describe_kinds() -> list[str]:
-    """Return one line per kind: its name and the first line of its function's docstring."""
-    lines = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in MASK_KINDS.items()}
-    return [f"{name}: {line[:1].lower()}{line[1:]}" for name, line in lines.items()]
-
-
-def make_mask(kind: str, ratio: float, seed: int, patches: int) -> Mask:
-    """Return a mask on images of that many patches, as meta data carry it.
-
-    Raises:
-        PrepError: the kind is unknown, or the ratio or the seed is out of range.
-    """
-    _check_kind(kind)
-    check_seed(seed)
-    return Mask(kind, ratio, seed, patches, kept_count(patches, ratio))
-
-
-def check_views(views: int, mask: Mask) -> None:
-    """Refuse views that would all be the same token.
-
-    Raises:
-        PrepError: there are none, or the mask does not change from epoch to epoch.
-    """
-    if views < 1:
-        raise PrepError(f"The number of views must be at least 1, not {views}.")
-    if views > 1 and (mask.kind not in DRAWN_PER_EPOCH or mask.kept == mask.patches):
-        raise PrepError(
-            f"{views} views of the {mask.kind} mask at ratio {mask.ratio} would be {views} times "
-            "the same token: use one view, or a random or block mask that drops patches."
-        )
-
-
-def kept_count(patches: int, ratio: float) -> int:
-    """Return how many of ``patches`` remain at mask ratio ``ratio``: ``floor(patches * (1 - r))``.
-
-    The ratio is read as the decimal number it prints as: 100 patches at 0.9 keep 10, where binary
-    floating point gives 9.
-
-    Raises:
-        PrepError: the ratio is outside [0, 1) or keeps no patch.
-    """
-    if patches < 1:
-        raise PrepError(f"An image needs at least 1 patch, not {patches}.")
-    if not 0 <= ratio < 1:
-        raise PrepError(f"The mask ratio must be at least 0 and below 1, not {ratio}.")
-    kept = int(patches * (1 - Fraction(str(ratio))))
-    if kept < 1:
-        raise PrepError(
-            f"A mask ratio of {ratio} keeps none of {patches} patches: use a smaller ratio or a "
-            "larger image size."
-        )
-    return kept
+"""The function of each of :data:`data_prep.masks.names.KINDS`."""
 
 
 def square_grid(mask: Mask) -> Grid:
@@ -141,7 +84,7 @@ def kept_patches(
     Raises:
         PrepError: the kind is unknown or an argument is out of range.
     """
-    _check_kind(kind)
+    check_kind(kind)
     kept = kept_count(grid[0] * grid[1], ratio)
     check_seed(seed)
     if not 0 <= epoch < 2**64:
@@ -152,8 +95,3 @@ def kept_patches(
     if ids.min() < 0:
         raise PrepError(f"Image ids must be 0 and up, not {ids.min()}.")
     return MASK_KINDS[kind](grid, kept, seed, ids, epoch)
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in MASK_KINDS:
-        raise PrepError(f"The mask kind {kind!r} is unknown: use one of {', '.join(MASK_KINDS)}.")

@@ -4,8 +4,6 @@
 patch, the patches of lowest noise are kept. MAE also tries a block and a grid; there the block is
 dropped and the grid exists at 75 % only. Here every kind keeps an exact number at any ratio, and
 ``block`` and ``center`` are regions that are kept.
-
-The first line of each docstring is what ``--mask`` shows in its help.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep import PrepError
+from data_prep.masks.names import check_seed
 
 MASKS, SPLITS, FIXED_MASKS, BLOCK_MASKS = range(4)
 """Purposes: draws for different purposes are independent under one seed."""
@@ -28,13 +28,3 @@ def noise(
     # The counter's first word counts blocks of four numbers, so no two addresses share a stream.
     counter = np.array([0, first, second, purpose], dtype=np.uint64)
     return np.random.Philox(key=seed, counter=counter).random_raw(count)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed outside 0 to 2**64 - 1.
-
-    Raises:
-        PrepError: the seed is out of range.
-    """
-    if not 0 <= seed < 2**64:
-        raise PrepError(f"The seed must be 0 to 2**64 - 1, not {seed}.")

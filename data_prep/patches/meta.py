@@ -27,7 +27,7 @@ from data_prep import PrepError
 from data_prep.errors import first_line
 from data_prep.images.pixels import INTERPOLATIONS
 from data_prep.json_file import read_json
-from data_prep.masks.draw import MASK_KINDS, kept_count
+from data_prep.masks.names import KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
 from flower_ist.files import new_file
 from flower_ist.tokens.meta import Mask
@@ -96,7 +96,7 @@ class MaskedMeta:
             raise TypeError("class_names must be a list of texts")
         if self.num_images < 1 or side < 1 or self.image_size % self.patch_size:
             raise ValueError("there must be images of whole patches")
-        if mask.kind not in MASK_KINDS or mask.views != 1 or mask.patches != side * side:
+        if mask.kind not in KINDS or mask.views != 1 or mask.patches != side * side:
             raise ValueError(f"its mask cannot be drawn: {mask}")
         if mask.kept != kept_count(mask.patches, mask.ratio):
             raise ValueError(f"a ratio of {mask.ratio} does not keep {mask.kept} patches")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
 
 from data_prep import PrepError
-from data_prep.images.pixels import check_interpolation
-from data_prep.masks.draw import describe_kinds, make_mask
+from data_prep.masks.names import describe_kinds, make_mask
 from data_prep.options import option
-from flower_ist.tokens.meta import Mask
+
+if TYPE_CHECKING:
+    from flower_ist.tokens.meta import Mask
 
 _MASK = "Masks"
 
@@ -42,6 +44,8 @@ class MaskSettings:
     )
 
     def __post_init__(self) -> None:
+        from data_prep.images.pixels import check_interpolation
+
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
             raise PrepError(
                 f"An image size of {self.image_size} pixels is no multiple of patches of "

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.console import Advance
 from data_prep.images.classes import check_same_classes
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import network_input
@@ -25,6 +24,7 @@ from data_prep.patches.codec import pack
 from data_prep.patches.cut import cut_patches
 from data_prep.patches.meta import MaskedMeta, bytes_per_image
 from data_prep.patches.settings import MaskSettings
+from data_prep.progress import Advance
 from flower_ist.files import new_file, new_folder
 from flower_ist.tokens.shard import array_sha256
 

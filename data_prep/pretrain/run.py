@@ -21,12 +21,12 @@ import numpy as np
 from rich.console import Console
 
 from data_prep import PrepError
-from data_prep.console import image_progress
 from data_prep.encoders.checkpoints import Description, write_encoder
 from data_prep.images.figure import new_figure, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
+from data_prep.progress import image_progress
 from flower_ist.files import is_unfinished, make_folder, write_file
 
 ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"

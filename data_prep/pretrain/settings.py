@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from data_prep import PrepError
-from data_prep.masks.noise import check_seed
+from data_prep.masks.names import check_seed
 from data_prep.options import check_bounds, option
 
 _NETWORK, _TRAINING = "Network", "Training"

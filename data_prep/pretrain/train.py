@@ -23,7 +23,8 @@ from data_prep.encoders.vit import build_vit
 from data_prep.errors import first_line
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
-from data_prep.masks.draw import draw_mask, make_mask
+from data_prep.masks.draw import draw_mask
+from data_prep.masks.names import make_mask
 from data_prep.pretrain.augment import crop_and_flip
 from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.pretrain.settings import PretrainSettings

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.console import Advance
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
+from data_prep.progress import Advance
 from data_prep.shards.encode import Batch, Encoding
 from data_prep.shards.work_folder import WorkFolder
 from flower_ist.tokens.meta import ShardMeta

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import check_interpolation, masked_bytes
-from data_prep.masks.draw import draw_mask, make_mask
+from data_prep.masks.draw import draw_mask
+from data_prep.masks.names import make_mask
 from flower_ist.tokens.meta import TOKEN_DTYPES, ShardMeta
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data_prep.console import image_progress, print_sentence
-from data_prep.masks.draw import check_views
+from data_prep.console import print_sentence
+from data_prep.masks.names import check_views
 from data_prep.patches.read import check_mask_fits, stored_meta
+from data_prep.progress import image_progress
 from data_prep.shards.assemble import all_assembled, assemble, refuse_existing
 from data_prep.shards.chunks import count_images, encode_chunks
 from data_prep.shards.encode import Encoding
@@ -33,7 +34,7 @@ from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
-from data_prep.splits.clients import ClientSplit
+from data_prep.splits.kinds import ClientSplit
 
 __all__ = ["PrepSettings", "open_job", "prep"]
 

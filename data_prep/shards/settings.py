@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep import PrepError
 from data_prep.encoders.settings import EncoderSettings
-from data_prep.masks.draw import describe_kinds
+from data_prep.masks.names import describe_kinds
 from data_prep.options import check_bounds, option
 from data_prep.sources.settings import SourceSettings
 from data_prep.splits.settings import SplitSettings

@@ -6,16 +6,14 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from data_prep import PrepError
 from data_prep.options import option
-from data_prep.splits.clients import ClientSplit, describe_splits, split_clients
-from data_prep.splits.report import SplitReport
-from data_prep.splits.rows import Rows
+from data_prep.splits.kinds import ClientSplit, describe_splits
 
 if TYPE_CHECKING:
     from data_prep.images.image_set import ImageSet
+    from data_prep.splits.report import SplitReport
+    from data_prep.splits.rows import Rows
 
 _PANEL = "Clients"
 
@@ -59,6 +57,11 @@ class SplitSettings:
         Raises:
             PrepError: the images cannot be split in this way.
         """
+        import numpy as np
+
+        from data_prep.splits.clients import split_clients
+        from data_prep.splits.report import SplitReport
+
         if self.client:
             return {self.client: np.arange(len(train))}, None
         split = ClientSplit.parse(self.split)

@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
-from flower_ist.command_group import CommandGroup
+from flower_ist.command_group import Commands
 
 DEVICE_SHARD = "/var/lib/flower-ist/shard"
 """Where a device keeps its shard if nothing else is said."""
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    help="Set up a federation of devices with TLS and authenticated nodes: docs/deploying.md.",
+app = Commands(
+    "Set up a federation of devices with TLS and authenticated nodes: docs/deploying.md."
 )
 
 
-@app.command()
+@app.later()
 def init(
     folder: Annotated[Path, typer.Argument(help="New folder to write.")],
     nodes: Annotated[int, typer.Option(min=1, help="Number of devices; keys cost nothing.")],
@@ -77,7 +74,7 @@ def init(
     )
 
 
-@app.command()
+@app.later()
 def renew(
     folder: Annotated[Path, typer.Argument(help="Folder that 'deploy init' wrote.")],
 ) -> None:
@@ -91,7 +88,7 @@ def renew(
     )
 
 
-@app.command("demo-shards")
+@app.later()
 def demo_shards(
     folder: Annotated[Path, typer.Argument(help="New folder to write.")],
     nodes: Annotated[int, typer.Option(min=1, help="Number of clients.")],

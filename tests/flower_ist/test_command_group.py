@@ -8,20 +8,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flower_ist.command_group import CommandGroup
+from flower_ist.command_group import Commands
 from flower_ist.errors import ArgumentError, FlowerIstError
 
 
 def ends_with(error: BaseException):
     """Run a command that raises ``error``."""
-    app = typer.Typer(cls=CommandGroup)
+    app = Commands("test")
 
-    @app.command()
+    @app.later()
     def one() -> None:
         raise error
-
-    @app.command()
-    def other() -> None: ...
 
     return CliRunner().invoke(app, ["one"])
 

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from data_prep.commands.app import app
 from data_prep.commands.prep import prep
-from data_prep.masks.draw import MASK_KINDS, describe_kinds
+from data_prep.masks.draw import MASK_KINDS
+from data_prep.masks.names import describe_kinds
 from data_prep.shards.encode import Encoding
 from data_prep.shards.settings import PrepSettings
-from data_prep.splits.clients import describe_splits
+from data_prep.splits.kinds import describe_splits
 from flower_ist.tokens.shard import open_shard
 from tests.fakes.tiny_encoder import tiny_encoder
 

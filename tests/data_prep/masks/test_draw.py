@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import PrepError
-from data_prep.masks.draw import MASK_KINDS, describe_kinds, kept_count, kept_patches
+from data_prep.masks.draw import MASK_KINDS, kept_patches
+from data_prep.masks.names import describe_kinds, kept_count
 
 RATIOS = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 

@@ -9,7 +9,8 @@ from data_prep import PrepError
 from data_prep.encoders.vit import TokenEncoder
 from data_prep.images.decode import ImageFiles
 from data_prep.images.stored import StoredImages
-from data_prep.masks.draw import DRAWN_PER_EPOCH, MASK_KINDS, check_views, kept_patches
+from data_prep.masks.draw import MASK_KINDS, kept_patches
+from data_prep.masks.names import DRAWN_PER_EPOCH, check_views
 from data_prep.shards.encode import Encoding
 from tests.fakes.fake_encoder import FakeEncoder, image_set
 

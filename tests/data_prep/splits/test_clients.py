@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
-from data_prep.splits.clients import (
-    SPLITS,
-    ClientSplit,
-    describe_splits,
-    split_clients,
-)
+from data_prep.splits.clients import split_clients
+from data_prep.splits.kinds import SPLITS, ClientSplit, describe_splits
 from data_prep.splits.rows import iid_split
 
 
