@@ -102,7 +102,10 @@ def test_demo_hands_its_options_on(tmp_path, monkeypatch):
     assert call("demo").exit_code == 0
     options = ["--strategies", "fedavg", "--clients", 8, "--rounds", 2]
     assert call("demo", "--out", tmp_path, *options).exit_code == 0
-    assert calls == [(Path("demo-out"), ["ist", "fedavg"], 4, 10), (tmp_path, ["fedavg"], 8, 2)]
+    assert calls == [
+        (Path("demo-out"), ["ist", "fedavg-narrow", "fedavg"], 4, 10),
+        (tmp_path, ["fedavg"], 8, 2),
+    ]
 
 
 def test_a_demo_that_fails_is_an_error(monkeypatch):
