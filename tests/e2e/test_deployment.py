@@ -25,6 +25,8 @@ def test_two_supernodes_with_their_own_shards(blobs: Path, tmp_path: Path) -> No
             "output-dir": str(tmp_path / "run"),
             "num-rounds": 2,
             "hidden-width": 2048,
+            "hidden-layers": 2,
+            "cut": "all",
             "local-steps": 5,
             "node-timeout": 90.0,
             # Large messages: what is asked and answered around them is below 0.1 % then.
