@@ -28,7 +28,7 @@ lint: .venv/installed-dev
 
 types: .venv/installed-dev
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks/*.py
+	$(BIN)/mypy benchmarks/*.py benchmarks/probe/*.py
 
 tests: .venv/installed-dev
 	$(BIN)/pytest

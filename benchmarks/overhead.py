@@ -19,13 +19,13 @@ from runs import quiet_run
 from client_app import app as client_module
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.compare.command import DEFAULT_SETTINGS
+from flower_ist.compare.command import PLAIN_SETTINGS
 from server_app import evaluation as server_module
 
 # The steps of a comparison, longer rounds, and shorter ones.
 CASES = [
-    ("ist", DEFAULT_SETTINGS["local-steps"]),
-    ("fedavg", DEFAULT_SETTINGS["local-steps"]),
+    ("ist", PLAIN_SETTINGS["local-steps"]),
+    ("fedavg", PLAIN_SETTINGS["local-steps"]),
     ("ist", 160),
     ("ist", 40),
 ]
@@ -49,7 +49,7 @@ class Stopwatch:
 def above_training(strategy: str, steps: int, rounds: int) -> float:
     """Return the seconds of a run that are not training or evaluation, as a share of training."""
     training, evaluation = Stopwatch(train), Stopwatch(evaluate_arrays)
-    settings = {key.replace("-", "_"): value for key, value in DEFAULT_SETTINGS.items()}
+    settings = {key.replace("-", "_"): value for key, value in PLAIN_SETTINGS.items()}
     with ExitStack() as patches:
         patches.enter_context(patch.object(client_module, "train", training))
         patches.enter_context(patch.object(server_module, "evaluate_arrays", evaluation))
