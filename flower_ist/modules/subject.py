@@ -17,7 +17,8 @@ State = dict[str, NDArray[Any]]
 class Subject:
     """A module and an example, made ready for proofs.
 
-    Equal values hide mistakes: zeros, ones and running statistics become random numbers.
+    Equal values hide mistakes: zeros, ones and running statistics become random numbers, and so
+    does an example of zeros.
 
     Args:
         model: it is copied.
@@ -29,13 +30,13 @@ class Subject:
     """
 
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> None:
-        self.inputs = tuple(_as_float64(value) for value in inputs)
+        self.random = np.random.default_rng(seed)
+        self.inputs = tuple(self._as_input(value) for value in inputs)
         training = model.training
         with torch.no_grad():
             model.eval()(*inputs)  # where a hook computes weights, they can be copied after this
         self.model = copy.deepcopy(model).double().cpu()
         model.train(training)
-        self.random = np.random.default_rng(seed)
         self.state: State = {
             name: self._randomized(name, tensor.detach().cpu().numpy().copy())
             for name, tensor in self.model.state_dict().items()
@@ -73,6 +74,14 @@ class Subject:
         """Return all floating-point tensors of a module's outputs as one vector."""
         return torch.cat([tensor.reshape(-1) for tensor in _tensors(outputs)] or [torch.zeros(0)])
 
+    def _as_input(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value.cpu() if isinstance(value, Tensor) else value
+        value = value.detach().cpu().double()
+        if value.numel() and bool((value == value.reshape(-1)[0]).all()):
+            value = torch.as_tensor(self.random.standard_normal(value.shape))
+        return value
+
     def _randomized(self, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
         if tensor.dtype.kind != "f" or not tensor.size:
             return tensor
@@ -87,12 +96,6 @@ class Subject:
 def as_inputs(example: Any) -> tuple[Any, ...]:
     """Return a module's arguments: a tuple as it is, anything else as the only one."""
     return example if isinstance(example, tuple) else (example,)
-
-
-def _as_float64(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().double() if value.is_floating_point() else value.cpu()
-    return value
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
