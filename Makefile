@@ -42,13 +42,13 @@ bench: .venv/installed-dev
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-# torch goes first: a constraint picks its build before anything else can ask for another.
 .venv/installed: $(INPUTS)
 	$(PYTHON) -m venv .venv
-	$(PIP) torch
-	$(PIP) --editable '.[plot]'
+	$(PIP) --editable '.[plot,simulation]'
 	touch $@
 
+# torch goes first: a constraint picks its build before anything else can ask for another.
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[plot,prep,dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[plot,simulation,torch,prep,dev]'
 	touch $@

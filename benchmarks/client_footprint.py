@@ -35,6 +35,8 @@ SLICES = 4
 ROUNDS = 3
 # The requirements.txt that `flower-ist deploy init` writes for a device.
 DEVICE = ["flwr", "numpy", "threadpoolctl"]
+# And what its start.sh sets.
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 PROBE = Path(__file__).parent / "probe"
 _SAMPLE_SECONDS = 0.05
 
@@ -120,8 +122,8 @@ def watch_client(scratch: Path) -> tuple[MemoryWatch, list[dict[str, float]]]:
     """Run a federation of one device; return its memory, and what each process has noted."""
     notes = scratch / "notes"
     notes.mkdir()
-    os.environ["FLOWER_IST_PROBE"] = str(notes)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROBE), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(PROBE), os.environ.get("PYTHONPATH", "")])
+    os.environ |= {**ENVIRONMENT, "FLOWER_IST_PROBE": str(notes), "PYTHONPATH": path}
     with LocalFlower(simulation=False) as flower:
         command = ["flower-supernode", "--insecure", "--superlink", flower.address]
         command += ["--port", str(free_port())]

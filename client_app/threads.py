@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
-from threadpoolctl import ThreadpoolController
 
 from flower_ist.errors import ArgumentError
 
@@ -17,12 +17,14 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
     """Answer a message with as many BLAS threads as the node config allows (a Flower mod).
 
     One by default: a slice's matrices are so small that a second thread mostly waits, and several
-    clients may share a machine. ``blas-threads`` in the node config gives large nets more. The
-    environment variables that BLAS reads when numpy is imported would not do: Flower's process
-    imports numpy before it knows the node config.
+    clients may share a machine. ``blas-threads`` in the node config gives large nets more.
+
+    BLAS reads its environment variables when numpy is imported, and Flower's process imports numpy
+    before it knows the node config: threadpoolctl sets the number afterwards. Without it
+    ``OPENBLAS_NUM_THREADS`` decides, which ``flower-ist deploy init`` writes as 1.
 
     Raises:
-        ArgumentError: the setting is no whole number of at least 1.
+        ArgumentError: the setting is no whole number of at least 1, or threadpoolctl is missing.
     """
     threads = context.node_config.get(BLAS_THREADS_KEY, 1)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
@@ -30,11 +32,23 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
             f"The node config gives {BLAS_THREADS_KEY!r} as {threads!r}: a whole number of at "
             "least 1 is needed."
         )
-    with _controller().limit(limits=threads, user_api="blas"):
+    controller = _controller()
+    if controller is None and BLAS_THREADS_KEY in context.node_config:
+        raise ArgumentError(
+            f"The node config gives {BLAS_THREADS_KEY!r}, which needs threadpoolctl: install it, "
+            "or set OPENBLAS_NUM_THREADS where the SuperNode is started."
+        )
+    if controller is None:
+        return call_next(message, context)
+    with controller.limit(limits=threads, user_api="blas"):
         return call_next(message, context)
 
 
 # It looks through the libraries of the process, which takes a millisecond.
 @cache
-def _controller() -> ThreadpoolController:
+def _controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ModuleNotFoundError:
+        return None
     return ThreadpoolController()

@@ -50,7 +50,7 @@ def train(model: nn.Module, data: Data, epochs: int, lr: float) -> float:
     model.train()
     loss = torch.zeros(())
     for _ in range(epochs):
-        for batch in torch.randperm(len(labels)).split(32):
+        for batch in torch.randperm(len(labels)).chunk(-(-len(labels) // 32)):
             optimizer.zero_grad()
             loss = functional.cross_entropy(model(images[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]

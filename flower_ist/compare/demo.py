@@ -38,8 +38,11 @@ def run_demo(
         LaunchError: a run failed.
         PlanError: an argument is of no use; nothing was started.
     """
-    if find_spec("matplotlib") is None:
-        raise PlanError("The demo draws a plot: first, in the checkout, pip install -e '.[plot]'.")
+    if find_spec("matplotlib") is None or find_spec("ray") is None:
+        raise PlanError(
+            "The demo runs Flower's simulation and draws a plot: first, in the checkout, "
+            "pip install -e '.[plot,simulation]'."
+        )
     if num_clients > MAX_CLIENTS:
         raise PlanError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
     app = find_app()

@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,9 +49,16 @@ class LocalFlower:
     Args:
         simulation: run clients as virtual SuperNodes in this SuperLink's simulation; otherwise it
             waits for SuperNodes to connect at :attr:`address`.
+
+    Raises:
+        LaunchError: it is to simulate, and Ray is missing.
     """
 
     def __init__(self, *, simulation: bool = True) -> None:
+        if simulation and find_spec("ray") is None:
+            raise LaunchError(
+                "Flower's simulation needs Ray: in the checkout, pip install -e '.[simulation]'."
+            )
         self.simulation = simulation
         self.address = f"127.0.0.1:{free_port()}"
         self.home = Path(tempfile.mkdtemp(prefix="flower-ist-"))

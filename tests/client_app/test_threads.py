@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+from client_app import threads
 from client_app.threads import BLAS_THREADS_KEY, blas_threads_mod
 
 
@@ -41,3 +43,15 @@ def test_one_thread_unless_the_device_says_otherwise_and_for_the_message_alone()
 def test_a_number_of_no_use_is_refused(value):
     with pytest.raises(ValueError, match=r"^The node config gives 'blas-threads' as .* needed\.$"):
         threads_of_a_message({BLAS_THREADS_KEY: value})
+
+
+def test_without_threadpoolctl_the_environment_decides_and_a_setting_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    threads._controller.cache_clear()
+    try:
+        before = blas_threads()
+        assert threads_of_a_message({}) == before
+        with pytest.raises(ValueError, match="needs threadpoolctl: install it, or set OPENBLAS"):
+            threads_of_a_message({BLAS_THREADS_KEY: 1})
+    finally:
+        threads._controller.cache_clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +126,12 @@ def test_what_an_app_tells_of_its_settings_needs_neither_flwr_nor_torch():
     modules = loaded("import server_app.usage, flower_ist.compare.plan")
     assert {"server_app", "pydantic"} <= modules
     assert not modules & {"flwr", "torch", "client_app", "data_prep", "matplotlib"}
+
+
+def test_a_module_of_one_s_own_without_torch_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(flower_ist.FlowerIstError, match=r"needs torch: .* -e '\.\[torch\]'\.$"):
+        importlib.reload(importlib.import_module("flower_ist.modules"))
 
 
 def test_public_names_are_loaded_on_demand():

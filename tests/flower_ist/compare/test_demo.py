@@ -76,3 +76,10 @@ def test_what_is_refused_at_once(console, tmp_path, strategies, clients, sentenc
     with pytest.raises(PlanError, match=sentence):
         run_demo(tmp_path, strategies, clients, 2, console)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "ray"])
+def test_a_library_that_is_missing_is_named_with_its_extra(console, tmp_path, monkeypatch, library):
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == library else object())
+    with pytest.raises(PlanError, match=r"first, .* pip install -e '\.\[plot,simulation\]'\.$"):
+        run_demo(tmp_path, ["ist"], 4, 2, console)

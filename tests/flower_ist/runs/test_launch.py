@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-from flower_ist.runs.launch import copy_app
+from flower_ist.runs import launch
+from flower_ist.runs.launch import LaunchError, LocalFlower, copy_app
 
 PYPROJECT = """
 [project]
@@ -65,3 +66,10 @@ def test_flower_makes_the_same_bundle_of_the_copy(app, tmp_path):
     assert bundle == build_fab_from_disk(app)
     names = zipfile.ZipFile(BytesIO(bundle)).namelist()
     assert {"code/app.py", "code/tables/a.json"} <= set(names)
+
+
+def test_a_simulation_without_ray_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(LaunchError, match=r"needs Ray: .* pip install -e '\.\[simulation\]'\.$"):
+        LocalFlower()
+    assert LocalFlower(simulation=False).home.exists()

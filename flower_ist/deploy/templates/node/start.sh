@@ -11,6 +11,10 @@ cd "$state"
 export FLWR_HOME="$state/flwr"
 export FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_TELEMETRY_ENABLED=0
+# Slices are small: a second thread of numpy's BLAS would mostly wait. And a pool of memory for each of
+# gRPC's threads would take 5 MiB.
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}"
 
 # The port is for this node's own processes, on the loopback address.
 exec flower-supernode \
