@@ -50,7 +50,9 @@ def train(model: nn.Module, data: Data, epochs: int, lr: float) -> float:
     model.train()
     loss = torch.zeros(())
     for _ in range(epochs):
-        for batch in torch.randperm(len(labels)).chunk(-(-len(labels) // 32)):
+        order = torch.randperm(len(labels))
+        for start in range(0, len(labels), 32):
+            batch = order[start : start + 32]
             optimizer.zero_grad()
             loss = functional.cross_entropy(model(images[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]
