@@ -11,7 +11,7 @@ from flower_ist.modules.subject import as_inputs
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
-from tests.fakes.zoo import NARROW
+from tests.fakes.zoo import NARROW, torchvision
 
 # By default, and with widths="all": the number of widths that are cut, and the largest share of the
 # weights that a slice may hold.
@@ -87,3 +87,11 @@ def test_frozen_tensors_stay_on_the_clients():
     assert set(axes.frozen) == {n for n, p in model.named_parameters() if not p.requires_grad}
     assert axes.widths["blocks.0.attn.qkv"] == 16  # the rank, not the heads
     assert axes.labels["blocks.0.attn.qkv.b"] == (None, "blocks.0.attn.qkv")
+
+
+def test_what_cannot_be_fitted_stays_whole_with_the_modules_own_error():
+    """Torchvision's Swin takes a head's dimension from the embedding: fewer heads do not fit."""
+    model = torchvision.models.SwinTransformer([2, 2], 32, [1, 1], [8, 8], [7, 7], num_classes=10)
+    axes = derive_axes(model, torch.randn(2, 3, 28, 28), widths="all")
+    assert set(axes.widths) == {"features.1.0.mlp.0", "features.3.0.mlp.0"}
+    assert "cannot be computed: RuntimeError: shape" in axes.whole["features.1.0.attn"]
