@@ -14,7 +14,8 @@ from client_app.batches import Batches
 from client_app.local_settings import LocalSettings
 from client_app.training import train
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
-from flower_ist.statistics.prior import ClassGaussians, TokenPrior
+from flower_ist.statistics.gaussians import ClassGaussians
+from flower_ist.statistics.prior import TokenPrior
 from flower_ist.tokens.shard import TokenShard
 from tests.fakes.shards import make_meta
 

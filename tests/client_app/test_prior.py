@@ -9,7 +9,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from client_app.prior import PriorError, token_prior
-from flower_ist.statistics.prior import ClassGaussians, TokenPrior
+from flower_ist.statistics.gaussians import ClassGaussians
+from flower_ist.statistics.prior import TokenPrior
 from flower_ist.wire.layout import WireError, digest_of, layout_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.shards import make_meta

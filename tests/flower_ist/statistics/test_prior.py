@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
-from flower_ist.statistics.prior import ClassGaussians, TokenPrior, prior_layout
+from flower_ist.statistics.gaussians import ClassGaussians
+from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.statistics.sums import Statistics
 from flower_ist.wire.layout import layout_of
 

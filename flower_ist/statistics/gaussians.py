@@ -1,0 +1,62 @@
+"""One Gaussian a class: how far a client's classes differ from the whole, and what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClassGaussians:
+    """A Gaussian for each class of the standardized tokens, with one covariance.
+
+    Attributes:
+        shares: (C,) share of the examples that each class has; they sum to 1.
+        means: (C, D) mean of each class' tokens; 0 for a class without any.
+        factor: (D, D) lower triangular L with L L^T = the covariance within a class, pooled over
+            the classes.
+    """
+
+    shares: Floats
+    means: Floats
+    factor: Floats
+
+    def shortfall(self, label_counts: NDArray[np.integer]) -> tuple[float, NDArray[np.float64]]:
+        """Return how much a client's classes differ from the whole, and what it lacks.
+
+        With p the class shares of the whole and p_k the client's own, the share of virtual examples
+        is the total variation distance v = 1/2 sum_c |p_c - p_kc|, and their classes are drawn in
+        proportion to max(0, p_c - (1 - v) p_kc), which fills up the classes that the client has too
+        few of. Equal shares give v = 0: without skew nothing is made up.
+
+        Args:
+            label_counts: (C,) the client's examples of each class.
+
+        Returns:
+            v, from 0 to 1, and probabilities (C,) that sum to 1.
+        """
+        whole = self.shares.astype(np.float64)
+        own = label_counts / max(1, label_counts.sum())
+        share = min(1.0, 0.5 * float(np.abs(whole - own).sum()))
+        lacking = np.maximum(0.0, whole - (1 - share) * own)
+        lacking = lacking if lacking.sum() > 0 else whole
+        return share, lacking / lacking.sum()
+
+    def draw(self, classes: NDArray[np.integer], generator: np.random.Generator) -> Floats:
+        """Draw one virtual standardized token for each class given.
+
+        Args:
+            classes: (n,).
+            generator: the source of chance.
+
+        Returns:
+            (n, D) float32.
+        """
+        noise = generator.standard_normal((len(classes), self.means.shape[1]), dtype=np.float32)
+        virtual: Floats = noise @ self.factor.T
+        virtual += self.means[classes]
+        return virtual
