@@ -70,7 +70,7 @@ def run(name: str, rounds: int, epochs: int, lr: float, seed: int) -> tuple[floa
         }
         run_in_process(metered, client_app, 4, settings)
         model = Net()
-        model.load_state_dict(torch.load(output))
+        model.load_state_dict(torch.load(output, weights_only=True))
     return test(model, load_data(0, 4)[1]), total
 
 
