@@ -230,7 +230,9 @@ class Packed(Filter):
         for name, tensor in tensors.items():
             if not np.isfinite(largest(tensor)):
                 raise WireError(f"{name!r} holds values that are not finite numbers.")
-        return RecordDict({**content, key: record_of(tensors)})
+        # One ArrayRecord was sent: another one beside it has no reader, and nobody judges it.
+        others = {name: record for name, record in content.items() if name not in records}
+        return RecordDict({**others, key: record_of(tensors)})
 
 
 def _refused(reply: Message, reason: str, code: int) -> Message:

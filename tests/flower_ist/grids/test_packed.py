@@ -309,6 +309,19 @@ def test_a_good_reply_may_use_another_name():
     assert np.allclose(moved, 0.25)
 
 
+def test_only_the_models_record_reaches_the_strategy():
+    """A second ArrayRecord would end a run of Flower's FedAvg, which compares replies."""
+
+    def answer(message: Message) -> list[Message]:
+        reply = coded_reply(message, "int8")
+        reply.content["more"] = ArrayRecord({"x": Array(np.ones(3, np.float32))})
+        return [reply]
+
+    for reply in answers(answer)[0]:
+        assert list(reply.content.array_records) == ["arrays"]
+        assert "metrics" in reply.content
+
+
 def spoilt(change):
     def answer(message: Message) -> list[Message]:
         reply = coded_reply(message, "int8")
