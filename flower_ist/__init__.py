@@ -15,47 +15,63 @@ if TYPE_CHECKING:
     from flower_ist.grids.inprocess import InProcessGrid
     from flower_ist.grids.metered import Meter, MeteredGrid
     from flower_ist.grids.packed import Packed
+    from flower_ist.modules.adapters import adapter
+    from flower_ist.modules.call import op_rule
     from flower_ist.modules.derive import derive_axes
     from flower_ist.modules.fit import fit
     from flower_ist.modules.prove import prove
     from flower_ist.runs.app import run_in_process
+    from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
     from flower_ist.runs.log import RunLog, read_run
     from flower_ist.runs.recorder import RoundRecorder
+    from flower_ist.strategies.capacities import by_speed
     from flower_ist.strategies.closed_form import ClosedFormStrategy
     from flower_ist.strategies.replies import TrainingFailedError
+    from flower_ist.strategies.resumed import ResumedStrategy
+    from flower_ist.strategies.state import load_strategy_state, strategy_state
     from flower_ist.strategies.submodel import ISTStrategy, SubmodelStrategy
     from flower_ist.submodels.axes import Axes, mlp_axes
     from flower_ist.tokens.shard import TokenShard, open_shard
     from flower_ist.wire.mod import packed_mod
 
 _HOMES = {
-    "derive_axes": "modules.derive",
-    "fit": "modules.fit",
-    "prove": "modules.prove",
     "Axes": "submodels.axes",
-    "mlp_axes": "submodels.axes",
-    "FlowerIstError": "errors",
+    "Checkpoint": "runs.checkpoint",
+    "Checkpoints": "runs.checkpoint",
     "ClosedFormStrategy": "strategies.closed_form",
-    "InProcessGrid": "grids.inprocess",
-    "run_in_process": "runs.app",
     "Filter": "grids.chain",
     "FilteredGrid": "grids.chain",
+    "FlowerIstError": "errors",
+    "ISTStrategy": "strategies.submodel",
+    "InProcessGrid": "grids.inprocess",
     "Meter": "grids.metered",
     "MeteredGrid": "grids.metered",
     "Packed": "grids.packed",
+    "ResumedStrategy": "strategies.resumed",
     "RoundRecorder": "runs.recorder",
     "RunLog": "runs.log",
-    "read_run": "runs.log",
-    "ISTStrategy": "strategies.submodel",
     "SubmodelStrategy": "strategies.submodel",
-    "TrainingFailedError": "strategies.replies",
     "TokenShard": "tokens.shard",
+    "TrainingFailedError": "strategies.replies",
+    "adapter": "modules.adapters",
+    "by_speed": "strategies.capacities",
+    "derive_axes": "modules.derive",
+    "fit": "modules.fit",
+    "load_strategy_state": "strategies.state",
+    "mlp_axes": "submodels.axes",
+    "op_rule": "modules.call",
     "open_shard": "tokens.shard",
     "packed_mod": "wire.mod",
+    "prove": "modules.prove",
+    "read_run": "runs.log",
+    "run_in_process": "runs.app",
+    "strategy_state": "strategies.state",
 }
 
 __all__ = [
     "Axes",
+    "Checkpoint",
+    "Checkpoints",
     "ClosedFormStrategy",
     "Filter",
     "FilteredGrid",
@@ -65,19 +81,25 @@ __all__ = [
     "Meter",
     "MeteredGrid",
     "Packed",
+    "ResumedStrategy",
     "RoundRecorder",
     "RunLog",
     "SubmodelStrategy",
     "TokenShard",
     "TrainingFailedError",
+    "adapter",
+    "by_speed",
     "derive_axes",
     "fit",
+    "load_strategy_state",
     "mlp_axes",
+    "op_rule",
     "open_shard",
     "packed_mod",
     "prove",
     "read_run",
     "run_in_process",
+    "strategy_state",
 ]
 
 
