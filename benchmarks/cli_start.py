@@ -1,10 +1,10 @@
-"""How soon ``flower-ist`` and each of its commands answer ``--help``, against typer and rich alone.
+"""How fast ``flower-ist`` and its commands answer ``--help``, against typer and rich alone.
 
     python benchmarks/cli_start.py
 
-Seconds of the processor, so that what else the machine does counts little; the least of several
-runs. The aim is three times as long as ``import typer, rich``; the help of an app with one option
-takes 2.3 times as long, most of it for typer to import and draw rich's boxes.
+CPU seconds, so that other load on the machine matters little; the minimum of several runs. The
+target is at most three times as long as ``import typer, rich``; the help of an app with one option
+takes 2.3 times as long, mostly because typer imports rich and draws its boxes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Start-up, memory and disk that one device needs: a real SuperNode trains slices of a K=4 model.
 
 A SuperLink and one SuperNode run as separate processes, as in a deployment. The SuperNode starts a
-new process for each message; a probe in it (``probe/sitecustomize.py``) notes the processor's
-seconds, the imports and the memory until its first training step. The memory of the SuperNode and
-of all processes that it starts is read from /proc (Linux) until the run is over; the disk is what
-a device's requirements and all that they require have installed.
+new process for each message; a probe in it (``probe/sitecustomize.py``) records the CPU seconds,
+the imports and the memory up to its first training step. The memory of the SuperNode and of all
+processes that it starts is read from /proc (Linux) until the run ends. The disk figure is the
+installed size of a device's requirements and all their dependencies.
 
     python benchmarks/client_footprint.py
 """

@@ -1,6 +1,6 @@
-"""Every kind of strategy on the demo tokens, in this process: accuracy and bytes on the wire.
+"""Every kind of strategy on the demo tokens, in process: accuracy and bytes on the wire.
 
-Four clients, 160 steps a round, plain, one seed. Takes about 3 minutes.
+Four clients, 160 steps per round, plain, one seed. Takes about 3 minutes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Batched encoding in inference mode, against the paper's loop: one image at a time, autograd on.
 
-Both read the same kept patches with the same network, so the difference is the batching and the
-graph alone. On a CPU the arithmetic of a large ViT is the same in a loop, and only a small network
-gains much; a GPU is idle most of the time in such a loop.
+Both read the same kept patches with the same network, so only the batching and the graph differ. On
+a CPU, a large ViT does the same arithmetic in a loop, and only a small network gains much. A GPU is
+idle most of the time in such a loop.
 """
 
 from __future__ import annotations

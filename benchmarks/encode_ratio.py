@@ -1,8 +1,8 @@
-"""Images a second of masked encoding, against the same ViT-B/16 on whole images.
+"""Images per second of masked encoding, against the same ViT-B/16 on whole images.
 
-Work that grows with the tokens would give 197 / (kept + 1) times the speed; 0.9 of that is asked
-for. Attention grows faster than the tokens, so more than that is possible; what does not shrink
-(scaling all pixels, adding all positions) works against it. The weights are random: speed does not
+Work that grows with the tokens would give 197 / (kept + 1) times the speed; the target is 0.9 of
+that. Attention grows faster than the tokens, so a larger gain is possible; work that does not
+shrink (scaling all pixels, adding all positions) reduces it. The weights are random: speed does not
 depend on them.
 """
 

@@ -1,8 +1,8 @@
 """One epoch over a token shard in random batches, against the authors' loader.
 
 Their loader keeps 50 tokens in each ``.pt`` file and opens a file for every single item. Here both
-hold the same float32 tokens, both are read in the same random order, and every batch ends as two
-tensors. What was read before is in the machine's cache for both.
+hold the same float32 tokens, both are read in the same random order, and every batch is converted
+to two tensors. For both, data read before are in the machine's cache.
 """
 
 from __future__ import annotations

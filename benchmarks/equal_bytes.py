@@ -1,12 +1,12 @@
-"""IST against what has the same bytes: the table of docs/results.md.
+"""IST against strategies that cost the same bytes: the table of docs/results.md.
 
     python benchmarks/equal_bytes.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
 
 TOKENS are folders that ``flower-ist prep`` wrote; ``demo`` stands for the embedded tokens (IID
-only). Every run has the app's defaults: the same recipe, codec and rounds on all sides. With K
-clients IST has H neurons, each slice H / K of them, and the narrow net as many as a slice, so
-their messages are equally large. The narrow net is trained at its own best learning rate too. The
-last round is what counts. Runs that are in WORK already are not run again.
+only). Every run uses the app's defaults: the same recipe, codec and rounds on all sides. With K
+clients, IST has H neurons, each slice H / K of them, and the narrow net as many as a slice, so
+their messages are the same size. The narrow net is also trained at its own best learning rate. The
+last round counts. Runs that are already in WORK are not repeated.
 """
 
 from __future__ import annotations

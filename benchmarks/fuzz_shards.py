@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz_shards.py -max_total_time=600 [any other option of libFuzzer]
 
-It needs atheris (``pip install atheris``), which is no dependency of the project. An input may end
-in :class:`ShardError` with a sentence or be read; anything else, more than 10 s or more than 2 GiB
-is a crash.
+It needs atheris (``pip install atheris``), which is not a dependency of the project. An input may
+raise :class:`ShardError` with a message or be read. Anything else, more than 10 s, or more than 2
+GiB is a crash.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Fuzz whatever reads an array from the wire: layouts, packed arrays, plain arrays, whole replies.
+"""Fuzz code that reads arrays from the wire: layouts, packed arrays, plain arrays, whole replies.
 
     python benchmarks/fuzz_unpack.py -max_total_time=600 [any other option of libFuzzer]
 
-It needs atheris (``pip install atheris``), which is no dependency of the project. An input may end
-in the documented error or be read; anything else, more than 10 s or more than 2 GiB is a crash.
+It needs atheris (``pip install atheris``), which is not a dependency of the project. An input may
+raise the documented error or be read. Anything else, more than 10 s, or more than 2 GiB is a crash.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A client's training loop against a bare PyTorch loop on the same slice and batches in memory.
 
-Both compute in one thread and are timed in turns, in seconds of the processor. Torch gets its
-batches as float32 tensors; the client reads its shard. Beside them the matrix products alone, which
-no loop over numpy or torch can do without: where they take most of the time, no code around them
-makes a loop much faster.
+Both use one thread and are timed alternately, in CPU seconds. Torch gets its batches as float32
+tensors; the client reads its shard. The matrix products alone are timed too, because every loop in
+numpy or torch needs them: where they take most of the time, no other code can make a loop much
+faster.
 
     python benchmarks/local_training.py
 """

@@ -1,7 +1,7 @@
-"""1,000 virtual clients of which 32 train in a round: seconds a round of IST against FedAvg's.
+"""1,000 virtual clients, of which 32 train per round: seconds per round, IST against FedAvg.
 
-In Flower's simulation, with the memory of all its processes, and in this process. Each client has
-40 of the demo tokens, drawn by seed, so shards overlap: there are only 4,000.
+Measured in Flower's simulation, with the memory of all its processes, and in process. Each client
+has 40 of the demo tokens, drawn by seed, so shards overlap: there are only 4,000.
 """
 
 from __future__ import annotations

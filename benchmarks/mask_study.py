@@ -1,18 +1,18 @@
-"""What dropping patches costs in accuracy and saves in bytes, and one mask an image against many.
+"""What dropping patches costs in accuracy and saves in bytes; one mask per image against many.
 
-For each mask ratio the images are encoded with the project's own ``prep``, the training images
-under several masks each. Then, on the same test tokens (one mask each):
+For each mask ratio the images are encoded with the project's own ``prep``, the training images each
+under several masks. Then, on the same test tokens (one mask each):
 
-* a linear probe and the project's MLP are trained on one mask per image, kept for good (what the
+* a linear probe and the project's MLP are trained on one mask per image, never redrawn (what the
   paper calls fixed);
 * the same MLP, with the same steps, on all masks (the paper's random: a new mask each epoch).
 
-The MLP is the central one, of the apps' default width, judged after its last step, so that nothing
-is chosen on the test set; the median of three seeds is given, and the range. Encoding goes on where
-it was stopped; finished shards in ``--work`` are used again.
+The MLP is trained centrally, has the app's default width, and is evaluated after its last step, so
+that nothing is chosen on the test set. The median and the range of three seeds are given. Encoding
+resumes where it stopped; finished shards in ``--work`` are reused.
 
 Without a source it runs on scikit-learn's handwritten digits with the embedded encoder, in about
-two minutes. ``--help`` has the options.
+two minutes. ``--help`` lists the options.
 """
 
 from __future__ import annotations

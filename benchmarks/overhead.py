@@ -1,6 +1,6 @@
-"""What 100 rounds with 8 clients take in this process above training and evaluation.
+"""What 100 in-process rounds with 8 clients cost beyond training and evaluation.
 
-Counted in seconds of the processor: what else the machine does then hardly matters.
+Measured in CPU seconds, so that other load on the machine hardly matters.
 """
 
 from __future__ import annotations

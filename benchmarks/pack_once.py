@@ -2,9 +2,9 @@
 
     python benchmarks/pack_once.py [--before CHECKOUT] [--weights 100e6] [--clients 32]
 
-A net of one hidden layer is cut into as many slices as clients and sent in int8; each reply is the
-message's own bytes, so that clients cost nothing. With a checkout of an older commit both are run
-in turn, in processes of their own, and their ratio is printed:
+A net of one hidden layer is cut into as many slices as there are clients and sent in int8; each
+reply is the message's own bytes, so that clients cost nothing. With a checkout of an older commit,
+both are run alternately, in separate processes, and their ratio is printed:
 
     git worktree add /elsewhere 2fcc4eb
     python benchmarks/pack_once.py --before /elsewhere

@@ -1,6 +1,6 @@
-"""Flower's quickstart with FedAvg, and with IST by a few changed lines: accuracy and bytes.
+"""Flower's quickstart with FedAvg, and with IST after a few changed lines: accuracy and bytes.
 
-The two apps are in benchmarks/quickstart/; this runs each in this process, with its own SGD.
+The two apps are in benchmarks/quickstart/; this script runs each in process, with its own SGD.
 """
 
 from __future__ import annotations

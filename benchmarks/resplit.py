@@ -1,4 +1,4 @@
-"""Share a prepared folder's tokens out among clients in another way, without encoding again."""
+"""Split a prepared folder's tokens among clients in another way, without encoding again."""
 
 from __future__ import annotations
 

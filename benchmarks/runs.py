@@ -1,4 +1,4 @@
-"""Runs of the real apps in this process, for the benchmarks."""
+"""In-process runs of the real apps, for the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the scale of a slice and of its steps do: accuracy and loss on the demo tokens, in process.
+"""What the scale of a slice and of its steps does: accuracy and loss on the demo tokens.
 
-Four clients, H = 1024, plain, 160 steps a round, three seeds: the median of the best accuracy, and
-of the whole network's loss after the last round. Takes about 4 minutes.
+Four clients, H = 1024, plain, 160 steps per round, three seeds, in process: the median of the best
+accuracy, and of the whole network's loss after the last round. Takes about 4 minutes.
 """
 
 from __future__ import annotations

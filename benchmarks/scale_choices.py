@@ -1,4 +1,4 @@
-"""Who carries a slice's scale under plain SGD, and which widths are cut: on scikit-learn's digits.
+"""What carries a slice's scale under plain SGD, and which widths are cut: on scikit-learn's digits.
 
 The tables of docs/method.md. Four clients, IID, four slices; accuracy on 400 test images after the
 last round, one seed.

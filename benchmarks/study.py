@@ -1,8 +1,8 @@
-"""The study of docs/results.md: what the recipe brings, byte for byte, against its rivals.
+"""The study of docs/results.md: what the recipe gains, byte for byte, over other strategies.
 
-TOKENS holds one folder of flower-ist prep for each data set and mask ratio, called cifar-r0.5,
-resisc-r0.5 and so on; docs/results.md has the commands. The tokens are shared out in several ways,
-and one comparison after the other is run; each goes on where it was stopped.
+TOKENS holds one folder from flower-ist prep for each data set and mask ratio, named cifar-r0.5,
+resisc-r0.5 and so on; docs/results.md has the commands. The tokens are split among clients in
+several ways, and the comparisons are run one after the other; each resumes where it stopped.
 
     python benchmarks/study.py TOKENS WORK                all of it: hours of two cores
     python benchmarks/study.py TOKENS WORK --only 'cifar-r0.5-k4-*'

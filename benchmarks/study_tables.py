@@ -2,8 +2,8 @@
 
     python benchmarks/study_tables.py WORK [--plot FILE]
 
-Accuracies are of the test half, in the round with the best accuracy on the validation half; a cell
-is the median over the seeds, its range, and how many seeds there are if not three.
+Accuracies are measured on the test half, in the round with the best accuracy on the validation
+half. A cell gives the median over the seeds, the range, and the number of seeds if it is not three.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seconds of several ways to do one thing, taken in turns, for the benchmarks."""
+"""Time several ways to do one thing, alternating between them, for the benchmarks."""
 
 from __future__ import annotations
 

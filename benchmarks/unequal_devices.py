@@ -1,4 +1,4 @@
-"""Devices of unequal size on a ResNet-18 with BatchNorm: IST, HeteroFL, FedRolex and FedAvg.
+"""Devices of unequal capacity on a ResNet-18 with BatchNorm: IST, HeteroFL, FedRolex and FedAvg.
 
 Torchvision's ResNet-18, 16 to 40 channels wide, on scikit-learn's digits; four clients, IID, that
 hold 0.1, 0.2, 0.3 and 0.4 of the cut channels; plain SGD with momentum. One seed.

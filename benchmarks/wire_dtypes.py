@@ -1,9 +1,9 @@
-"""What wire dtypes do to accuracy and bytes: IST and FedAvg on the demo tokens, in this process.
+"""What wire dtypes do to accuracy and bytes: IST and FedAvg on the demo tokens, in process.
 
     python benchmarks/wire_dtypes.py [--rounds 10] [--hidden-width 1024] [--local-steps 160]
 
-Four clients, one seed, plain, every other setting as in pyproject.toml. The bytes are of the whole
-run, counted on the serialized messages; ``fewer`` is by what factor they are fewer than with
+Four clients, one seed, plain, every other setting as in pyproject.toml. The bytes cover the whole
+run, counted on the serialized messages; ``fewer`` is the factor by which they are fewer than with
 float32.
 """
 

@@ -1,4 +1,4 @@
-"""Models of many kinds, each with an example: what derive_axes is shown to handle."""
+"""Models of many kinds, each with an example input, on which derive_axes is tested."""
 
 from __future__ import annotations
 
