@@ -72,7 +72,7 @@ def encoder_space(encoder: Encoder) -> dict[str, int | str]:
 
 
 def encoder_settings(encoder: Encoder) -> str:
-    """Return the space without the weights as a string: ``image_size=28 patch_size=4 pool=cls ...``
+    """Return the space without the weights as a string: ``image_size=28 patch_size=4 ...``.
 
     Messages and files carry it beside the weights' hash, so that a comparison of two strings can
     say what differs.
