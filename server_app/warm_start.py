@@ -1,9 +1,9 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
-Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
+Requested once, as for closed-form ridge regression, they give a prior that clients train with
 (:mod:`flower_ist.statistics.prior`) and a ridge head inside the net
-(:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a run that goes on
-after a stop goes on with the same. Who joins later is counted in (:mod:`server_app.newcomers`).
+(:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a resumed run uses
+the same ones. Clients that join later are included (:mod:`server_app.newcomers`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class WarmStart:
             write_statistics(folder, self.sums.total, self.sums.scale, self.sums.clients)
 
     def net(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the net for tokens as they are, from the weights that are trained."""
+        """Return the net for raw tokens, from the trained weights."""
         return dict(weights) if self.prior is None else self.prior.fold(weights)
 
     def model(self, net: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -146,7 +146,7 @@ def ridge_for(
         score: gives a head's score on validation data, if there are any.
 
     Raises:
-        SettingsError: a setting is of no use.
+        SettingsError: a setting is invalid.
     """
     wanted = settings.standardize or settings.replay or settings.ridge_skip > 0
     if settings.strategy in CLOSED_FORM or not wanted:
