@@ -44,7 +44,7 @@ _log = logging.getLogger("flwr")
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run one federation from settings to model. Invalid settings are raised before training.
+    """Run one federation from settings to model. Setup errors are raised before training.
 
     With ``resume`` it continues after the last checkpoint of the run in ``output-dir``.
     """
@@ -123,10 +123,10 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
 def _weights(
     settings: Settings, dims: Sequence[int], run: RunFolder, strategy: Strategy
 ) -> Mapping[str, NDArray[Any]]:
-    """Return the weights to train on; a run that goes on gets its strategy's state back too."""
+    """Return the weights to train on; a resumed run also gets its strategy's state back."""
     if run.checkpoint is None:
-        # Flower's own strategies draw their clients from Python's global generator. Node ids are
-        # random outside this process: who is drawn differs from run to run where not all are.
+        # Flower's own strategies sample clients with Python's global generator. Node ids are random
+        # outside this process: if not all clients are sampled, the sample differs between runs.
         random.seed(settings.seed)
         return initial_weights(dims, settings.seed)
     load_strategy_state(strategy, run.checkpoint.strategy)

@@ -1,4 +1,4 @@
-"""What a run was begun with: ``resume=true`` does not go on with other settings or data."""
+"""What a run was begun with: ``resume=true`` does not continue with other settings or data."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class WarmStart:
         return cls(sums.prior(skip), skip, sums)
 
     def count_in(self, statistics: Statistics, clients: Collection[str]) -> None:
-        """Add the statistics of clients that came later, and renew what follows from all.
+        """Add the statistics of clients that joined later, and renew the prior and the head.
 
         Tokens are standardized as before, so that the net that is being trained still fits.
 
@@ -164,19 +164,19 @@ def warm_start(
     meter: Meter,
     shape: tuple[int, int],
 ) -> WarmStart:
-    """Return what a run begins with; the clients are asked unless the run goes on.
+    """Return what a run begins with; the clients are asked unless the run is resumed.
 
     Args:
         settings: of the run.
         ridge: from :func:`ridge_for`.
-        resumed: folder of a run that goes on, which holds its statistics; None for a new run.
+        resumed: folder of a resumed run, which holds its statistics; None for a new run.
         grid: to the clients that take part.
-        meter: of the grid; who is refused is a failure of round 0.
+        meter: of the grid; a refused client is a failure of round 0.
         shape: (C, D).
 
     Raises:
         TrainingFailedError: too few clients answered.
-        SettingsError: the run goes on, but the file of its statistics cannot be read.
+        SettingsError: the run is resumed, but its statistics file cannot be read.
         ArgumentError: nothing follows from the clients' statistics.
     """
     if ridge is None:
