@@ -41,11 +41,11 @@ app = ClientApp(mods=[packed_mod, blas_threads_mod])
 
 @app.train()
 def train_slice(message: Message, context: Context) -> Message:
-    """Train the net of the message's arrays for a round and send it back.
+    """Train the net in the message's arrays for a round and send it back.
 
     A closed-form strategy sends no net: it asks for sums over the shard instead. With privacy
-    (:mod:`client_app.privacy`) the update is clipped and noisy, and the metrics are those that tell
-    nothing of an example.
+    (:mod:`client_app.privacy`) the update is clipped and noisy, and the metrics are those that
+    reveal nothing about an example.
     """
     if STATISTICS_KEY in message.content.config_records["config"]:
         return sum_up(message, context)
@@ -74,7 +74,7 @@ def train_slice(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the net of the message's arrays on this client's own shard."""
+    """Evaluate the net in the message's arrays on this client's own shard."""
     _refuse_with(Privacy.of(context), "a model's accuracy on them")
     shard = open_client_shard(context)
     prior = token_prior(message, context, shard.meta)
@@ -112,8 +112,8 @@ def tell_facts(message: Message, context: Context) -> Message:
 def sum_up(message: Message, context: Context) -> Message:
     """Reply with the shard's statistics. Each example is read once and no step is taken.
 
-    Before the first round they are asked for with a train message, later of a client that has
-    joined with this query.
+    Before the first round they are requested with a train message. Later this query requests them
+    from clients that have joined.
     """
     start = time.monotonic()
     _refuse_with(Privacy.of(context), "sums over them")
@@ -143,7 +143,7 @@ def _arrays(message: Message) -> dict[str, NDArray[Any]]:
 
 
 def _input_bytes(shard: TokenShard, examples: int) -> dict[str, int]:
-    """Return what the examples trained on stand for, in bytes, from the shard's mean image."""
+    """Return the input bytes that the trained examples represent, from the shard's mean image."""
     meta = shard.meta
     return {
         "examples-trained": examples,

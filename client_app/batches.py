@@ -1,4 +1,4 @@
-"""A round's batches: the client's own examples, and virtual ones of what it lacks."""
+"""A round's batches: the client's own examples, and virtual ones of the classes it lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flower_ist.tokens.shard import TokenShard
 
 # Rows are read from the map for several batches at once: one gather instead of many small ones.
 _BATCHES_PER_READ = 16
-# A shard that a round reads whole is decoded once if that takes no more, in float32.
+# A shard that a round reads whole is decoded once, if it takes no more than this in float32.
 _DECODED_BYTES = 1 << 25
 _VIRTUAL_STREAM = 1
 
@@ -24,15 +24,15 @@ Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Batches:
-    """The batches of one client in one round, in an order that only seed, round and name decide.
+    """The batches of one client in one round, in an order set only by seed, round and name.
 
     Args:
         shard: the client's examples.
         settings: of the round.
         client: its name.
-        prior: what all clients' tokens look like. With it tokens are standardized, and with its
-            Gaussians a share of every batch, :meth:`ClassGaussians.shortfall`, is virtual; at least
-            one example is real.
+        prior: the distribution of all clients' tokens. With it tokens are standardized, and with
+            its Gaussians a share of every batch, :meth:`ClassGaussians.shortfall`, is virtual; at
+            least one example is real.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Batches:
 
     @property
     def dim(self) -> int:
-        """Numbers in a token, with its random features if there are any."""
+        """The number of entries in a token, including random features if there are any."""
         return self._shard.meta.dim if self._features is None else self._features.dim
 
     @property
     def highest_label(self) -> int:
-        """Of the examples, virtual ones included."""
+        """The highest label of the examples, including virtual ones."""
         virtual = np.flatnonzero(self._lacking)[-1] if self.virtual_per_batch else 0
         return int(max(self._shard.labels.max(), virtual))
 
@@ -101,7 +101,7 @@ class Batches:
             )
 
     def _decoded(self, reads: int) -> tuple[TokenShard, TokenPrior | None]:
-        """Return what is read, and what its tokens are yet to be standardized with.
+        """Return the shard to read, and the prior that its tokens must still be standardized with.
 
         Decoding float16 takes as long as a small net's whole forward pass, so that a round of many
         epochs does it once.
@@ -134,7 +134,7 @@ def _interleave(
     virtual_labels: NDArray[np.int64],
     count: int,
 ) -> Batch:
-    """Put each batch's virtual examples behind its real ones; there are ``count`` batches."""
+    """Put each batch's virtual examples after its real ones; there are ``count`` batches."""
     dim = tokens.shape[1]
     rows = [tokens.reshape(count, -1, dim), virtual_tokens.reshape(count, -1, dim)]
     names = [labels.reshape(count, -1), virtual_labels.reshape(count, -1)]

@@ -1,4 +1,4 @@
-"""Which shard a client trains on: the only place where simulation and devices differ."""
+"""The choice of a client's shard: the only place where simulation and devices differ."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def open_client_shard(context: Context) -> TokenShard:
       partition picks one.
     * With neither, the client gets its part of the embedded demo tokens.
 
-    All of a shard is read and verified by the first message of a run, and again as soon as a file
-    of it has another size, time of change or hash.
+    The whole shard is read and verified on the first message of a run, and again as soon as the
+    size, modification time or hash of one of its files changes.
 
     Raises:
         ShardError: the shard is missing or damaged, or the context names none.
@@ -54,7 +54,7 @@ def open_client_shard(context: Context) -> TokenShard:
 
 
 def _path(context: Context) -> Path | None:
-    """Return where the client's shard is; None: in the demo."""
+    """Return the path of the client's shard; None for the demo's."""
     path = context.node_config.get("data-path")
     if path is not None:
         return Path(str(path))
@@ -76,7 +76,7 @@ def _path(context: Context) -> Path | None:
 
 
 def _stamps(path: Path) -> Stamps:
-    """Return name, size and time of change of each file of a shard; what is amiss shows later."""
+    """Return the name, size and modification time of a shard's files; faults are found later."""
     files: list[Path] = []
     with suppress(OSError):
         files = sorted(path.iterdir()) if path.is_dir() else [path]

@@ -35,7 +35,7 @@ class LocalSettings:
         """Read the settings from a message's ConfigRecord.
 
         Raises:
-            ArgumentError: a key is missing or its value is of no use.
+            ArgumentError: a key is missing or its value is invalid.
         """
         return cls(
             server_round=_whole(config, "server-round"),

@@ -1,4 +1,4 @@
-"""The token prior on the client: taken from the message that brings it, kept for later ones."""
+"""The token prior on the client: read from the message that carries it, kept for later ones."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLA
 
 
 class PriorError(FlowerIstError):
-    """A message counts on a token prior that is not here, or that cannot be read."""
+    """A message requires a token prior that is missing or cannot be read."""
 
 
 def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPrior | None:
-    """Return the prior that a message counts on, or None if it names none.
+    """Return the prior that a message requires, or None if it names none.
 
-    A prior that the message brings is kept in the context's state, once it has been read without
-    fault. With privacy nothing is drawn from it: how many of a batch's examples are real would tell
-    of this client's labels.
+    A prior that the message carries is kept in the context's state once it has been read without
+    error. With privacy nothing is drawn from it: the number of real examples in a batch would
+    reveal something about this client's labels.
 
     Args:
-        message: of the server.
+        message: from the server.
         context: of this client, which lasts from message to message.
         meta: of the client's shard, whose dimensions the prior must have.
 
     Raises:
-        PriorError: the prior is not here, or another one is, or the message does not say which.
-        WireError: the prior that came is not of the shard's dimensions.
-        ArgumentError: the prior that came holds no sensible numbers.
+        PriorError: the prior is missing or a different one, or the message does not say which.
+        WireError: the prior received does not have the shard's dimensions.
+        ArgumentError: the prior received holds invalid numbers.
     """
     config = message.content.config_records.get(PRIOR_KEY)
     if config is None:

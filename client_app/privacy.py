@@ -7,10 +7,10 @@ clipped to C, and N(0, (z C)^2) is added to each weight that the client owns:
 
 with f the factor that a slice's tensor carries (docs/method.md). This is the Gaussian mechanism in
 the local model: the server sees nothing else of the client's data in a round, so it need not be
-trusted with them. What is protected is all of a client's data, not single examples; docs/privacy.md
-says what that costs, and flower_ist/runs/privacy_budget.py gives the epsilon.
+trusted with the data. All of a client's data is protected, not only single examples;
+docs/privacy.md gives the cost, and flower_ist/runs/privacy_budget.py computes the epsilon.
 
-Noise of a fixed size on each weight is right whoever owns it. Flower's central mechanisms add noise
+Noise of a fixed size on each weight is correct for any owner. Flower's central mechanisms add noise
 to a sum over clients and divide both by their number; a weight with one owner has no such sum.
 """
 
@@ -42,15 +42,15 @@ _SUMMANDS = 4
 
 
 class PrivacyError(FlowerIstError):
-    """The privacy settings are of no use, or the client is asked for what it must not tell."""
+    """The privacy settings are invalid, or the client is asked for what it must not reveal."""
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """What protects a client's updates.
+    """The clipping and noise that protect a client's updates.
 
     Attributes:
-        clip: C, largest L2 norm of an update, above 0.
+        clip: C, the largest L2 norm of an update, above 0.
         noise: z, standard deviation of the noise on each weight, in multiples of C.
     """
 
@@ -61,11 +61,12 @@ class Privacy:
     def of(cls, context: Context) -> Privacy | None:
         """Return what protects this client's updates; None if nothing does.
 
-        The device's own settings (node config) come first and as a pair: the run's settings are the
-        server's, which could switch the noise off. Without them the run config counts.
+        The device's own settings (node config) take precedence and are set as a pair: the run's
+        settings are the server's, which could turn the noise off. Without them the run config
+        applies.
 
         Raises:
-            PrivacyError: the settings are of no use, or only one of the device's two is given.
+            PrivacyError: the settings are invalid, or only one of the device's two is set.
         """
         own = [key for key in (CLIP_KEY, NOISE_KEY) if key in context.node_config]
         if len(own) == 1:
@@ -98,12 +99,12 @@ def privatize(
     Args:
         sent: name -> tensor, as it came from the server.
         trained: the same after training.
-        factors: name -> what the tensor carries, 1 where it is not named.
-        privacy: how much to clip and to add.
-        random_bytes: gives that many unpredictable bytes.
+        factors: name -> factor of the tensor; 1 for tensors not named.
+        privacy: the clipping norm and the noise.
+        random_bytes: returns a given number of unpredictable bytes.
 
     Raises:
-        PrivacyError: a tensor of whole numbers cannot take noise.
+        PrivacyError: a tensor of integers cannot take noise.
     """
     changes: dict[str, NDArray[np.float64]] = {}
     for name, tensor in trained.items():
@@ -129,8 +130,8 @@ def privatize(
 def clip(changes: Mapping[str, NDArray[np.float64]], norm: float) -> dict[str, NDArray[np.float64]]:
     """Scale changes down together so that their L2 norm is at most ``norm``.
 
-    A change that holds anything but finite numbers becomes 0: the bound must hold for every update
-    that any data could lead to.
+    A change with values that are not finite becomes 0: the bound must hold for every update that
+    any data could cause.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         length = math.sqrt(sum(float(np.square(change).sum()) for change in changes.values()))
@@ -142,12 +143,12 @@ def clip(changes: Mapping[str, NDArray[np.float64]], norm: float) -> dict[str, N
 
 
 def gaussian_noise(count: int, random_bytes: RandomBytes = os.urandom) -> NDArray[np.float64]:
-    """Return standard normal numbers (count,) that nobody can foresee.
+    """Return unpredictable standard normal numbers (count,).
 
     They come from the system's random bytes, never from the run's seed, which the server knows, nor
     from numpy's generators, whose state can be found from their output. The bytes become normal
-    numbers by the transform of Box and Muller (1958). A single such float64 can give away what was
-    added to it by its last bits; half the sum of four cannot in practice (Holohan and Braghin,
+    numbers by the Box-Muller transform (1958). The last bits of a single such float64 can reveal
+    what was added to it; those of half the sum of four cannot in practice (Holohan and Braghin,
     "Secure Random Sampling in Differential Privacy", ESORICS 2021,
     https://arxiv.org/abs/2107.10138).
     """

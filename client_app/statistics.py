@@ -32,8 +32,8 @@ def shard_statistics(
 
     Args:
         shard: of the client.
-        gram: with the Gram matrix.
-        features: what tokens become first; None: they stay as they are.
+        gram: include the Gram matrix.
+        features: applied to the tokens first; None leaves them unchanged.
     """
     dim = shard.meta.dim if features is None else features.dim
     total = Statistics.empty(shard.meta.num_classes, dim, gram=gram)

@@ -1,4 +1,4 @@
-"""How many threads a matrix product may use on this device."""
+"""The number of threads that a matrix product may use on this device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
     ``OPENBLAS_NUM_THREADS`` decides, which ``flower-ist deploy init`` writes as 1.
 
     Raises:
-        ArgumentError: the setting is no whole number of at least 1, or threadpoolctl is missing.
+        ArgumentError: the setting is not an integer of at least 1, or threadpoolctl is missing.
     """
     threads = context.node_config.get(BLAS_THREADS_KEY, 1)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
@@ -44,7 +44,7 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
         return call_next(message, context)
 
 
-# It looks through the libraries of the process, which takes a millisecond.
+# It inspects the libraries of the process, which takes a millisecond.
 @cache
 def _controller() -> Any:
     try:

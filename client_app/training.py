@@ -26,17 +26,17 @@ def train(
 ) -> tuple[dict[str, Floats], float]:
     """Train an MLP with Adam, started afresh; return its arrays and the mean loss of the steps.
 
-    Adam is fresh because the slot of a neuron holds another one after a repartition: old moments
-    would belong to somebody else. A slice's summed weights are larger than the model's own by a
-    factor that the server names; their learning rate is too, so that a step moves the model's
-    weights as far as it would without the cut (docs/method.md).
+    Adam is restarted because a neuron's slot holds a different neuron after a repartition: old
+    moments would belong to another neuron. A slice's summed weights are larger than the model's own
+    by a factor that the server sends; so is their learning rate, so that a step changes the model's
+    weights as much as it would without the cut (docs/method.md).
 
     With ``proximal_mu`` FedProx' term ``mu / 2 ||w - w_sent||^2`` is added to the loss that is
     minimized (Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, equation 2), though not to
     the loss that is returned. Flower's documentation leaves out the square; the paper has it.
 
     Args:
-        arrays: ``fc1.weight`` to ``fcL.bias``, a slice or a whole model; left as they are.
+        arrays: ``fc1.weight`` to ``fcL.bias``, a slice or a whole model; not changed.
         batches: of the round.
         offset: gives, for tokens (B, D), numbers (C, B) that are added to the logits.
         weight_decay: decoupled, as AdamW has it; 0 for none.
@@ -57,7 +57,7 @@ def train(
     optimizer = Adam(weights, rates, weight_decay, rate)
     sent, pull = (weights.copy(), np.empty_like(weights)) if mu else (weights, weights)
     total = 0.0
-    # A net that diverges says so by its numbers, which the server judges.
+    # A diverging net shows in its numbers, which the server judges.
     with np.errstate(all="ignore"):
         for tokens, labels in batches:
             added = None if offset is None else offset(tokens)

@@ -1,4 +1,4 @@
-"""What the command lines of this project share: how they end at an error, how they start fast."""
+"""What this project's command lines share: how they report errors, and how they start fast."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 class Commands(typer.Typer):
-    """A group of commands whose modules are imported, and options read, when they are called.
+    """A group of commands whose modules are imported, and options read, only when they are called.
 
-    Typer alone would import and read those of all commands for each one that is called.
+    Typer alone would import and read those of all commands whenever one is called.
 
     Args:
         help: what the group is for.
@@ -49,12 +49,12 @@ class Commands(typer.Typer):
         return add
 
     def elsewhere(self, name: str, summary: str, home: str) -> None:
-        """Add a command by the place of its function, ``package.module:function``.
+        """Add a command by the import path of its function, ``package.module:function``.
 
         Args:
             name: of the command.
-            summary: what the list of commands says of it.
-            home: the place.
+            summary: its line in the list of commands.
+            home: the import path.
         """
 
         def find() -> Callable[..., None]:
@@ -70,10 +70,10 @@ class Commands(typer.Typer):
 
 
 class _Group(TyperGroup):
-    """Commands that end with one sentence and exit code 1 at an error that is meant for the user.
+    """Commands that end with one sentence and exit code 1 on an error that is meant for the user.
 
-    That is a :class:`FlowerIstError`, or what the system says of a path that the user gave. Any
-    other exception is a defect of ours and keeps its traceback.
+    That is a :class:`FlowerIstError`, or a system error about a path that the user gave. Any other
+    exception is a bug of ours and keeps its traceback.
     """
 
     later: ClassVar[dict[str, click.Command]]
@@ -94,7 +94,7 @@ class _Group(TyperGroup):
 
 
 class _Later(TyperCommand):
-    """Stands in the list of commands for one that is made when it is called."""
+    """A placeholder in the list of commands for one that is built when it is called."""
 
     def __init__(
         self,
@@ -116,12 +116,12 @@ class ManyValues(TyperCommand):
     """A command whose ``--set`` and ``--sweep`` take all the values that follow."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write each value with the option before it."""
+        """Put the option before each of its values, then parse."""
         return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
 
 
 def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[str]:
-    """Return arguments in which ``--sweep A B`` is written out as ``--sweep A --sweep B``."""
+    """Return the arguments with ``--sweep A B`` expanded to ``--sweep A --sweep B``."""
     written: list[str] = []
     option = ""
     for argument in arguments:

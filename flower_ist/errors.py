@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class FlowerIstError(Exception):
-    """The base of all errors that are meant for the user; anything else is a defect of ours."""
+    """The base of all errors that are meant for the user; anything else is a bug of ours."""
 
 
 class ArgumentError(FlowerIstError, ValueError):

@@ -1,8 +1,8 @@
 """Write a file or a folder whole or not at all; append a line durably. Nothing else here writes.
 
-What is unfinished lies beside its later name under one that nobody can guess,
+An unfinished file is next to its final name under a name that nobody can guess,
 ``.NAME.0123456789abcdef.tmp``. A kill may leave it there, where nothing reads it. Whatever has its
-name is whole, also after a power cut.
+final name is whole, even after a power failure.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class NotWrittenError(FlowerIstError):
 
 
 def write_file(file: Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Put ``content`` under the name ``file``; a text in UTF-8. See :func:`whole_file`."""
+    """Write ``content`` to ``file``; a string as UTF-8. See :func:`whole_file`."""
     with whole_file(file, mode) as stream:
         _write_all(stream.fileno(), content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def whole_file(file: Path, mode: int = 0o666) -> Iterator[BufferedWriter]:
-    """Give a stream to write to; what was written replaces ``file`` when the block ends well.
+    """Yield a stream to write to; its content replaces ``file`` when the block ends without error.
 
-    Any exception in the block leaves a file of that name as it was. Processes that write the same
-    file at once do not meet: the last one to finish gives it its content.
+    Any exception in the block leaves an existing file unchanged. Processes that write the same file
+    at once do not interfere: the last one to finish determines its content.
 
     Args:
-        file: the name at last, in a folder that is there.
+        file: the final name, in a folder that exists.
         mode: of a file that is private from its first byte, 0o600; else the umask decides.
 
     Raises:
@@ -63,14 +63,14 @@ def whole_file(file: Path, mode: int = 0o666) -> Iterator[BufferedWriter]:
 
 @contextmanager
 def new_folder(folder: Path, *, scratch: Path | None = None, mode: int = 0o777) -> Iterator[Path]:
-    """Give a folder to fill with :func:`new_file`; it gets its name when the block ends well.
+    """Yield a folder to fill with :func:`new_file`; it gets its name when the block succeeds.
 
     Any exception in the block removes what was written.
 
     Args:
-        folder: the name at last; folders above it are made.
-        scratch: a folder on the same disk for the unfinished one; beside its later name if None.
-        mode: 0o700 for a folder that is closed to others from the first.
+        folder: the final name; its parent folders are created.
+        scratch: a folder on the same disk for the unfinished one; None: next to its final name.
+        mode: 0o700 for a folder that is closed to others from the start.
 
     Raises:
         NotWrittenError: the folder exists already, or cannot be written.
@@ -102,20 +102,20 @@ def new_folder(folder: Path, *, scratch: Path | None = None, mode: int = 0o777) 
 
 
 def new_file(file: Path, mode: int = 0o666) -> BufferedWriter:
-    """Open a file that must not be there yet, for instance in a :func:`new_folder`.
+    """Open a file that must not exist yet, for instance in a :func:`new_folder`.
 
-    It is made with its mode, not changed to it: a private key is private from its first byte on.
+    It is created with its mode, not changed to it: a private key is private from its first byte.
 
     Raises:
-        OSError: it is there, be it as a link, or cannot be made.
+        OSError: it exists, even as a link, or cannot be created.
     """
     return open(file, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode))
 
 
 def append_file(file: Path, content: bytes) -> None:
-    """Append to a file and flush it to the disk, or leave the file as it was.
+    """Append to a file and flush it to the disk, or leave the file unchanged.
 
-    It is open only meanwhile: nothing is left to close.
+    The file is open only during the call: there is nothing to close.
 
     Raises:
         NotWrittenError: it cannot be written, for instance on a full disk.
@@ -145,7 +145,7 @@ def cut_file(file: Path, size: int) -> None:
 
 
 def output_file(file: Path) -> BufferedWriter:
-    """Open the file that another program's output is appended to, as it comes.
+    """Open a file to which another program's output is appended as it arrives.
 
     Raises:
         NotWrittenError: it cannot be opened.
@@ -155,10 +155,10 @@ def output_file(file: Path) -> BufferedWriter:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, unless they are there.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
-        NotWrittenError: it cannot be made.
+        NotWrittenError: it cannot be created.
     """
     if not folder.is_dir():
         with _told_of(folder):
@@ -167,22 +167,22 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Find out before any work that :func:`new_folder` would refuse.
+    """Check before any work whether :func:`new_folder` would refuse.
 
     Raises:
-        NotWrittenError: something has that name, be it a link to nowhere.
+        NotWrittenError: something has that name, even a dangling link.
     """
     if os.path.lexists(folder):
         raise NotWrittenError(f"{folder} exists already: choose another folder or remove it.")
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether a name is one of what was not finished; its writer may be at work on it."""
+    """Return whether a name is that of an unfinished file; it may still be being written."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left in a folder to which nobody else writes."""
+    """Remove what killed processes left in a folder to which no other process writes."""
     for path in filter(is_unfinished, list(folder.rglob("*"))):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -211,7 +211,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _told_of(path: Path) -> Iterator[None]:
-    """Turn an error of the system into a sentence on ``path``."""
+    """Turn a system error into a sentence about ``path``."""
     try:
         yield
     except OSError as err:

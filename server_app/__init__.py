@@ -1,1 +1,1 @@
-"""The server: reads the run's settings, runs a strategy, evaluates, and writes the run down."""
+"""The server: reads the run's settings, runs a strategy, evaluates, and records the run."""

@@ -1,10 +1,10 @@
-"""Which clients a run begins with, why one cannot take part, and how long each trains.
+"""Which clients a run begins with, why a client cannot take part, and how long each trains.
 
-Where ``local-epochs`` decides, the steps of a round are counted once a run, from what the clients
-told of their data, and are the same for every client and every strategy: a slice belongs to one
+With ``local-epochs``, the steps of a round are computed once per run from what the clients reported
+about their data. They are the same for every client and every strategy: a slice belongs to one
 client in a round, and should not be trained less because that client has little data. They follow
-from the median client, so that one client that lies about its data cannot drive the work of all
-others up. Of two clients the one with less data decides.
+from the median client, so that one client that lies about its data cannot increase the work of all
+others. With two clients, the one with less data decides.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _log = logging.getLogger("flwr")
 def meet_clients(
     grid: Grid, registry: ClientRegistry, check: Callable[[Client], str], settings: Settings
 ) -> list[Client]:
-    """Wait for the clients that a run needs, ask all that are there for their facts, check them.
+    """Wait for the clients that a run needs, ask all connected ones for their facts, check them.
 
     Args:
         grid: to the clients.
-        registry: that they are written into.
-        check: returns why a client cannot take part, or an empty text.
+        registry: records the clients.
+        check: returns why a client cannot take part, or an empty string.
         settings: how many are needed, and how long to wait for them.
 
     Returns:
-        All that were met, also those that gave no answer.
+        All clients that were met, including those that gave no answer.
 
     Raises:
         TooFewClientsError: fewer are connected than are needed.
@@ -52,13 +52,13 @@ def meet_clients(
 
 
 def check_clients(clients: Sequence[Client], check: Callable[[Client], str], needed: int) -> None:
-    """Refuse to start with clients that are not set up right, or with too few of them.
+    """Refuse to start with misconfigured clients, or with too few clients.
 
     A client that gives no answer at all is left out of the run instead.
 
     Args:
         clients: all that were met.
-        check: returns why a client cannot take part, or an empty text.
+        check: returns why a client cannot take part, or an empty string.
         needed: number of clients.
 
     Raises:
@@ -113,7 +113,7 @@ def rejection_reason(client: Client, shard: TokenShard) -> str:
 
 
 def steps_of_epochs(epochs: float, examples: Sequence[float], batch_size: int) -> int:
-    """Return the steps in which the median client passes over its examples so many times.
+    """Return the number of steps in which the median client makes ``epochs`` passes over its data.
 
     ``max(1, round(epochs * median(examples) / batch_size))``. Of an even number of clients the
     smaller one of the two in the middle is the median: so one of two cannot raise it either.

@@ -44,9 +44,9 @@ _log = logging.getLogger("flwr")
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run one federation from settings to model. Whatever is wrong is raised before training.
+    """Run one federation from settings to model. Setup errors are raised before training.
 
-    With ``resume`` it goes on after the last checkpoint of the run in ``output-dir``.
+    With ``resume`` it continues after the last checkpoint of the run in ``output-dir``.
     """
     settings = Settings.from_run_config(context.run_config)
     shard = server_shard(settings.data_dir)
@@ -66,7 +66,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     strategy = build_strategy(settings, network, registry, score)
     ridge = ridge_for(settings, registry, score)
 
-    # Who is there, whom the run lets in, and how long each of them trains in a round.
+    # Which clients are connected, which are admitted, and how long each trains in a round.
     def check(client: Client) -> str:
         return rejection_reason(client, shard) or run.identity.why_changed(client)
 
@@ -80,7 +80,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
     grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
 
-    # What their tokens look like together; who joins later is counted in.
+    # The distribution of their tokens together; clients that join later are included.
     resumed = None if run.checkpoint is None else run.path
     shape = (shard.meta.num_classes, shard.meta.dim)
     start = warm_start(settings, ridge, resumed, grid, meter, shape)
@@ -123,10 +123,10 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
 def _weights(
     settings: Settings, dims: Sequence[int], run: RunFolder, strategy: Strategy
 ) -> Mapping[str, NDArray[Any]]:
-    """Return the weights to train on; a run that goes on gets its strategy's state back too."""
+    """Return the weights to train on; a resumed run also gets its strategy's state back."""
     if run.checkpoint is None:
-        # Flower's own strategies draw their clients from Python's global generator. Node ids are
-        # random outside this process: who is drawn differs from run to run where not all are.
+        # Flower's own strategies sample clients with Python's global generator. Node ids are random
+        # outside this process: if not all clients are sampled, the sample differs between runs.
         random.seed(settings.seed)
         return initial_weights(dims, settings.seed)
     load_strategy_state(strategy, run.checkpoint.strategy)

@@ -50,7 +50,7 @@ FLOWERS: Mapping[str, type[FedAvg]] = {
 }
 # What a closed form is called -> its method.
 _METHODS = {name: name.removesuffix("-features") for name in CLOSED_FORM}
-# What a constructor calls otherwise than the run config does.
+# Constructor arguments whose names differ from the run config's.
 _KEYS = {"penalties": "ridge-penalties", "capacities": "capacities"}
 
 
@@ -61,7 +61,7 @@ def build_strategy(
 
     Args:
         settings: of the run.
-        network: that is trained, from :func:`server_app.network.network_of`.
+        network: the one to train, from :func:`server_app.network.network_of`.
         registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
 

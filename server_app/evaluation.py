@@ -1,4 +1,4 @@
-"""The server's test shard and a part of it for choices; the model of each round, judged on both."""
+"""The server's test shard, its validation part, and each round's model, evaluated on both."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def split_rows(
 
     Args:
         labels: (N,).
-        share: of each class' rows, rounded, that the validation part gets.
-        seed: who is drawn; the same for all strategies.
+        share: of each class's rows, rounded, that the validation part gets.
+        seed: of the random choice; the same for all strategies.
 
     Returns:
         Sorted rows of the validation part and of the rest; disjoint, together all N.
@@ -100,21 +100,21 @@ def score_on(validation: TokenShard | None) -> Score | None:
 
 @dataclass
 class RoundModel:
-    """What is trained, and the net that predicts, made of it once a round.
+    """The trained weights, and the net for prediction, made from them once per round.
 
-    The net is for tokens as they are: it is what is evaluated and written as the run's model, while
-    clients go on from what is trained.
+    The net is for raw tokens: it is evaluated and written as the run's model, while clients
+    continue from the trained weights.
 
     Attributes:
         settings: of the run.
-        network: that is trained.
+        network: the one that is trained.
         start: what the run began with: it makes the net, and may have a head inside it.
-        strategy: that trains.
+        strategy: the one that trains.
         meter: knows how many clients a round asked.
         test: examples that ``accuracy`` and ``loss`` are of.
         validation: examples that ``validation_accuracy`` is of; None for none.
         trained: what is trained, name -> array, after the round that was evaluated last.
-        net: that predicts, name -> array, after the same round.
+        net: the one for prediction, name -> array, after the same round.
     """
 
     settings: Settings
@@ -128,7 +128,7 @@ class RoundModel:
     net: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Make the net of the arrays that are trained, and return its accuracies and its loss."""
+        """Make the net from the trained arrays, and return its accuracies and its loss."""
         self.trained = {name: array.numpy() for name, array in arrays.items()}
         features = self.network.features
         trained = self.trained if features is None else features.fold(self.trained)
@@ -156,7 +156,7 @@ class RoundModel:
         )
 
     def about(self) -> dict[str, Any]:
-        """Return what the model's file says of it, as JSON values."""
+        """Return the model file's description of the model, as JSON values."""
         meta = self.test.meta
         return {
             "format": "flower-ist-mlp",

@@ -46,7 +46,7 @@ def kebab(name: str) -> str:
 
 
 def bounds_of(field: FieldInfo) -> str:
-    """Return the bounds of a number: ``above 0 and at most 1``; an empty text without any."""
+    """Return the bounds of a number: ``above 0 and at most 1``; an empty string without any."""
     return " and ".join(
         f"{words} {getattr(bound, name):g}"
         for bound in field.metadata
@@ -62,7 +62,7 @@ def extra_of(field: FieldInfo) -> dict[str, Any]:
 
 
 def numbers(text: str) -> list[float]:
-    """Return the numbers of a comma-separated text; none for an empty one."""
+    """Return the numbers in a comma-separated string; none for an empty one."""
     return [float(number) for number in text.split(",")] if text else []
 
 

@@ -1,4 +1,4 @@
-"""What a run was begun with: ``resume=true`` does not go on with other settings or data."""
+"""What a run was begun with: ``resume=true`` does not continue with other settings or data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FREE = {
     "node-timeout",
     "round-timeout",
 }
-# What a client's query says of its data, of all that it says.
+# The part of a client's query reply that describes its data.
 _DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
 # Clients and checkpoints of older releases lack it: then the others decide.
 _NEWER_FACT = "encoder-settings"
@@ -70,7 +70,7 @@ class RunIdentity:
         }
 
     def why_changed(self, client: Client) -> str:
-        """Return why a client cannot go on with this run; note the data of one met anew."""
+        """Return why a client cannot continue in this run; note the data of a new client."""
         if client.problem or client.silent:
             return ""
         told = {fact: client.facts.get(fact) for fact in _DATA_FACTS}

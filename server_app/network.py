@@ -1,4 +1,4 @@
-"""The net that a run trains: its widths, which of them sub-models divide, and what comes before it.
+"""The net that a run trains: its widths, which of them sub-models divide, and its input features.
 
 With ``cut=alternate`` no weight is cut on both sides. Hidden layers 1, 3, ... have H neurons, of
 which a slice holds H / K; those between have H / K and are never cut. So slice and whole differ in
@@ -28,7 +28,7 @@ class Network:
     Attributes:
         dims: (D, H1, ..., C), the widths that are trained.
         cut: numbers of the hidden layers that sub-models divide.
-        features: what tokens become first; None: they stay as they are.
+        features: applied to the tokens first; None leaves them unchanged.
     """
 
     dims: list[int]
@@ -80,7 +80,7 @@ def slice_message_bytes(settings: Settings, width: int, dim: int, num_classes: i
 
 
 def _widest(settings: Settings, dim: int, num_classes: int) -> int:
-    """Return the most neurons a slice whose message stays within ``slice-bytes``."""
+    """Return the most neurons per slice for which a message stays within ``slice-bytes``."""
 
     def fits(width: int) -> bool:
         return slice_message_bytes(settings, width, dim, num_classes) <= settings.slice_bytes

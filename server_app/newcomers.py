@@ -1,14 +1,13 @@
-"""Count in who joins a run after it has begun.
+"""Include the statistics of clients that join a run after it has begun.
 
-The statistics that a run begins with are those of the clients that are there. Devices come later,
-and those that were too slow to answer come back: they train with what follows from the others'
-statistics, and the others know nothing of a class that only they have. So they are asked too, when
-they are first met, and what follows from all is renewed.
+A run begins with the statistics of the clients that are connected then. Other devices join later,
+and devices that were too slow to answer come back. They train with a prior and a head from the
+others' statistics, and the others know nothing of a class that only they have. So they are also
+asked for statistics when they are first met, and the prior and the head are renewed.
 
-Nobody waits for their answers: these are fetched when the clients are met next, once a round. A
-renewed prior goes to everybody again, so answers wait until they are worth it: until they count a
-tenth of the examples so far, or bring a class that nobody had. A fleet that grows from 10 clients
-to 1,000 thus gets about 50 priors, not 990.
+Nothing waits for their answers: these are fetched once per round. A renewed prior goes to all
+clients again, so answers are held back until they hold a tenth of the examples so far, or a class
+that no client had. A fleet that grows from 10 clients to 1,000 thus gets about 50 priors, not 990.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ _log = logging.getLogger("flwr")
 
 
 class Newcomers(Filter):
-    """Ask each client that has not been heard of for its statistics, for any strategy.
+    """Ask each new client for its statistics, for any strategy.
 
     Args:
-        registry: the clients' names; who is started again under its name is no newcomer.
-        start: of the run, with statistics: it is renewed.
-        priors: hands out the prior, if there is one.
+        registry: gives the clients' names; a client that restarts under its name is not new.
+        start: of the run, with statistics; it is renewed.
+        priors: sends the prior, if there is one.
         folder: of the run, where the statistics are kept.
         is_last_round: returns whether no round follows the present one.
     """
@@ -64,7 +63,7 @@ class Newcomers(Filter):
         self._waiting: dict[str, Statistics] = {}  # by client name
 
     def nodes(self, grid: Grid) -> Iterable[int]:
-        """Return the ids of all nodes; who is new among them is asked."""
+        """Return the ids of all nodes, and ask the new ones for statistics."""
         node_ids = list(grid.get_node_ids())
         self._fetch(grid)
         if self._is_worth_a_prior():
@@ -74,7 +73,7 @@ class Newcomers(Filter):
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         if self._is_last_round():
-            return  # nobody would fetch the answers
+            return  # nothing would fetch the answers
         new = [
             node_id
             for node_id in node_ids
@@ -90,7 +89,7 @@ class Newcomers(Filter):
         self._pending |= {q.metadata.message_id: q.metadata.dst_node_id for q in questions}
 
     def _fetch(self, grid: Grid) -> None:
-        """Take the answers that are there."""
+        """Fetch the answers that have arrived."""
         if not self._pending:
             return
         for reply in grid.pull_messages(list(self._pending)):
@@ -100,7 +99,7 @@ class Newcomers(Filter):
                 continue
             name, (num_classes, dim) = self._name(node_id), self._sums.total.sums.shape
             if self._is_counted(name):
-                continue  # it was started again, and its old self has answered too
+                continue  # it was restarted, and its old node has answered too
             try:
                 self._waiting[name] = self._sums.ridge.judge(reply, (num_classes, dim))
             except BadReply as refusal:
@@ -112,9 +111,9 @@ class Newcomers(Filter):
                 )
 
     def _name(self, node_id: int) -> str:
-        """Return the name by which statistics are counted once: the one that the client told.
+        """Return the name by which statistics are counted once: the one that the client reported.
 
-        Devices with copies of one shard tell the same name, and hold the same data.
+        Devices with copies of one shard report the same name, and hold the same data.
         """
         return self._registry.told_name(node_id)
 
@@ -130,9 +129,9 @@ class Newcomers(Filter):
         return bool(is_first.any() or more.sum() >= _SHARE_WORTH_A_PRIOR * counted.sum())
 
     def _count_in(self) -> None:
-        """Count in all that wait; one by one where that fails, so that only who is at fault is out.
+        """Add pending statistics; if that fails, one by one, to leave out only faulty ones.
 
-        The reason may be any client's: one whose tokens are not like the others' spoils the sums.
+        Any client may be the cause: one whose tokens differ from the others' spoils the sums.
         """
         names = sorted(self._waiting)
         before = self._sums

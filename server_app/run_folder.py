@@ -1,4 +1,4 @@
-"""The folder of a run: begun or gone on with, held against a second process, written each round.
+"""The folder of a run: new or resumed, locked against a second process, written each round.
 
 It has settings.json, run.jsonl, model.safetensors and the checkpoints.
 """
@@ -37,13 +37,13 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        checkpoint: what the run goes on from; None for a new one.
+        checkpoint: what the run resumes from; None for a new one.
         identity: settings and data of the run.
 
     Raises:
         RunLogError: another process writes to the folder, its run has no checkpoint, or it holds
             a run although this is a new one.
-        SettingsError: the run in it was begun with other settings or data of the server.
+        SettingsError: its run was begun with different settings or server data.
     """
 
     def __init__(self, path: Path, settings: Settings, shard: TokenShard) -> None:
@@ -72,19 +72,19 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self._held.close()
 
     @property
     def rounds_done(self) -> int | None:
-        """The last round that is over, 0 for none; None for a new run."""
+        """The last completed round, 0 for none; None for a new run."""
         return None if self.checkpoint is None else self.checkpoint.server_round
 
     def is_finished(self) -> bool:
         """Tell whether nothing is left to do, and say so in the log.
 
         Raises:
-            SettingsError: the run is longer already than ``num-rounds``.
+            SettingsError: the run is already longer than ``num-rounds``.
         """
         done, asked = self.rounds_done, self._settings.num_rounds
         if done is None or done < asked:
@@ -107,7 +107,7 @@ class RunFolder:
         """Create the run's log, or open it after the checkpoint's round; write the settings.
 
         Raises:
-            RunLogError: the folder holds a run already, or what is left of one.
+            RunLogError: the folder already holds a run, or the remains of one.
             NotWrittenError: the folder cannot be written.
         """
         if self._goes_on:
@@ -135,7 +135,7 @@ class RunFolder:
         Args:
             server_round: the round; the initial model of round 0 is written as checkpoint only.
             trained: what is trained, name -> array, after it.
-            strategy: with its state of after the round.
+            strategy: with its state after the round.
             log: of the run.
             model: what prediction needs after it.
             about: what the header of ``model.safetensors`` says.
@@ -213,7 +213,7 @@ def write_model(
     header = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()
     }
-    # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
+    # safetensors writes an array's memory as is: in any other order the numbers would be wrong.
     ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
     write_file(folder / MODEL_FILE, save(ordered, metadata=header))
     return folder / MODEL_FILE

@@ -49,7 +49,7 @@ _TYPES = {
 
 
 class SettingsError(FlowerIstError):
-    """A setting is missing or of no use; the text names its key."""
+    """A setting is missing or invalid; the message names its key."""
 
 
 def sentence_of(err: ValidationError, fields: Mapping[str, FieldInfo]) -> str:

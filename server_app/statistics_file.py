@@ -1,4 +1,4 @@
-"""``statistics.safetensors``: the sums that a run trains with, for when it goes on after a stop."""
+"""``statistics.safetensors``: the sums that a run trains with, kept for when it is resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
 from server_app.settings import SettingsError
 
 STATISTICS_FILE = "statistics.safetensors"
-# What was summed in float64 is kept to the bit: a run that goes on gets the same head.
+# Sums in float64 are kept exactly: a resumed run gets the same head.
 _DTYPE = "float64"
 _MEAN, _SPREAD = "mean", "spread"
 _CLIENTS = "clients"

@@ -16,7 +16,7 @@ from flower_ist.submodels.schemes import SCHEMES
 SUBMODELS = tuple(SCHEMES)
 SLICED = tuple(name for name, scheme in SCHEMES.items() if scheme.disjoint)
 CLOSED_FORM = ("ridge", "lda", "ridge-features", "fedncm", "fedcof")
-# FedAvg on nets with as few bytes as a slice: what a sub-model has to beat.
+# FedAvg on nets with as few bytes as a slice: the baseline that a sub-model has to beat.
 RIVALS = ("fedavg-narrow", "fedavg-features")
 FLOWERS = (
     "fedavg",
@@ -69,7 +69,7 @@ def parse_options(strategy: str, text: str) -> dict[str, float]:
 
     Args:
         strategy: whose they are.
-        text: those that are not as this app has them: ``name=number``, with spaces between them.
+        text: the options that differ from this app's defaults: ``name=number``, space-separated.
 
     Raises:
         ArgumentError: the strategy has no such option, or it cannot be this number.

@@ -1,4 +1,4 @@
-"""What the settings say of themselves: for ``flower-ist compare``, and for docs/settings.md.
+"""A description of the settings, for ``flower-ist compare`` and for docs/settings.md.
 
 python -m server_app.usage > docs/settings.md
 """

@@ -1,9 +1,9 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
-Asked for once, as closed-form ridge asks for them, they give a prior that clients train with
+Requested once, as for closed-form ridge regression, they give a prior that clients train with
 (:mod:`flower_ist.statistics.prior`) and a ridge head inside the net
-(:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a run that goes on
-after a stop goes on with the same. Who joins later is counted in (:mod:`server_app.newcomers`).
+(:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a resumed run uses
+the same ones. Clients that join later are included (:mod:`server_app.newcomers`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class WarmStart:
         return cls(sums.prior(skip), skip, sums)
 
     def count_in(self, statistics: Statistics, clients: Collection[str]) -> None:
-        """Add the statistics of clients that came later, and renew what follows from all.
+        """Add the statistics of clients that joined later, and renew the prior and the head.
 
         Tokens are standardized as before, so that the net that is being trained still fits.
 
@@ -81,7 +81,7 @@ class WarmStart:
             write_statistics(folder, self.sums.total, self.sums.scale, self.sums.clients)
 
     def net(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the net for tokens as they are, from the weights that are trained."""
+        """Return the net for raw tokens, from the trained weights."""
         return dict(weights) if self.prior is None else self.prior.fold(weights)
 
     def model(self, net: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -146,7 +146,7 @@ def ridge_for(
         score: gives a head's score on validation data, if there are any.
 
     Raises:
-        SettingsError: a setting is of no use.
+        SettingsError: a setting is invalid.
     """
     wanted = settings.standardize or settings.replay or settings.ridge_skip > 0
     if settings.strategy in CLOSED_FORM or not wanted:
@@ -164,19 +164,19 @@ def warm_start(
     meter: Meter,
     shape: tuple[int, int],
 ) -> WarmStart:
-    """Return what a run begins with; the clients are asked unless the run goes on.
+    """Return what a run begins with; the clients are asked unless the run is resumed.
 
     Args:
         settings: of the run.
         ridge: from :func:`ridge_for`.
-        resumed: folder of a run that goes on, which holds its statistics; None for a new run.
+        resumed: folder of a resumed run, which holds its statistics; None for a new run.
         grid: to the clients that take part.
-        meter: of the grid; who is refused is a failure of round 0.
+        meter: of the grid; a refused client is a failure of round 0.
         shape: (C, D).
 
     Raises:
         TrainingFailedError: too few clients answered.
-        SettingsError: the run goes on, but the file of its statistics cannot be read.
+        SettingsError: the run is resumed, but its statistics file cannot be read.
         ArgumentError: nothing follows from the clients' statistics.
     """
     if ridge is None:

@@ -25,10 +25,10 @@ class Adam:
 
     Args:
         weights: (P,), changed in place.
-        rates: (count, learning rate) of the vector's parts, one behind the other.
-        decay: share of each weight that a step takes off, in multiples of ``decay_rate``.
-        decay_rate: the learning rate without the factors that parts of the vector have: a decay is
-            relative to the weight, so that such a factor is none of its business.
+        rates: (count, learning rate) of the vector's consecutive parts.
+        decay: share of each weight that a step subtracts, in multiples of ``decay_rate``.
+        decay_rate: the learning rate without the factors of parts of the vector: decay is relative
+            to the weight, so such a factor does not apply to it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Adam:
     ) -> None:
         self._steps = 0
         self._kept = 1 - decay * decay_rate
-        # Both moments are kept without their factors (1 - beta), which go into the step's size.
+        # Both moments are kept without their factors (1 - beta), which are part of the step size.
         self._first, self._second = np.zeros_like(weights), np.zeros_like(weights)
         self._blocks = [
             (rate, part, weights[part], self._first[part], self._second[part])
@@ -48,7 +48,7 @@ class Adam:
         ]
 
     def step(self, gradient: NDArray[Any]) -> None:
-        """Take a step; the gradient (P,) is used up."""
+        """Take a step; the gradient (P,) is overwritten."""
         self._steps += 1
         root = math.sqrt((1 - BETA2**self._steps) / (1 - BETA2))
         size = root * (1 - BETA1) / (1 - BETA1**self._steps)
@@ -69,7 +69,7 @@ class Adam:
 
 
 def _blocks(rates: Iterable[tuple[int, float]]) -> list[tuple[slice, float]]:
-    """Divide the parts into blocks; neighbors with one rate are one part."""
+    """Divide the parts into blocks; adjacent parts with the same rate are merged."""
     parts: list[tuple[int, int, float]] = []
     end = 0
     for count, rate in rates:

@@ -1,4 +1,4 @@
-"""Slices of a model that predict together, each as a net of its own: their averaged logits."""
+"""An ensemble of a model's slices, each as a separate net: their averaged logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flower_ist.tokens.shard import TokenShard
 def ensemble_logits(
     weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut], tokens: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the mean of the logits that some slices of a model give, each as a net of its own.
+    """Return the mean of the logits of a model's slices, each evaluated as a separate net.
 
     Args:
         weights: the whole model.
@@ -37,7 +37,7 @@ def evaluate_ensemble(
     shard: TokenShard,
     skip: RidgeSkip | None = None,
 ) -> tuple[float, float]:
-    """Return accuracy and loss of the averaged logits, as :func:`.evaluate.evaluate_arrays`."""
+    """Return accuracy and loss of the averaged logits, as in :func:`.evaluate.evaluate_arrays`."""
     return evaluate_model(with_skip(_ensemble(weights, cuts), skip), shard)
 
 

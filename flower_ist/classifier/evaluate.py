@@ -25,14 +25,14 @@ def evaluate_arrays(
 
     Args:
         arrays: of a net.
-        shard: whose tokens are classified.
+        shard: the tokens to classify.
         skip: a fixed head whose outputs are added to the net's.
     """
     return evaluate_model(with_skip(partial(logits, layers_of(arrays)), skip), shard)
 
 
 def evaluate_model(model: Model, shard: TokenShard) -> tuple[float, float]:
-    """Return what :func:`evaluate_arrays` does, of whatever gives logits (B, C) for tokens."""
+    """Return what :func:`evaluate_arrays` returns, for any model that gives logits (B, C)."""
     correct = 0
     loss = 0.0
     with np.errstate(all="ignore"):

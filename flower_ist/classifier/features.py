@@ -1,11 +1,11 @@
-"""Random features beside the tokens, made from a seed and never sent. Pure numpy.
+"""Random features in addition to the tokens, made from a seed and never sent. Pure numpy.
 
     features(x) = [x, max(0, A x + b)]          A (F, D) ~ N(0, 1 / D),  b (F,) ~ U(-1, 1)
 
-A linear head on them is a net of one hidden layer whose first half is not trained (random kitchen
-sinks, Rahimi & Recht, NeurIPS 2008; an "extreme learning machine", Huang et al. 2006). Whoever has
-the seed has A and b, so only the head crosses the wire. As the ReLU of x and of -x give x back, the
-whole is an ordinary MLP of F + 2 D hidden neurons: :meth:`RandomFeatures.fold`.
+A linear head on them is a net with one hidden layer that is not trained (random kitchen sinks,
+Rahimi & Recht, NeurIPS 2008; an "extreme learning machine", Huang et al. 2006). A and b follow from
+the seed, so only the head crosses the wire. As x = ReLU(x) - ReLU(-x), the whole is an ordinary MLP
+with F + 2 D hidden neurons: :meth:`RandomFeatures.fold`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from flower_ist.errors import ArgumentError
 
 Floats = NDArray[np.float32]
-_STREAM = 3  # apart from what else is drawn from a run's seed
+_STREAM = 3  # separate from all other random streams of a run's seed
 
 
 @dataclass(frozen=True)
 class RandomFeatures:
-    """A hidden layer that is drawn, not trained.
+    """A hidden layer that is drawn at random, not trained.
 
     Attributes:
         weight: A (F, D).
@@ -51,7 +51,7 @@ class RandomFeatures:
 
     @property
     def dim(self) -> int:
-        """Numbers of what :meth:`of` returns: D + F."""
+        """The number of features that :meth:`of` returns per token: D + F."""
         return sum(self.weight.shape)
 
     def of(self, tokens: Floats) -> Floats:
@@ -62,7 +62,7 @@ class RandomFeatures:
         return np.concatenate([tokens, hidden], axis=1)
 
     def fold(self, head: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the MLP of one hidden layer that a linear head on the features is.
+        """Return the MLP with one hidden layer that is equivalent to a linear head on the features.
 
         Args:
             head: ``fc1.weight`` (C, D + F) and ``fc1.bias`` (C,).

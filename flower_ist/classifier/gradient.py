@@ -1,8 +1,8 @@
 """The loss of an MLP on a batch and its gradient, in numpy and without a copy.
 
-The work arrays of a step are made once and used in every step: for nets of this size a step's time
-goes into small operations as much as into arithmetic. Everything is computed in the dtype of the
-layers, float32 in use.
+The work arrays are allocated once and used in every step: for nets of this size a step spends as
+much time on small operations as on arithmetic. Everything is computed in the dtype of the layers,
+in practice float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import Layers
 
-# On arrays as small as these np.dot takes 0.4 us less a call than np.matmul.
+# On arrays as small as these np.dot takes 0.4 us less per call than np.matmul.
 _dot = np.dot
 
 
@@ -24,15 +24,15 @@ class Workspace:
     """The arrays that a step works in, for a batch of B examples and L layers.
 
     Attributes:
-        hidden: L - 1 arrays (B, H), what each hidden layer gives.
-        active: L - 1 arrays (B, H), 1 where that is above 0 and 0 elsewhere: to multiply by it is
-            three times as fast as numpy's maximum, and lets what is no number through.
-        deltas: L - 1 arrays (B, H), the loss' gradient with respect to what a ReLU is given.
-        scores: (C, B): logits, then the loss' gradient with respect to them. A class is a row, so
-            that sums and maxima over the classes go along whole rows.
+        hidden: L - 1 arrays (B, H), the output of each hidden layer.
+        active: L - 1 arrays (B, H), 1 where that is above 0 and 0 elsewhere: multiplying by it is
+            three times as fast as numpy's maximum, and propagates NaN.
+        deltas: L - 1 arrays (B, H), the loss's gradient with respect to the input of each ReLU.
+        scores: (C, B): logits, then the loss's gradient with respect to them. A class is a row, so
+            that sums and maxima over the classes run over whole rows.
         sums: (B,) over the classes.
         picked: (B,) of the examples' own classes.
-        places: (B,) where in ``scores``, read row by row, an example's own class is.
+        places: (B,) flat row-major index in ``scores`` of each example's own class.
         columns: 0, 1, ..., B - 1.
         ones: (B,); a product with it sums over the batch.
     """
@@ -49,7 +49,7 @@ class Workspace:
 
     @classmethod
     def of(cls, layers: Layers, batch_size: int) -> Workspace:
-        """Make the arrays for a net and a batch size."""
+        """Allocate the arrays for a net and a batch size."""
         dtype = layers[0][0].dtype
         *widths, classes = (len(bias) for _, bias in layers)
         return cls(
@@ -81,7 +81,7 @@ def loss_and_gradient(
         tokens: (B, D).
         labels: (B,), below C.
         work: of this net and B.
-        offset: (C, B), added to the logits and not trained: what a fixed head says of the batch.
+        offset: (C, B), added to the logits and not trained: a fixed head's outputs for the batch.
     """
     _forward(layers, tokens, work)
     if offset is not None:
@@ -92,7 +92,7 @@ def loss_and_gradient(
 
 
 def _forward(layers: Layers, tokens: NDArray[Any], work: Workspace) -> None:
-    """Write what each hidden layer gives, and the logits."""
+    """Write the output of each hidden layer, and the logits."""
     given = tokens
     for (weight, bias), hidden, active in zip(layers, work.hidden, work.active, strict=False):
         _dot(given, weight.T, out=hidden)

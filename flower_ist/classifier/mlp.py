@@ -1,4 +1,4 @@
-"""The classifier on CLS tokens: a multilayer perceptron that is known by its arrays' shapes.
+"""The classifier on CLS tokens: a multilayer perceptron that is defined by its arrays' shapes.
 
 Linear layers ``fc1`` to ``fcL`` with ReLU between them, e.g. 384-64-64-10: tokens (B, D) in, logits
 (B, C) out. A layer is a pair of arrays, weight (outputs, inputs) and bias (outputs,), and a net is
@@ -33,7 +33,7 @@ def logits(layers: Layers, tokens: NDArray[Any]) -> NDArray[Any]:
 
 
 def layers_of(arrays: Mapping[str, NDArray[Any]]) -> Layers:
-    """Return the layers that some arrays are, whole model or slice; they share the memory.
+    """Return arrays of a whole model or a slice as layers; they share memory with the arrays.
 
     Raises:
         ArgumentError: the arrays are not ``fc1.weight, fc1.bias, fc2.weight, ...`` of an MLP.
@@ -45,11 +45,11 @@ def layers_of(arrays: Mapping[str, NDArray[Any]]) -> Layers:
 def views_of(
     vector: NDArray[Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[Any]]:
-    """Divide a vector into tensors of the given shapes, one behind the other, without a copy.
+    """Divide a vector into consecutive tensors of the given shapes, without a copy.
 
     Args:
         vector: (P,), with P the sum of the tensors' sizes.
-        shapes: name -> shape, in the order in which they lie in the vector.
+        shapes: name -> shape, in their order in the vector.
     """
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     parts = np.split(vector, ends[:-1])

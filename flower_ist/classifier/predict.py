@@ -22,14 +22,14 @@ _ROWS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a shard's n examples.
+    """A model's predictions for a shard's n examples.
 
     Attributes:
         image_ids: (n,).
         labels: (n,) names of the shard's own classes.
         predicted: (n,) names of the model's classes.
         probability: (n,) of the predicted class.
-        accuracy: share that is right, 0 to 1; None if the shard's classes are not the model's.
+        accuracy: fraction correct, 0 to 1; None if the shard's classes are not the model's.
     """
 
     image_ids: NDArray[np.int64]
@@ -63,8 +63,8 @@ def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
     """Classify all examples of a shard; 4,096 tokens are in memory at a time.
 
     Raises:
-        ClassifierError: the shard's tokens are not of the encoder that the model was trained with,
-            or it was run with other settings.
+        ClassifierError: the shard's tokens are not from the encoder that the model was trained
+            with, or the encoder was run with different settings.
     """
     _check_space(classifier, shard.meta.encoder)
     predicted = np.empty(len(shard), np.int64)

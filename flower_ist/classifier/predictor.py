@@ -1,9 +1,9 @@
-"""Read ``model.safetensors`` of a run, and classify tokens with it.
+"""Read the ``model.safetensors`` of a run, and classify tokens with it.
 
     classifier = load_classifier(Path("run/model.safetensors"))
     classifier.probabilities(tokens)  # (n, D) -> (n, C)
 
-The file holds a net, ``fc1.weight`` to ``fcL.bias``, for tokens as an encoder gives them, and maybe
+The file holds a net, ``fc1.weight`` to ``fcL.bias``, for raw encoder tokens, and optionally
 a ridge head, ``ridge.weight`` and ``ridge.bias``, whose outputs are added to the net's
 (:mod:`flower_ist.classifier.skip`). Needs numpy and safetensors.
 """
@@ -33,7 +33,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 class ClassifierError(FlowerIstError):
-    """A model file, or what it is to classify, is of no use; the text says why."""
+    """A model file, or its input, is unusable; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Classifier:
 
     Attributes:
         class_names: of the C classes, in the order of the probabilities.
-        dim: D, numbers in a token.
+        dim: D, the number of entries in a token.
         encoder: name of the network whose tokens it was trained on.
         encoder_sha256: hash of that network's weights.
         model: gives logits (B, C) for tokens (B, D).
         encoder_settings: how that network was run, as
-            :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if nobody knows, as for
-            a file of an older release.
+            :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if unknown, as for a
+            file from an older release.
     """
 
     class_names: tuple[str, ...]
@@ -64,14 +64,14 @@ class Classifier:
         At most 4,096 tokens are in memory as float32 at a time.
 
         Args:
-            tokens: (n, D), as the encoder gave them.
+            tokens: (n, D), as the encoder produced them.
 
         Returns:
-            (n, C); each row sums to 1. The largest of a row is the prediction, as it was when the
+            (n, C); each row sums to 1. The largest entry of a row is the prediction, as when the
             run's accuracy was computed.
 
         Raises:
-            ClassifierError: the tokens are of another shape.
+            ClassifierError: the tokens have a different shape.
         """
         if tokens.ndim != 2 or tokens.shape[1] != self.dim:
             raise ClassifierError(
@@ -96,7 +96,7 @@ def load_classifier(path: Path) -> Classifier:
     """
     try:
         file = path / MODEL_FILE if path.is_dir() else path
-    except OSError as err:  # as open_shard
+    except OSError as err:  # as in open_shard
         raise ClassifierError(f"{path} cannot be read: {err.strerror}.") from err
     header, tensors = _read(file)
     if header.get("format") != _FORMAT:
@@ -145,7 +145,7 @@ def _read(file: Path) -> tuple[dict[str, str], Tensors]:
 
 
 def _check(names: object, head: Tensors, dims: list[int]) -> None:
-    """Raise ValueError if header and arrays do not fit together."""
+    """Raise ValueError if header and arrays do not match."""
     dim, num_classes = dims[0], dims[-1]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names is not a list of strings")

@@ -1,14 +1,15 @@
-"""A closed-form ridge head inside the classifier: the net learns what ridge leaves over.
+"""A closed-form ridge head inside the classifier: the net learns what ridge regression misses.
 
-Ridge regression on one-hot labels estimates the probabilities of the classes, in closed form and
-whatever the split (:mod:`flower_ist.statistics.sums`). A multiple of its outputs, which is not
-trained, is added to the net's logits, in the loss and in every prediction:
+Ridge regression on one-hot labels estimates the probabilities of the classes in closed form,
+independently of the split (:mod:`flower_ist.statistics.sums`). A fixed multiple of its outputs is
+added to the net's logits, in the loss and in every prediction:
 
     logits(x) = net(x) + s (V x + v),      s = ridge_skip ln C
 
-So training begins where ridge ends, as boosting does with its next learner. ``s`` turns estimates
-of probabilities into logits: at ``ridge_skip`` = 4 an output that is 1 for one class and 0 for the
-others gives that class the probability 1 - C^-3 or so. docs/results.md has what was measured.
+So training begins where ridge regression ends, as boosting does with its next learner. ``s`` turns
+estimates of probabilities into logits: at ``ridge_skip`` = 4 an output that is 1 for one class and
+0 for the others gives that class a probability of about 1 - C^-3. Measurements are in
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class RidgeSkip:
     """A fixed head whose outputs are added to a net's logits.
 
     Attributes:
-        weight: s V (C, D), for tokens as they are.
+        weight: s V (C, D), for raw tokens.
         bias: s v (C,).
     """
 
@@ -45,7 +46,7 @@ class RidgeSkip:
             ridge_skip: above 0, in multiples of ln C.
         """
         scale = np.float32(ridge_skip * math.log(max(2, len(head["fc1.bias"]))))
-        # In the order in which a model file holds it, so that both give the same bits.
+        # In the memory order of a model file, so that both give the same bits.
         return cls(np.ascontiguousarray(head["fc1.weight"]) * scale, head["fc1.bias"] * scale)
 
     def of(self, tokens: NDArray[Any]) -> NDArray[Any]:
@@ -55,14 +56,14 @@ class RidgeSkip:
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return the probabilities (B, C) that logits (B, C) stand for; each row sums to 1."""
+    """Return the probabilities (B, C) of logits (B, C); each row sums to 1."""
     found: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
     found /= found.sum(axis=1, keepdims=True)
     return found
 
 
 def with_skip(net: Model, skip: RidgeSkip | None) -> Model:
-    """Return what gives the logits (B, C) of both; without a skip, the net.
+    """Return a model whose logits (B, C) are the sum of both; without a skip, the net.
 
     Args:
         net: gives logits (B, C) for tokens (B, D).

@@ -1,6 +1,6 @@
-"""A certificate authority of the federation's own, the server's certificate, the nodes' keys.
+"""The federation's own certificate authority, the server's certificate, and the nodes' keys.
 
-Elliptic curve P-384 throughout (FIPS 186-5), certificates as RFC 5280 wants them.
+Elliptic curve P-384 throughout (FIPS 186-5); certificates as in RFC 5280.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
-"""Ten years: every device must be visited to replace it."""
+"""Ten years: replacing it requires access to every device."""
 
 SERVER_DAYS = 730
-"""Two years: it is replaced on the server alone."""
+"""Two years: it is replaced only on the server."""
 
-# Devices without a battery-backed clock start somewhat in the past.
+# Devices without a battery-backed clock may start with a clock that is slow.
 _EARLIER = timedelta(days=1)
 
 
@@ -38,7 +38,7 @@ def make_authority(name: str, now: datetime | None = None) -> Credential:
 
     Args:
         name: of the federation; it is shown in the certificate.
-        now: start of the :data:`CA_DAYS` days of its life.
+        now: start of its validity of :data:`CA_DAYS` days.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _subject(f"{name} CA")
@@ -55,9 +55,9 @@ def make_server_certificate(
     """Make a server's key and a certificate for it.
 
     Args:
-        authority: that signs it.
+        authority: signs it.
         names: host names and IP addresses that clients may connect to; the first is its subject.
-        now: start of the :data:`SERVER_DAYS` days of its life.
+        now: start of its validity of :data:`SERVER_DAYS` days.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     issuer = x509.load_pem_x509_certificate(authority.certificate)
@@ -79,7 +79,7 @@ def make_server_certificate(
 
 @dataclass(frozen=True)
 class NodeKey:
-    """A key pair by which a SuperLink knows a node, in OpenSSH's format, each a whole file.
+    """A key pair by which a SuperLink identifies a node, in OpenSSH format, each a whole file.
 
     Flower 1.41 reads the private key with ``flower-supernode --auth-supernode-private-key`` and the
     public one with ``flwr supernode register``.
@@ -90,7 +90,7 @@ class NodeKey:
 
 
 def make_node_key(comment: str) -> NodeKey:
-    """Make a key pair; ``comment`` stands behind the public key for whoever reads it."""
+    """Make a key pair; ``comment`` follows the public key, for human readers."""
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM,

@@ -10,7 +10,7 @@ import typer
 from flower_ist.command_group import Commands
 
 DEVICE_SHARD = "/var/lib/flower-ist/shard"
-"""Where a device keeps its shard if nothing else is said."""
+"""Where a device keeps its shard by default."""
 
 app = Commands(
     "Set up a federation of devices with TLS and authenticated nodes: docs/deploying.md."

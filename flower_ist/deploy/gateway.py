@@ -1,10 +1,10 @@
-"""Let devices in, and nobody else further: pass on a SuperLink's Fleet API and nothing beside it.
+"""Forward only a SuperLink's Fleet API, so that devices get in and nobody else does.
 
-Flower 1.41 serves devices and operator on one port, and checks keys on the Fleet API only. Whoever
-reaches that port can register a node or start a run, that is, any code on all devices. So the
-SuperLink listens on the loopback address, and this program on the one that devices reach.
+Flower 1.41 serves devices and operators on one port, and checks keys only on the Fleet API. Anyone
+who reaches that port can register a node or start a run, that is, run any code on all devices. So
+the SuperLink listens on the loopback address, and this program on the address that devices reach.
 
-It needs what flwr installs and is copied into a deployment: ``python gateway.py --help``.
+It needs only what flwr installs, and is copied into a deployment: ``python gateway.py --help``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 MAX_REQUEST_BYTES = 8 * 2**20
-"""Flower's largest request is a chunk of an array, 5 MiB. Its SuperLink has no limit of its own."""
+"""Flower's largest request is a chunk of an array, 5 MiB. The SuperLink itself sets no limit."""
 
 _MAX_CONNECTIONS = 512
 _TIMEOUT_SECONDS = 60.0
@@ -45,7 +45,7 @@ def make_gateway(superlink: httpx.AsyncClient) -> Starlette:
         try:
             body = await _read(request)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # nothing reads it
         if body is None:
             return PlainTextResponse("The request is too large.", 413)
         inner = superlink.build_request(
@@ -54,7 +54,7 @@ def make_gateway(superlink: httpx.AsyncClient) -> Starlette:
         try:
             answer = await superlink.send(inner, stream=True)
         except httpx.TransportError:
-            # SuperNodes try again after this status: the SuperLink may be on its way back.
+            # SuperNodes retry after this status: the SuperLink may be restarting.
             return PlainTextResponse("The SuperLink does not answer.", 503)
         return StreamingResponse(
             answer.aiter_raw(),
@@ -100,7 +100,7 @@ def main() -> None:
         base_url=f"https://{options.superlink}",
         verify=ssl.create_default_context(cafile=options.ca),
         timeout=_TIMEOUT_SECONDS,
-        # A proxy set for the outside world must not see what goes to this machine.
+        # A proxy set for outside traffic must not see traffic within this machine.
         trust_env=False,
     )
     uvicorn.run(

@@ -1,4 +1,4 @@
-"""What a deployment is made of, checked before anything is written."""
+"""The plan of a deployment, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+([.a-z0-9+-]*)")
 
 
 class DeployError(FlowerIstError):
-    """A deployment cannot be made as it was asked for."""
+    """A deployment cannot be made as requested."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class DeploymentPlan:
     """One SuperLink behind a gateway, and the nodes that may connect to it.
 
     Attributes:
-        hosts: names and IP addresses of the SuperLink's machine; devices connect to the first, the
-            server's certificate holds all.
-        node_data: the token shard's absolute path on each node's device, one a node.
+        hosts: names and IP addresses of the SuperLink's machine; devices connect to the first, and
+            the server's certificate holds all.
+        node_data: absolute path of the token shard on each node's device, one per node.
         port: TCP port of the gateway, the only one that devices need.
         control_port: TCP port of the SuperLink itself, on the loopback address only.
         name: of the connection in the user's Flower config.
-        flower_version: that all machines run.
+        flower_version: the version that all machines run.
     """
 
     hosts: tuple[str, ...]
@@ -43,7 +43,7 @@ class DeploymentPlan:
     flower_version: str
 
     def __post_init__(self) -> None:
-        """Refuse what could not work.
+        """Refuse a plan that cannot work.
 
         Raises:
             DeployError: with one sentence.
@@ -77,13 +77,13 @@ class DeploymentPlan:
 
     @property
     def address(self) -> str:
-        """What devices connect to, ``host:port``."""
+        """The address that devices connect to, ``host:port``."""
         host = self.hosts[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def listen(self) -> str:
-        """The gateway's own address: loopback only if devices are told a loopback address."""
+        """The address on which the gateway listens: loopback only if devices use a loopback one."""
         try:
             first = ipaddress.ip_address(self.hosts[0])
         except ValueError:
@@ -95,7 +95,7 @@ class DeploymentPlan:
     def node_port(self, node: int) -> int:
         """Return the loopback port on which a node talks to its own ClientApp process.
 
-        Each node has another, so that several can run on one machine.
+        Each node has a different one, so that several can run on one machine.
         """
         return max(self.port, self.control_port) + 1 + node
 
@@ -104,7 +104,7 @@ def shard_paths(shards: Path, nodes: int) -> tuple[str, ...]:
     """Return the paths of ``client-0`` to ``client-{nodes - 1}`` in a folder on this machine.
 
     Raises:
-        DeployError: one is missing or is no token shard.
+        DeployError: one is missing or is not a token shard.
     """
     folders = [client_folder(shards.absolute(), node) for node in range(nodes)]
     for folder in folders:
@@ -121,9 +121,9 @@ def pattern_paths(pattern: str, nodes: int) -> tuple[str, ...]:
 
 
 def server_names(hosts: Sequence[str]) -> tuple[str, ...]:
-    """Return all names and addresses for the server's certificate, none twice.
+    """Return all names and addresses for the server's certificate, without duplicates.
 
-    Besides ``hosts`` these are the loopback names, under which the server's own programs and an
+    Besides ``hosts`` these are the loopback names, by which the server's own programs and an
     operator's ``ssh -L`` reach it, and the service names within compose.
     """
     return tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1", "superlink", "gateway")))
@@ -134,7 +134,7 @@ def _check_host(host: str) -> None:
         address = ipaddress.ip_address(host)
     except ValueError:
         labels = host.split(".")
-        # A name that ends in a number would be taken for an IPv4 address.
+        # A name that ends in a number would be interpreted as an IPv4 address.
         if (
             len(host) > 253
             or not all(_DNS_LABEL.fullmatch(label) for label in labels)
@@ -154,7 +154,7 @@ def _check_host(host: str) -> None:
 def _check_path(path: str) -> None:
     if not path.startswith("/"):
         raise DeployError(f"The shard's path on a device must be absolute, not {path!r}.")
-    # The path stands in single quotes in the node config, and in double quotes in compose files.
+    # The path is in single quotes in the node config, and in double quotes in compose files.
     if not path.isprintable() or set(path) & set("'\"\\$`"):
         raise DeployError(
             f"The shard's path {path!r} must hold no quote, backslash, dollar or control character."

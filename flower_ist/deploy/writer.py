@@ -47,7 +47,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
     """Write everything that a deployment needs into a new folder, or nothing at all.
 
     Raises:
-        DeployError: the folder above it is missing.
+        DeployError: the parent folder is missing.
         NotWrittenError: the folder exists already or cannot be written.
     """
     folder = folder.absolute()
@@ -100,15 +100,15 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
 
 
 def renew_server_certificate(folder: Path) -> str:
-    """Give the server of a deployment a new key and certificate, with the names of the old one.
+    """Give a deployment's server a new key and a certificate with the names of the old one.
 
-    The devices trust the authority, not the certificate: nothing changes for them.
+    The devices trust the authority, not the certificate, so nothing changes for them.
 
     Returns:
         The last day of the new certificate, as YYYY-MM-DD.
 
     Raises:
-        DeployError: the folder holds no deployment with its authority's key.
+        DeployError: the folder does not hold a deployment with its authority's key.
         NotWrittenError: the folder cannot be written.
     """
     try:
@@ -131,18 +131,18 @@ def renew_server_certificate(folder: Path) -> str:
 
 
 def write_folder(folder: Path, files: Mapping[str, File]) -> None:
-    """Write files into a new folder; it and all folders in it are open to their owner only.
+    """Write files into a new folder; it and all folders in it are accessible only to their owner.
 
     Args:
         folder: must not exist.
-        files: path below the folder -> file.
+        files: path relative to the folder -> file.
 
     Raises:
         NotWrittenError: the folder exists, or cannot be written. Nothing is left behind then.
     """
     with new_folder(folder, mode=0o700) as root:
         for name, file in files.items():
-            # mkdir gives its mode to the last folder only, so each is made on its own.
+            # mkdir applies its mode only to the last folder, so each is created separately.
             for parent in reversed(Path(name).parents):
                 (root / parent).mkdir(mode=0o700, exist_ok=True)
             with new_file(root / name, file.mode) as stream:
@@ -167,7 +167,7 @@ def _last_day(credential: Credential) -> str:
 
 
 class _AtTemplate(Template):
-    """``@{name}`` is replaced and ``@@`` is an at-sign: shell scripts keep their dollars."""
+    """``@{name}`` is replaced and ``@@`` is an at sign: shell scripts keep their dollar signs."""
 
     delimiter = "@"
 

@@ -1,4 +1,4 @@
-"""Show a strategy only the clients that a check lets in."""
+"""Show a strategy only the clients that pass a check."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _log = logging.getLogger("flwr")
 
 
 class Admission(Filter):
-    """Leave clients out for which a check has a reason.
+    """Leave out the clients that a check rejects.
 
-    It works for any strategy, unchanged, and for clients that connect later. Who is left out is
-    logged once, with the reason.
+    It works for any strategy, unchanged, and for clients that connect later. Each client that is
+    left out is logged once, with the reason.
 
     Args:
-        registry: asks the clients for their facts.
+        registry: gets the clients' facts.
         check: returns why a client must be left out, or an empty string.
     """
 

@@ -1,9 +1,9 @@
-"""One chain of filters between a strategy and the Grid that Flower gives.
+"""One chain of filters between a strategy and Flower's Grid.
 
     grid = FilteredGrid(grid, [meter.outcomes, Admission(...), Packed("int8", "int8"), meter])
 
-The order is that of the list: messages pass the first filter first, replies pass it last, as with
-the ``mods=[...]`` of a ClientApp. Any strategy runs on it unchanged.
+Filters run in list order: messages pass through the first filter first, and replies pass through
+it last, as with the ``mods=[...]`` of a ClientApp. Any strategy runs on the chain unchanged.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ class Filter:
     """One step of a chain. A subclass overrides what it needs."""
 
     def nodes(self, grid: Grid) -> Iterable[int]:
-        """Return the ids of the nodes that a strategy may ask.
+        """Return the ids of the nodes that a strategy may use.
 
         Args:
-            grid: all that comes behind this filter.
+            grid: everything behind this filter.
         """
         return grid.get_node_ids()
 
     def down(self, messages: list[Message]) -> list[Message]:
-        """Return what goes on to the clients in the messages' place."""
+        """Return the messages to send to the clients in place of these."""
         return messages
 
     def up(self, replies: list[Message]) -> list[Message]:
-        """Return what the strategy gets in the replies' place."""
+        """Return the replies to give to the strategy in place of these."""
         return replies
 
     def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
         """Send messages and return their replies; by default :meth:`down`, wait, :meth:`up`.
 
         Args:
-            grid: all that comes behind this filter.
-            messages: of the strategy.
-            timeout: seconds to wait for replies; without a limit if None.
+            grid: everything behind this filter.
+            messages: the strategy's messages.
+            timeout: seconds to wait for replies; None waits without a limit.
         """
         return self.up(list(grid.send_and_receive(self.down(messages), timeout=timeout)))
 
@@ -52,7 +52,7 @@ class FilteredGrid(Grid):
 
     Args:
         grid: the grid to wrap.
-        filters: in the order in which messages pass them on their way to the clients.
+        filters: in the order in which messages pass through them on their way to the clients.
     """
 
     def __init__(self, grid: Grid, filters: Sequence[Filter]) -> None:
@@ -61,7 +61,7 @@ class FilteredGrid(Grid):
         self._grid = grid
 
     def set_run(self, run: Run) -> None:
-        """Hand on."""
+        """Delegate to the wrapped Grid."""
         self._grid.set_run(run)
 
     @property
@@ -85,7 +85,7 @@ class FilteredGrid(Grid):
         return self._grid.get_node_ids()
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """Hand on; no filter is asked."""
+        """Delegate to the wrapped Grid, bypassing the filters."""
         return self._grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -93,7 +93,7 @@ class FilteredGrid(Grid):
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch the replies that are there, through the filters."""
+        """Fetch the available replies, through the filters."""
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
@@ -131,12 +131,12 @@ def category(message: Message) -> str:
 
 
 def is_train(message: Message) -> bool:
-    """Return whether a message asks for training, or answers that."""
+    """Return whether a message is a train message or a reply to one."""
     return category(message) == MessageType.TRAIN
 
 
 def round_of(message: Message, default: int = 0) -> int:
-    """Return the round that a message's config names, as all of Flower's strategies do."""
+    """Return the round named in a message's config; all of Flower's strategies put it there."""
     if message.has_content():
         for config in message.content.config_records.values():
             named = config.get(ROUND_KEY)
@@ -146,7 +146,7 @@ def round_of(message: Message, default: int = 0) -> int:
 
 
 def with_content(message: Message, content: RecordDict) -> Message:
-    """Return a message with another content, to the same node, of the same type and group."""
+    """Return a message with other content, to the same node, of the same type and group."""
     metadata = message.metadata
     return Message(
         content,

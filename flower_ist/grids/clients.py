@@ -1,8 +1,8 @@
-"""Who the clients are: one query round that asks each for its name and its data's facts.
+"""Who the clients are: one query round that asks each for its name and facts about its data.
 
 Flower's node ids are random per run, and a server knows no partition ids. A client that answers
-``@app.query()`` gives a stable name; a client that does not (any ClientApp without a query
-function) is named after its node id.
+``@app.query()`` gives a stable name. A client that does not answer it (any ClientApp without a
+query function) is named after its node id.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class TooFewClientsError(FlowerIstError):
 
 @dataclass(frozen=True)
 class Client:
-    """One client: its node id in this run, its stable name, and what it said of its data.
+    """One client: its node id in this run, its stable name, and what it reported about its data.
 
-    ``problem`` is why it could not answer, empty if it did; ``silent`` that nothing came at all.
+    ``problem`` says why it could not answer and is empty if it did; ``silent`` is true if there was
+    no reply at all.
     """
 
     node_id: int
@@ -44,25 +45,25 @@ class Client:
 
 
 def _question(node_id: int, life: float) -> Message:
-    """Return a query that is delivered within so many seconds or not at all."""
+    """Return a query that expires if it is not delivered within ``life`` seconds."""
     return Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY, ttl=life)
 
 
 class ClientRegistry:
-    """The clients met so far. Each node is asked when it is first needed.
+    """The clients known so far. Each node is queried when it is first needed.
 
-    A node that could not answer is asked again later, after ``retry_seconds`` at first and after
-    twice as long each time, up to an hour. Nobody waits for these answers: they are fetched when
-    the clients are met next. So a device that was slow to start or was mended joins a run that goes
-    on, and one that stays silent holds nobody up.
+    A node that could not answer is queried again after ``retry_seconds``, and the interval doubles
+    each time, up to an hour. Nothing waits for these answers: they are fetched when the registry is
+    next used. So a device that started slowly or was repaired can join a running training, and a
+    device that never answers delays nobody.
 
-    A name belongs to a node as long as the node is connected. A SuperNode that is started again
-    has another node id in Flower, unless its key is registered; here it gets its client's name
-    back, and with it whatever follows from the name, as soon as its old self is gone.
+    A name belongs to a node as long as the node is connected. A SuperNode that is restarted has a
+    new node id in Flower, unless its key is registered. Here it gets its client's name back, and
+    everything that depends on the name, as soon as its old node is gone.
 
     Args:
         query_timeout: seconds to wait for answers.
-        retry_seconds: from a node's first silence to the second question.
+        retry_seconds: from a node's first unanswered query to the second query.
     """
 
     def __init__(self, query_timeout: float = 60.0, retry_seconds: float = 60.0) -> None:
@@ -76,7 +77,7 @@ class ClientRegistry:
         self._pending: dict[str, int] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
-        """Return the clients of connected nodes, sorted by name; ask those not met before."""
+        """Return the clients of connected nodes, sorted by name; query those not yet known."""
         node_ids = list(node_ids)
         strangers = [node_id for node_id in node_ids if node_id not in self._known]
         if strangers:
@@ -90,19 +91,19 @@ class ClientRegistry:
         return self._known[node_id].name if node_id in self._known else f"node-{node_id}"
 
     def told_name(self, node_id: int) -> str:
-        """Return the name that a node's client told, which it may share with another node's.
+        """Return the name that a node's client reported, which another node's client may share.
 
-        So does a SuperNode that was started again before its old self was found to be gone.
+        A SuperNode that restarts before its old node is found to be gone shares that node's name.
         """
         return self._told_names.get(node_id, f"node-{node_id}")
 
     def facts(self, node_id: int) -> Mapping[str, ConfigRecordValues]:
-        """Return what a node's client said of its data; nothing if it was not asked."""
+        """Return what a node's client reported about its data; empty if it was not queried."""
         return self._known[node_id].facts if node_id in self._known else {}
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
-        # A question that nobody waits for any more is not delivered. It lives a little longer than
-        # the wait, so that it cannot expire while its answer is being fetched.
+        # A query that nobody waits for anymore is not delivered. It lives a little longer than the
+        # wait, so that it cannot expire while its answer is being fetched.
         life = self.query_timeout + LIFE_AFTER_TIMEOUT
         questions = [_question(node_id, life) for node_id in node_ids]
         answers: dict[int, Message] = {}
@@ -112,7 +113,7 @@ class ClientRegistry:
             self._note(node_id, answers.get(node_id))
 
     def _ask_again(self, grid: Grid, node_ids: list[int]) -> None:
-        """Fetch the answers to earlier second questions, and send those that are due."""
+        """Fetch the answers to earlier repeated queries, and send those that are due."""
         if self._pending:
             for reply in grid.pull_messages(list(self._pending)):
                 asked = self._pending.pop(reply.metadata.reply_to_message_id, None)
@@ -129,7 +130,7 @@ class ClientRegistry:
             self._pending[question.metadata.message_id] = question.metadata.dst_node_id
 
     def _note(self, node_id: int, answer: Message | None) -> None:
-        """Write down what a node answered."""
+        """Record a node's answer."""
         told = client_name(answer) if answer is not None else None
         self._told_names[node_id] = told or f"node-{node_id}"
         facts: dict[str, ConfigRecordValues] = {}
@@ -146,7 +147,7 @@ class ClientRegistry:
             self._schedule(node_id)
 
     def _schedule(self, node_id: int) -> float:
-        """Set when a node is asked next, and return the seconds until then."""
+        """Set when a node is queried next, and return the seconds until then."""
         wait = self._wait.get(node_id, self.retry_seconds)
         self._due[node_id] = time.monotonic() + wait
         self._wait[node_id] = min(2 * wait, _LONGEST_WAIT)
@@ -158,7 +159,7 @@ class ClientRegistry:
         for node_id in sorted(node_ids):
             name = self._told_names[node_id]
             while (holder := self._holders.get(name, node_id)) != node_id and holder in connected:
-                # Two devices with copies of one shard are two clients all the same.
+                # Two devices with copies of one shard are still two clients.
                 name = f"{name}-{node_id}"
             self._holders[name] = node_id
             self._known[node_id] = replace(self._known[node_id], name=name)
@@ -174,7 +175,7 @@ def await_nodes(grid: Grid, needed: int, timeout: float) -> list[int]:
     """Wait until enough nodes are connected and return all their ids.
 
     Args:
-        grid: to ask for node ids.
+        grid: gives the node ids.
         needed: number of nodes, at least 1.
         timeout: seconds to wait.
 

@@ -1,16 +1,16 @@
-"""Late replies: which count, and what becomes of the others.
+"""Late replies: which count, and what happens to the others.
 
-The rule: a reply counts if it is there when its round closes, and all good replies of one slice
-that are there are averaged. Flower's ``Grid.send_and_receive`` closes at its timeout and never
-fetches what comes later, so a late reply is dropped, whatever strategy runs. Its bytes were sent
-all the same: :class:`flower_ist.grids.metered.Meter` in front of it counts them.
+The rule: a reply counts if it has arrived when its round closes, and all valid replies for one
+slice that have arrived are averaged. Flower's ``Grid.send_and_receive`` closes at its timeout and
+never fetches later replies, so a late reply is dropped, whatever strategy runs. Its bytes were
+still sent: :class:`flower_ist.grids.metered.Meter` in front of it counts them.
 
-Left at that, who is late once may be late for ever: messages wait for a client up to 12 hours, and
-a client that was away works through those of closed rounds first. :class:`Deadlines` lets a
-message live as long as its round is open. It can also close a round early, where more clients train
-than there are slices: Bonawitz et al., "Towards Federated Learning at Scale", MLSys 2019,
-https://arxiv.org/abs/1902.01046, end a round so once enough clients have reported. Unlike there, it
-is every slice that must be back.
+Without more, a client that is late once may be late forever: messages wait for a client for up to
+12 hours, and a client that was away works through those of closed rounds first. With
+:class:`Deadlines` a message lives only as long as its round is open. It can also close a round
+early when more clients train than there are slices: Bonawitz et al., "Towards Federated Learning at
+Scale", MLSys 2019, https://arxiv.org/abs/1902.01046, end a round this way once enough clients have
+reported. Here, in contrast, every slice must be back.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _POLL_SECONDS = 1.0
 
 
 class Deadlines(Filter):
-    """Let messages expire with their round, and rounds close early.
+    """Let messages expire with their round, and close rounds early.
 
-    Closing early, training is over as soon as each distinct piece of work that was sent has a reply
-    without an error, and ``min_replies`` are there. Pieces are told apart by the model's arrays:
-    clients of one slice get the same ones, and all clients of FedAvg do. Who is asked once too
-    often for a slice is thus not waited for. A message without such arrays, as one that asks for
-    statistics, is a piece of its own: nobody else can answer it. Which replies those are depends on
-    the clients' speed, so such a run cannot be repeated bit for bit. A client that is still busy
-    with a closed round answers that one before the next.
+    With ``close_early``, training ends as soon as each distinct piece of work that was sent has a
+    reply without an error and ``min_replies`` such replies have arrived. Pieces are distinguished
+    by the model's arrays: all clients of one slice get the same arrays, and so do all clients of
+    FedAvg. So redundant clients of a slice are not waited for. A message without such arrays, such
+    as one that asks for statistics, is a piece of its own: no other client can answer it. Which
+    replies are used depends on the clients' speed, so such a run is not reproducible bit for bit. A
+    client that is still busy with a closed round answers that one before the next.
 
     Args:
-        close_early: do not wait for all clients in training.
-        min_replies: fewest replies without an error to close with.
+        close_early: do not wait for all training clients.
+        min_replies: fewest replies without an error that close a round.
     """
 
     def __init__(self, *, close_early: bool = False, min_replies: int = 1) -> None:
@@ -48,10 +48,10 @@ class Deadlines(Filter):
         self.min_replies = min_replies
 
     def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
-        """Send messages and return the replies that are there when the round closes."""
+        """Send messages and return the replies that have arrived when the round closes."""
         if timeout is not None:
             for message in messages:
-                # The time since a message was made is part of its life.
+                # A message's life begins when it is created.
                 age = time.time() - message.metadata.created_at
                 message.metadata.ttl = age + timeout + LIFE_AFTER_TIMEOUT
         if self.close_early and messages and is_train(messages[0]):
@@ -63,7 +63,7 @@ class Deadlines(Filter):
     ) -> list[Message]:
         start = time.monotonic()
         pieces = [_piece(message) for message in messages]
-        grid.push_messages(messages)  # which gives them their ids
+        grid.push_messages(messages)  # this sets their ids
         piece_of = {
             message.metadata.message_id: piece
             for message, piece in zip(messages, pieces, strict=True)
@@ -84,9 +84,9 @@ class Deadlines(Filter):
 
 
 def _piece(message: Message) -> bytes:
-    """Return what tells one piece of work from another: a digest of the model's arrays.
+    """Return what identifies a piece of work: a digest of the model's arrays.
 
-    The token prior is none of them: it goes to those clients of a slice that do not hold it yet.
+    The token prior is excluded: it goes only to those clients of a slice that do not have it yet.
     """
     records = message.content.array_records
     work = [record for key, record in records.items() if key != PRIOR_RECORD]

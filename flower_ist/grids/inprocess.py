@@ -1,8 +1,8 @@
 """Run a Flower app in this process: no Ray, no network, the same bytes.
 
-Every message is serialized and read back as Flower does it, so that what works here works over a
-network. For tests, sweeps and debugging: clients run one after the other, in a fixed order, and the
-same seed gives the same run bit for bit.
+Every message is serialized and read back as in Flower, so that what works here works over a
+network. It is for tests, sweeps and debugging: clients run one after another in a fixed order, and
+the same seed gives the same run bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flower_ist.wire.size import round_trip
 RUN_ID = 2**63 + 1
 SERVER_NODE_ID = 1
 FIRST_NODE_ID = 2**63 + 1000
-_CLIENT_APP_RAISED = 2  # Flower's code of an exception in a ClientApp
+_CLIENT_APP_RAISED = 2  # Flower's code for an exception in a ClientApp
 
 
 class InProcessGrid(Grid):
@@ -29,7 +29,7 @@ class InProcessGrid(Grid):
     Args:
         client_app: what every client runs.
         num_clients: how many clients there are.
-        run_config: the run's settings, which the ClientApp sees too.
+        run_config: the run's settings, which the ClientApp also gets.
         node_configs: one per client; ``partition-id`` and ``num-partitions`` as in Flower's
             simulation if None.
     """
@@ -67,7 +67,7 @@ class InProcessGrid(Grid):
 
     @property
     def run(self) -> Run:
-        """There is no run record in this process."""
+        """Not available: there is no run record in this process."""
         raise RuntimeError("A run in this process has no run record.")
 
     def create_message(
@@ -102,7 +102,7 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Run the messages' clients one after the other and return their replies in that order."""
+        """Run the messages' clients one after another and return their replies in that order."""
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:

@@ -1,22 +1,22 @@
-"""Count what crosses a Grid, for any strategy, unchanged.
+"""Count the traffic of a Grid, for any strategy, unchanged.
 
-Wrap the grid that a ServerApp gets and hand the wrapper to the strategy:
+Wrap the grid that a ServerApp gets and pass the wrapper to the strategy:
 
     grid = MeteredGrid(grid)
     strategy.start(grid=grid, ...)
 
-or, among other filters, put the meter's two halves into a chain: what is sent is counted next to
-the network, and who answered is read where the strategy stands:
+or, with other filters, put the meter's two halves into a chain: traffic is counted next to the
+network, and replies are noted next to the strategy:
 
     meter = Meter()
     grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter])
 
-What is counted is measured on each message's serialized objects
+Bytes are measured on each message's serialized objects
 (:func:`flower_ist.wire.size.wire_bytes`), not computed from shapes.
 
-A client uploads its reply even when its round has closed. Flower never fetches such a reply; the
-meter does, before and after each later exchange, counts its bytes in the round that is then open,
-and throws it away.
+A client uploads its reply even when its round has closed. Flower never fetches such a reply. The
+meter does, before and after each later exchange: it counts the bytes in the round that is then
+open, and discards the reply.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from flower_ist.wire.reported import finite, is_superlink_error, last_line
 from flower_ist.wire.size import payload_bytes, wire_bytes
 
 _MOST = 2.0**53
-# So many unanswered messages are remembered at most; of more, the last ones sent.
+# At most this many unanswered messages are remembered: the last ones sent.
 _MOST_UNANSWERED = 1000
 
 
@@ -56,21 +56,21 @@ class Traffic:
 
 @dataclass
 class RoundTraffic:
-    """All that crossed the wire in one round, and what came of it.
+    """All traffic of one round, and its outcome.
 
     Attributes:
         total: sums over all messages.
         by_node: node id -> its messages.
         by_type: message type (train, evaluate, query) -> its messages.
-        inputs: sums of what the clients said they read, by run log field.
-        local_steps: most local steps that a client reported.
-        selected: nodes that got a train message; replied: those whose answer reached the strategy
+        inputs: sums of the amounts that the clients reported reading, by run log field.
+        local_steps: largest number of local steps that a client reported.
+        selected: nodes that got a train message; replied: those whose reply reached the strategy
             without an error.
-        failures: node id -> the error that came in its answer's place.
+        failures: node id -> the error that came in place of its reply.
         train_seconds: from sending train messages to having the replies.
         evaluate_seconds: the same for evaluate messages.
-        trained_at: clock at which the last train replies were there.
-        sent_at: clock at which the first train messages were sent.
+        trained_at: clock time at which the last train replies had arrived.
+        sent_at: clock time at which the first train messages were sent.
     """
 
     total: Traffic = field(default_factory=Traffic)
@@ -94,17 +94,17 @@ class RoundTraffic:
 
 
 class Meter(Filter):
-    """Count bytes by round, node, direction and type; to be put next to the network.
+    """Count bytes by round, node, direction and type. It belongs next to the network.
 
-    Late replies to messages of ``send_and_receive`` are counted as the module says; those to
-    messages that were pushed are their sender's to pull. No reply is waited for, but one whose
-    upload has begun is fetched to its end, as with all of Flower's grids.
+    Late replies to messages of ``send_and_receive`` are counted as the module docstring says;
+    replies to pushed messages are left to their sender to pull. The meter waits for no reply, but
+    fetches one whose upload has begun to its end, as all of Flower's grids do.
 
     Attributes:
         rounds: what has been counted, by round.
-        started: clock at which counting began.
-        outcomes: the filter that reads who was asked and who answered; the first of a chain.
-        current_round: the round that messages without one of their own (queries) are counted to.
+        started: clock time at which counting began.
+        outcomes: the filter that notes who was asked and who replied; the first of a chain.
+        current_round: the round to which messages without a round (queries) are counted.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Meter(Filter):
 
     def down(self, messages: list[Message]) -> list[Message]:
         """Count messages on their way to the clients."""
-        # FedAvg sends one content to all clients: its objects are serialized once for the count.
+        # FedAvg sends the same content to all clients: its objects are serialized only once here.
         shared: dict[int, tuple[int, int]] = {}
         for message in messages:
             self.current_round = round_of(message, self.current_round)
@@ -143,7 +143,7 @@ class Meter(Filter):
         return replies
 
     def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
-        """Count messages, send them, wait for the replies and count those."""
+        """Count messages, send them, wait for the replies and count them."""
         self.down(messages)
         self._count_late(grid)
         replies = list(grid.send_and_receive(messages, timeout=timeout))
@@ -153,7 +153,7 @@ class Meter(Filter):
         return replies
 
     def _count_late(self, grid: Grid) -> None:
-        """Fetch replies to closed rounds that are there by now, for their bytes only."""
+        """Fetch replies to closed rounds that have since arrived, only to count their bytes."""
         now = time.time()
         self._unanswered = {i: end for i, end in self._unanswered.items() if end > now}
         if not self._unanswered:
@@ -186,13 +186,13 @@ class Meter(Filter):
 
 
 class Outcomes(Filter):
-    """Note who was asked to train, who answered, and what the answers say was read.
+    """Note who was asked to train, who replied, and the amounts read that the replies report.
 
-    First in a chain it sees what the strategy sees: a reply that another filter refused is a
-    failure here.
+    As the first filter of a chain it sees what the strategy sees: a reply that another filter
+    refused is a failure here.
 
     Args:
-        meter: whose rounds are written.
+        meter: the meter to whose rounds this is added.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -207,7 +207,7 @@ class Outcomes(Filter):
         return messages
 
     def up(self, replies: list[Message]) -> list[Message]:
-        """Note who answered, and with what."""
+        """Note who replied, and with what."""
         traffic = self._meter.traffic(self._meter.current_round)
         for reply in replies:
             node_id = reply.metadata.src_node_id
@@ -221,7 +221,7 @@ class Outcomes(Filter):
         return replies
 
     def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
-        """Note both, and how long it took."""
+        """Note both, and how long the exchange took."""
         start = time.monotonic()
         replies = super().exchange(grid, messages, timeout)
         end = time.monotonic()
@@ -241,10 +241,10 @@ class Outcomes(Filter):
 
 
 class MeteredGrid(FilteredGrid):
-    """A Grid that counts everything by round, node, direction and type.
+    """A Grid that counts all traffic by round, node, direction and type.
 
     Attributes:
-        meter: that counts.
+        meter: does the counting.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -262,9 +262,9 @@ class MeteredGrid(FilteredGrid):
 
 
 def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
-    """Let the SuperLink's own errors name the node that they are about.
+    """Set the source of the SuperLink's own errors to the node that they are about.
 
-    They come with the SuperLink's node id: the node is known only by the message that they answer.
+    They carry the SuperLink's node id: the node is known only from the message that they answer.
     """
     asked = {message.metadata.message_id: message for message in messages}
     return [
@@ -283,5 +283,5 @@ def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
 
 
 def _count(value: object) -> int:
-    """Return what a client reports as a count; nonsense is 0, and the absurd is capped."""
+    """Return a count that a client reports: 0 if it is invalid, capped if it is too large."""
     return int(min(max(0.0, finite(value) or 0.0), _MOST))

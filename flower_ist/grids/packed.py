@@ -2,14 +2,14 @@
 
 Down, the tensors that a strategy sends as an ordinary ArrayRecord go out as one flat array in the
 ``down`` wire dtype. The client's :func:`flower_ist.wire.mod.packed_mod` reads them back, the
-ClientApp trains in the tensors' own dtype, and the mod answers with the change, trained - received,
-in the ``up`` wire dtype; with ``float32`` both ways, with the trained tensors themselves.
+ClientApp trains in the tensors' own dtype, and the mod replies with the change, trained - received,
+in the ``up`` wire dtype. With ``float32`` both ways it replies with the trained tensors themselves.
 
-Back here the change is added to what the strategy sent, in full precision: rounding on the way
-down never enters the model, so it cannot add up over rounds, and needs no correction there.
+Back on the server the change is added to what the strategy sent, in full precision: rounding on the
+way down never enters the model, so it cannot accumulate over rounds and needs no correction.
 Rounding on the way up is unbiased, so it averages out over clients and rounds.
 
-Evaluate and query messages pass as they are, and so does a train message without arrays.
+Evaluate and query messages pass through unchanged, and so do train messages without arrays.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from flower_ist.wire.protocol import (
 from flower_ist.wire.quantize import check_wire_dtype
 from flower_ist.wire.reported import client_text
 
-_UNKNOWN_ERROR = 0  # Flower's code; strategies look at the reason only
+_UNKNOWN_ERROR = 0  # Flower's code; strategies look only at the reason
 _NEEDS_MOD = (
     "A packed model needs a ClientApp with mods=[packed_mod]: add it, or leave the filter Packed "
     "out of the chain."
@@ -58,13 +58,13 @@ _NEEDS_MOD = (
 
 @dataclass(frozen=True)
 class _Model:
-    """What a strategy put into a train message, and the same in the wire dtype.
+    """The model that a strategy put into a train message, and the same in the wire dtype.
 
     Attributes:
         key: name of its ArrayRecord.
         layout: of its tensors.
         tensors: read-only views of what the strategy sent.
-        record: what goes out.
+        record: the record to send.
     """
 
     key: str
@@ -76,16 +76,16 @@ class _Model:
 class Packed(Filter):
     """Send a model as one array, and give strategies ordinary replies.
 
-    A reply that is not as it must be reaches the strategy as an error with the reason, and with a
-    code that tells :func:`flower_ist.strategies.judge.judge_reply` a refused reply from a client
-    that failed. Decoding allocates what the message that was sent decides, not the reply.
+    An invalid reply reaches the strategy as an error with the reason, and with a code by which
+    :func:`flower_ist.strategies.judge.judge_reply` distinguishes a refused reply from a client that
+    failed. How much memory decoding allocates depends on the message sent, not on the reply.
 
     Args:
         down: wire dtype of the tensors to the clients, rounded to the nearest.
         up: wire dtype of their changes, rounded stochastically.
-        seed: of the stochastic rounding, together with the round that the message's config names
-            and the client's name.
-        registry: names of the clients; node ids, which are random, if None.
+        seed: of the stochastic rounding, together with the round in the message's config and the
+            client's name.
+        registry: gives the clients' names; if None, node ids, which are random, are used.
 
     Raises:
         QuantizeError: there is no such wire dtype.
@@ -105,12 +105,12 @@ class Packed(Filter):
         self._up = up
         self._seed = seed
         self._registry = registry or ClientRegistry()
-        # node id -> model of the message that it has not answered; None: it went as it was
+        # node id -> model of the message that it has not answered; None: it was sent unchanged
         self._sent: dict[int, _Model | None] = {}
 
     @property
     def _sends_changes(self) -> bool:
-        """Whether replies bring changes; with float32 both ways they bring the tensors."""
+        """Whether replies hold changes; with float32 both ways they hold the tensors."""
         return not self._down == self._up == "float32"
 
     def down(self, messages: list[Message]) -> list[Message]:
@@ -119,7 +119,7 @@ class Packed(Filter):
         Raises:
             WireError: a model cannot be sent in the wire dtype.
         """
-        # FedAvg sends one content to all clients: it is packed once.
+        # FedAvg sends the same content to all clients: it is packed once.
         models: dict[int, _Model | None] = {}
         outgoing = []
         for message in messages:
@@ -143,7 +143,7 @@ class Packed(Filter):
         asked = {message.metadata.dst_node_id for message in outgoing if is_train(message)}
         replies = grid.send_and_receive(outgoing, timeout=timeout)
         restored = [self._restore(reply, asked) for reply in replies]
-        for node_id in asked:  # a late reply will not be handed out, and a node may never come back
+        for node_id in asked:  # a late reply is never returned, and a node may never come back
             self._sent.pop(node_id, None)
         return restored
 
@@ -164,7 +164,7 @@ class Packed(Filter):
         )
 
     def _addressed(self, message: Message, model: _Model) -> Message:
-        """Return the message that goes out in the place of a strategy's."""
+        """Return the message to send in place of a strategy's."""
         content = message.content
         configs = content.config_records
         place = next(iter(configs), "config")
@@ -181,15 +181,15 @@ class Packed(Filter):
         return with_content(message, RecordDict({**content, **changed}))
 
     def _restore(self, reply: Message, asked: Container[int] = ()) -> Message:
-        """Return a reply as the strategy would have got it without packing.
+        """Return a reply as the strategy would have received it without packing.
 
-        A reply of an ``asked`` node answers a train message, whatever type it claims to be.
+        A reply from an ``asked`` node answers a train message, whatever type it claims to be.
         """
         node_id = reply.metadata.src_node_id
         if node_id not in asked and not is_train(reply):
             return reply
         if node_id not in self._sent:
-            # That is no fault: it may be the SuperLink or the network that has said it twice.
+            # That is no fault: the SuperLink or the network may have sent it twice.
             why = "no answer is due from it: it answered twice or was not asked"
             return _refused(reply, why, _UNKNOWN_ERROR)
         model = self._sent.pop(node_id)
@@ -204,7 +204,7 @@ class Packed(Filter):
                 raise WireError("The reply is empty.")
             reply.content = self._restored(reply.content, model)
         except WireError as err:
-            # Where the client itself speaks of an error there is no reply that could be at fault.
+            # Where the client itself reports an error there is no reply that could be at fault.
             code = _UNKNOWN_ERROR if reply.has_error() else REFUSED_CODE
             return _refused(reply, str(err), code)
         return reply
@@ -223,19 +223,19 @@ class Packed(Filter):
             for name, change in tensors.items():
                 if change.dtype.kind != "f":
                     continue
-                # What float32 bytes hold is a view of them; all else was made for us.
+                # float32 tensors are views of the bytes; all others are copies that we own.
                 out = change if change.flags.writeable else np.empty_like(change)
                 with np.errstate(over="ignore", invalid="ignore"):
                     tensors[name] = np.add(model.tensors[name], change, out=out)
         for name, tensor in tensors.items():
             if not np.isfinite(largest(tensor)):
                 raise WireError(f"{name!r} holds values that are not finite numbers.")
-        # One ArrayRecord was sent: another one beside it has no reader, and nobody judges it.
+        # One ArrayRecord was sent: an additional one has no reader, and nothing checks it.
         others = {name: record for name, record in content.items() if name not in records}
         return RecordDict({**others, key: record_of(tensors)})
 
 
 def _refused(reply: Message, reason: str, code: int) -> Message:
-    """Return an error in a reply's place. The reason may hold what the client wrote."""
+    """Return an error in place of a reply. The reason may quote what the client wrote."""
     error = Error(code, client_text(reason))
     return with_metadata(Message(error, reply_to=reply), reply.metadata)

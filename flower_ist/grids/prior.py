@@ -1,9 +1,9 @@
-"""Hand each client the token prior, once, for any strategy, unchanged.
+"""Send each client the token prior once, for any strategy, unchanged.
 
-Every train and evaluate message names the prior that it counts on, in 16 characters. The prior
-itself goes with a client's first message. The client keeps it in its context's state; one that has
-lost it (a SuperNode that was started again) answers with an error, and gets it with its next one.
-A prior that is renewed goes to everybody again.
+Every train and evaluate message names the prior that it requires, in 16 characters. The prior
+itself goes with a client's first message. The client keeps it in its context's state. A client that
+has lost it (a restarted SuperNode) replies with an error, and gets the prior with its next message.
+A renewed prior goes to all clients again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PriorOnce(Filter):
     """Send the prior to every node that is not known to have it.
 
     Args:
-        prior: what is sent; None: nothing, until there is one.
+        prior: the prior to send; None sends nothing until there is one.
     """
 
     def __init__(self, prior: TokenPrior | None = None) -> None:
@@ -34,8 +34,9 @@ class PriorOnce(Filter):
     def renew(self, prior: TokenPrior) -> None:
         """Send another prior from now on, to every node; the same one is not sent again.
 
-        A client whose late reply to a message before this one counts as having it misses a round:
-        it answers the next message with an error, as one that has lost its prior.
+        A client may be taken to have the new prior because of a late reply to an earlier message.
+        It misses a round: it answers the next message with an error, like a client that has lost
+        its prior.
         """
         renewed = _packed(prior)
         if self._prior is None or renewed.digest != self._prior.digest:
@@ -43,10 +44,10 @@ class PriorOnce(Filter):
             self._holders.clear()
 
     def down(self, messages: list[Message]) -> list[Message]:
-        """Add the prior's name, and the prior itself for those who lack it."""
+        """Add the prior's name, and the prior itself for those that lack it."""
         if self._prior is None:
             return messages
-        # FedAvg sends one content to all clients: what goes out in its place is shared too.
+        # FedAvg sends the same content to all clients: what replaces it is shared too.
         contents: dict[tuple[int, bool], RecordDict] = {}
         outgoing = []
         for message in messages:
@@ -73,7 +74,7 @@ class PriorOnce(Filter):
 
 @dataclass(frozen=True)
 class _Packed:
-    """A prior as it travels: the record that brings it, and the one that names it."""
+    """A prior as it is sent: the record that holds it, and the one that names it."""
 
     record: ArrayRecord
     name: ConfigRecord
@@ -83,7 +84,7 @@ class _Packed:
         return str(self.name[PRIOR_KEY])
 
     def added_to(self, content: RecordDict, holds: bool) -> RecordDict:
-        """Return a new content with the prior's name, and the prior for one who lacks it."""
+        """Return new content with the prior's name, and the prior for a client that lacks it."""
         informed = RecordDict({**content, PRIOR_KEY: self.name})
         if not holds:
             informed[PRIOR_RECORD] = self.record
@@ -104,5 +105,5 @@ def _packed(prior: TokenPrior) -> _Packed:
 
 
 def _has_prior(message: Message) -> bool:
-    """Return whether a message is of a type, such as ``train`` or ``train.my_action``, with it."""
+    """Return whether messages of this type, such as ``train.my_action``, carry the prior."""
     return category(message) in _WITH_PRIOR

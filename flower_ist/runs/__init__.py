@@ -1,1 +1,1 @@
-"""A run: start it, log a line a round, keep checkpoints, report and watch it."""
+"""A run: start it, log one line per round, keep checkpoints, report on it and watch it."""

@@ -1,4 +1,4 @@
-"""Load the Flower app of a folder: the two objects and the settings that pyproject.toml names."""
+"""Load the Flower app in a folder: the two objects and the settings in its pyproject.toml."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class App:
 
 
 def load_app(folder: Path) -> App:
-    """Load the Flower app of a folder, as ``flwr run`` finds it: from its pyproject.toml.
+    """Load the Flower app in a folder from its pyproject.toml, as ``flwr run`` does.
 
     The two objects are those of ``[tool.flwr.app.components]``; ``[tool.flwr.app.config]`` gives
-    the run config, nested tables as keys with dots.
+    the run config, with nested tables as dotted keys.
 
         app = load_app(Path("."))
         run_in_process(app.server_app, app.client_app, 4, {**app.config, "num-rounds": 3})
@@ -48,7 +48,7 @@ def load_app(folder: Path) -> App:
 def _component(
     folder: Path, components: Mapping[str, Any], key: str, kind: type[_Component]
 ) -> _Component:
-    """Import the object that a component's reference ``module:attribute`` names."""
+    """Import the object to which a component's reference ``module:attribute`` points."""
     reference = components.get(key)
     where = f"{key!r} in [tool.flwr.app.components] of {folder / 'pyproject.toml'}"
     if reference is None:
@@ -79,7 +79,7 @@ def run_in_process(
 ) -> None:
     """Run both apps in this process with a complete run config.
 
-    An exception of the ServerApp is raised here.
+    An exception in the ServerApp is raised here.
     """
     grid = InProcessGrid(client_app, num_clients, dict(run_config), node_configs)
     context = Context(

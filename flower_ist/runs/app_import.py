@@ -1,4 +1,4 @@
-"""A Flower app's pyproject.toml, and modules out of its folder; without flwr or torch."""
+"""Read a Flower app's pyproject.toml, and import its modules; without flwr or torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Config = dict[str, bool | int | float | str]
 
 
 class AppError(FlowerIstError):
-    """A folder holds no Flower app that can be loaded."""
+    """A folder does not hold a Flower app that can be loaded."""
 
 
 def app_tables(folder: Path) -> tuple[dict[str, Any], Config]:
-    """Return an app's ``[tool.flwr.app.components]`` and its run config, nested keys with dots.
+    """Return an app's ``[tool.flwr.app.components]`` and its run config with dotted keys.
 
     Raises:
-        AppError: with one sentence, if there is no app or a table is of no use.
+        AppError: with one sentence, if there is no app or a table is invalid.
     """
     file = folder / "pyproject.toml"
     try:
@@ -44,12 +44,12 @@ def app_tables(folder: Path) -> tuple[dict[str, Any], Config]:
 
 
 def import_from(folder: Path, module_name: str) -> ModuleType:
-    """Import a module of an app as ``flwr run`` does, with its folder on ``sys.path`` meanwhile.
+    """Import a module of an app as ``flwr run`` does, with its folder temporarily on ``sys.path``.
 
-    What is imported stays imported, so a process can hold one app of each module name.
+    Imported modules stay imported, so a process can hold one app for each module name.
 
     Raises:
-        AppError: this process has a module of that name from elsewhere.
+        AppError: this process has imported a module of that name from elsewhere.
         Exception: whatever the module raises.
     """
     _refuse_other_folder(folder, module_name.partition(".")[0])
@@ -78,7 +78,7 @@ def _refuse_other_folder(folder: Path, name: str) -> None:
 
 
 def _flat(table: Mapping[str, Any], prefix: str, file: Path) -> Config:
-    """Return nested settings under keys with dots, as Flower hands them to the apps."""
+    """Return nested settings under dotted keys, as Flower passes them to the apps."""
     flat: Config = {}
     for key, value in table.items():
         if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Checkpoints: all that a run needs to go on after a round, in one checked safetensors file each.
+"""Checkpoints: all that a run needs to resume after a round, each in one checked safetensors file.
 
-``checkpoints/round-000012.safetensors`` holds the model after round 12, the strategy's state, where
-the run log ended, the state of Python's random generator, and facts that identify the run. Nothing
-is pickled: arrays are safetensors, the rest is JSON in the file's header. This module imports
-neither flwr nor torch.
+``checkpoints/round-000012.safetensors`` holds the model after round 12, the strategy's state, the
+length of the run log, the state of Python's random number generator, and facts that identify the
+run. Nothing is pickled: arrays are safetensors, and the rest is JSON in the file's header. This
+module imports neither flwr nor torch.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _log = logging.getLogger("flwr")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run as it is between two rounds.
+    """The state of a run between two rounds.
 
     Attributes:
-        server_round: the last round that is over; 0: none yet.
+        server_round: the last completed round; 0 if there is none yet.
         weights: the model after it, name -> array, in the model's own order.
         strategy: the strategy's state, see :mod:`flower_ist.strategies.state`.
-        log_bytes: length of the run log in bytes, the round's line included.
+        log_bytes: length of the run log in bytes, including the round's line.
         facts: JSON values that identify the run: settings and data.
-        random_state: of Python's global generator, with which Flower samples clients.
+        random_state: of Python's global random number generator, with which Flower samples clients.
     """
 
     server_round: int
@@ -60,8 +60,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: of the run; they lie in its sub-folder ``checkpoints``.
-        keep: how many to keep, the latest ones; 0: none are written and none are removed.
+        folder: of the run; they are in its subfolder ``checkpoints``.
+        keep: how many of the latest to keep; with 0 none are written and none are removed.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -72,14 +72,14 @@ class Checkpoints:
         """Write a checkpoint, whole or not at all, then remove those that are too old.
 
         Raises:
-            NotWrittenError: it cannot be written; those that are there stay.
+            NotWrittenError: it cannot be written; existing ones are kept.
         """
         if not self.keep:
             return
         file = self.folder / f"round-{checkpoint.server_round:06d}.safetensors"
         make_folder(self.folder)
         write_file(file, _to_bytes(checkpoint))
-        # Later rounds than this one are of a run that went on from an earlier checkpoint.
+        # Later rounds than this one are from before the run resumed from an earlier checkpoint.
         older = [other for other in self.files() if other.name < file.name]
         for other in older[: max(0, len(older) - self.keep + 1)]:
             with suppress(OSError):
@@ -95,7 +95,7 @@ class Checkpoints:
         return None
 
     def files(self) -> list[Path]:
-        """Return the files by round; what a killed process left half written is none of them."""
+        """Return the files by round, without those that a killed process left unfinished."""
         return sorted(self.folder.glob("round-*.safetensors"))
 
 
@@ -110,7 +110,7 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         "facts": checkpoint.facts,
         "random_state": checkpoint.random_state,
     }
-    # safetensors takes an array's memory as it lies: in another order it would write wrong numbers.
+    # safetensors writes an array's memory as is: in any other order the numbers would be wrong.
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(content)
     header = {"format": _FORMAT, "content": text, "sha256": _digest(text, ordered)}
@@ -121,7 +121,7 @@ def _read(file: Path) -> Checkpoint:
     """Read a checkpoint back.
 
     Raises:
-        ValueError: it is no checkpoint, or not what was written.
+        ValueError: it is not a checkpoint, or differs from what was written.
     """
     with safe_open(file, framework="numpy") as opened:
         header = opened.metadata() or {}
@@ -167,7 +167,7 @@ def _with_arrays(state: Any, arrays: Mapping[str, NDArray[Any]]) -> State:
 
 
 def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 of a checkpoint's text and arrays."""
+    """Return the SHA-256 of a checkpoint's JSON string and arrays."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = arrays[name]

@@ -1,8 +1,8 @@
-"""Start Flower's own programs for a run on this machine, and end them again.
+"""Start Flower's own programs for a run on this machine, and stop them again.
 
-``flwr run`` alone starts a SuperLink that stays, keeps the folder and environment of its first run,
-and exits with 0 when a run failed. Here a SuperLink lives as long as a ``with`` block, with a home,
-a port and an empty folder of its own, and it is asked for a run's status.
+``flwr run`` alone starts a SuperLink that keeps running and keeps the folder and environment of its
+first run, and ``flwr run`` exits with 0 even when a run has failed. Here a SuperLink lives as long
+as a ``with`` block, with its own home, port and empty folder, and it is asked for a run's status.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LocalFlower:
             waits for SuperNodes to connect at :attr:`address`.
 
     Raises:
-        LaunchError: it is to simulate, and Ray is missing.
+        LaunchError: ``simulation`` is set and Ray is missing.
     """
 
     def __init__(self, *, simulation: bool = True) -> None:
@@ -69,7 +69,7 @@ class LocalFlower:
         """Start the SuperLink and wait until it answers.
 
         Raises:
-            LaunchError: it ended, or did not answer in time.
+            LaunchError: it exited, or did not answer in time.
         """
         config = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
         config += f'address = "{self.address}"\ninsecure = true\n'
@@ -100,7 +100,7 @@ class LocalFlower:
         self.close()
 
     def close(self) -> None:
-        """End every program that was started here, with its children, and remove the home."""
+        """Stop every program that was started here, with its children, and remove the home."""
         for stop, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
             for process in self._processes:
                 with suppress(ProcessLookupError):
@@ -111,7 +111,7 @@ class LocalFlower:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def start(self, command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
-        """Start one of Flower's programs in the background; it ends with this block."""
+        """Start one of Flower's programs in the background; it is stopped when the block ends."""
         with output_file(log_file) as log:
             process = subprocess.Popen(
                 [_program(command[0]), *command[1:]],
@@ -129,7 +129,7 @@ class LocalFlower:
         """Start a run of an app and return its id.
 
         Args:
-            app: absolute folder of the app.
+            app: absolute path of the app's folder.
             run_config: overrides of its run config.
             num_supernodes: virtual clients, in simulation.
 
@@ -155,16 +155,16 @@ class LocalFlower:
         """Wait for the end of a run.
 
         Args:
-            run_id: as :meth:`submit` gave it.
+            run_id: as returned by :meth:`submit`.
             timeout: seconds.
-            on_poll: called twice a second; True says that the run may be over.
+            on_poll: called twice a second; it returns True if the run may be over.
 
         Raises:
-            LaunchError: the run failed, with what Flower says of it, or did not end in time.
+            LaunchError: the run failed, with what Flower reports about it, or did not end in time.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # Asking starts a process of flwr's, which takes seconds of a core: ask rarely.
+            # Asking starts a flwr process, which takes seconds of CPU time: ask rarely.
             facts = self.run_facts(run_id)
             if facts["status"] == "finished:completed":
                 return
@@ -179,7 +179,7 @@ class LocalFlower:
                 time.sleep(_POLL_SECONDS)
 
     def run_facts(self, run_id: int) -> dict[str, Any]:
-        """Return what Flower says of a run, its network traffic included."""
+        """Return what Flower reports about a run, including its network traffic."""
         answer = self._ask(
             ["flwr", "list", _CONNECTION, "--run-id", str(run_id), "--format", "json"]
         )
@@ -205,7 +205,7 @@ class LocalFlower:
                 f"'{' '.join(command[:2])}' gave no answer in {_ANSWER_SECONDS:.0f} s:\n"
                 f"{tail(self.log_file)}"
             ) from None
-        # Notes may stand before the JSON object.
+        # Notes may precede the JSON object.
         text = done.stdout[done.stdout.find("{") :]
         try:
             return dict(json.loads(text))
@@ -229,16 +229,17 @@ class LocalFlower:
 
 
 def copy_app(app: Path, folder: Path) -> Path:
-    """Copy the files of an app that Flower may bundle, and return where they are.
+    """Copy the files of an app that Flower may bundle, and return the copy's path.
 
     ``flwr run FOLDER`` resolves the path of every file below FOLDER before it picks the few hundred
-    that it bundles. In a checkout with a virtual environment these are tens of thousands: seconds
-    of a core for every run. From this copy it makes the same bundle at once. Left out are hidden
-    folders, ``__pycache__``, virtual environments, symbolic links and other kinds of files.
+    that it bundles. In a checkout with a virtual environment these are tens of thousands of files,
+    which takes seconds of CPU time for every run. From this copy it makes the same bundle at once.
+    Hidden folders, ``__pycache__``, virtual environments, symbolic links and other kinds of files
+    are left out.
 
     Args:
         app: the app's folder.
-        folder: the copy; it may exist and be empty.
+        folder: the copy; it may exist if it is empty.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -261,7 +262,7 @@ def _may_be_bundled(path: Path) -> bool:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens at on the loopback address."""
+    """Return a TCP port on which nothing listens on the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

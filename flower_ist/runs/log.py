@@ -1,7 +1,7 @@
-"""The run log: one JSON object per round and line, on the disk as soon as the round is over.
+"""The run log: one JSON object per round, one per line, on the disk as soon as the round is over.
 
 Every field is described in docs/measuring.md. A crash loses at most the line being written, and a
-reader skips such a torn last line. This module imports neither flwr nor torch.
+reader skips such an incomplete last line. This module imports neither flwr nor torch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class RunLog:
     """Append rounds to ``run.jsonl``, each flushed to the disk before the next begins.
 
     Raises:
-        RunLogError: the folder holds a run already; nothing is ever overwritten.
-        NotWrittenError: the folder cannot be made.
+        RunLogError: the folder already holds a run; nothing is ever overwritten.
+        NotWrittenError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class RunLog:
     def reopen(cls, folder: Path, size: int) -> RunLog:
         """Continue an existing log after its first ``size`` bytes.
 
-        What follows them (rounds that were not over, a torn line) moves to ``run.dropped.jsonl``.
+        What follows them (unfinished rounds, an incomplete line) moves to ``run.dropped.jsonl``.
 
         Raises:
             RunLogError: the log's first ``size`` bytes are not whole lines.
@@ -67,7 +67,7 @@ class RunLog:
                 "was changed, so the run cannot go on; choose another output folder."
             )
         if dropped := content[size:]:
-            # A kill between the two steps keeps a line twice: none is lost.
+            # A kill between the two steps leaves a line twice, but loses none.
             append_file(folder / DROPPED_LOG, dropped.rstrip(b"\n") + b"\n")
             cut_file(log.path, size)
         return log
@@ -78,11 +78,11 @@ class RunLog:
         return self.path.stat().st_size
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one round. The file is closed again afterwards.
+        """Write one round. The file is closed again afterward.
 
         Raises:
-            NotWrittenError: it cannot be written, for instance on a full disk; the log is as it
-                was.
+            NotWrittenError: it cannot be written, for instance on a full disk; the log is
+                unchanged.
         """
         text = json.dumps(_plain(line), allow_nan=False, default=str) + "\n"
         append_file(self.path, text.encode())
@@ -93,7 +93,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """Lock a run's folder against a second process; the lock ends with this one, however it ends.
 
     Raises:
-        RunLogError: another process, for instance a ServerApp whose SuperLink was killed, has it.
+        RunLogError: another process, such as a ServerApp whose SuperLink was killed, holds it.
     """
     import fcntl  # POSIX only, as servers are; logs are read everywhere
 
@@ -119,7 +119,7 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     """
     file = path
     try:
-        # In a folder that is closed to us even this raises, in Python 3.11.
+        # In a folder that we may not enter even this raises, in Python 3.11.
         file = path / RUN_LOG if path.is_dir() else path
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as err:
@@ -140,7 +140,7 @@ def read_run(path: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with what JSON has no number for (NaN, infinity) as null."""
+    """Return a value with numbers that JSON lacks (NaN, infinity) as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -2,14 +2,14 @@
 
 One reply is the Gaussian mechanism. Two data sets of a client give updates that are each clipped to
 an L2 norm of C, so they are at most 2 C apart, and the noise on each weight has standard deviation
-z C: a noise multiplier of z / 2. A client's replies compose; which client is asked, and for which
-slice, is known to the server, so that sampling of clients amplifies nothing against it.
+z C: a noise multiplier of z / 2. A client's replies compose. The server knows which client is
+asked, and for which slice, so there is no privacy amplification by client sampling against it.
 
     flower-ist epsilon RUN --delta 1e-5
     flower-ist epsilon --noise 20 --replies 10
 
-It is (epsilon, delta)-differential privacy of all of a client's data against whoever sees its
-replies, the server included: one data set against any other with as many examples
+This is (epsilon, delta)-differential privacy of all of a client's data against anyone who sees its
+replies, including the server: any two data sets with equally many examples are neighbors
 (docs/privacy.md).
 """
 
@@ -36,18 +36,18 @@ class BudgetError(FlowerIstError):
 def epsilon(noise: float, replies: int, delta: float) -> float:
     """Return the epsilon of some replies of one client; infinite without noise.
 
-    It is exact: T Gaussian mechanisms, each chosen in knowledge of the answers before, are as
-    private as one with the noise divided by the root of T (Dong et al., "Gaussian Differential
-    Privacy", JRSS B 2022, https://arxiv.org/abs/1905.02383, corollary 3.3), and of one the
-    accountant computes the epsilon by Balle and Wang, ICML 2018, https://arxiv.org/abs/1805.06530.
+    It is exact: T adaptively composed Gaussian mechanisms are as private as one with the noise
+    divided by the square root of T (Dong et al., "Gaussian Differential Privacy", JRSS B 2022,
+    https://arxiv.org/abs/1905.02383, corollary 3.3). For one mechanism the accountant computes the
+    epsilon by Balle and Wang, ICML 2018, https://arxiv.org/abs/1805.06530.
 
     Args:
         noise: z, standard deviation on each weight in multiples of the clip.
         replies: how many of them left the device, at least 0.
-        delta: above 0 and below 1, well below 1 by the number of clients.
+        delta: above 0 and below 1; it should be well below 1 / number of clients.
 
     Raises:
-        BudgetError: an argument cannot be used, or the accountant is not installed.
+        BudgetError: an argument is invalid, or the accountant is not installed.
     """
     if not 0 < delta < 1 or replies < 0 or not 0 <= noise < math.inf:
         raise BudgetError(
@@ -70,8 +70,8 @@ def epsilon(noise: float, replies: int, delta: float) -> float:
 def replies_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Return each client's number of replies after each round of a run log.
 
-    A client that was sent anything in a round of training counts as having replied: an answer that
-    came too late was seen all the same.
+    A client that was sent anything in a training round counts as having replied: a late reply was
+    still seen.
     """
     counts: dict[str, list[int]] = {}
     trained = [line for line in rounds if line["round"] and line.get("clients_selected")]
@@ -97,7 +97,7 @@ def run_table(run: Path, noise: float | None, delta: float) -> Table:
     Args:
         run: its folder or its run.jsonl.
         noise: in multiples of the clip; None for the run's own.
-        delta: chance with which the bound may fail.
+        delta: probability with which the bound may fail.
 
     Raises:
         BudgetError: the epsilon cannot be computed.

@@ -1,7 +1,7 @@
 """Write one line of the run log at the end of each round.
 
-``Strategy.start`` calls its ``evaluate_fn`` once before the first round and once after each: that
-is where a round is over, for any strategy, without copying Flower's loop.
+``Strategy.start`` calls its ``evaluate_fn`` once before the first round and once after each round.
+This marks the end of a round for any strategy, without copying Flower's loop.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class RoundRecorder:
-    """An ``evaluate_fn`` that evaluates, then writes down what the round took and brought.
+    """An ``evaluate_fn`` that evaluates, then logs the costs and results of the round.
 
         recorder = RoundRecorder(meter, RunLog(folder), strategy, evaluate, settings)
         strategy.start(grid=meter, evaluate_fn=recorder, ...)
 
     Args:
         meter: of the grid that the strategy uses, or that grid.
-        log: where the lines go.
-        strategy: the strategy that runs; coverage and refusals are asked of this library's own.
-        evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and its
+        log: the run log to append to.
+        strategy: the strategy that runs; this library's own ones also give coverage and refusals.
+        evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and so do
             ``validation_accuracy``, ``ensemble_accuracy`` and ``ensemble_validation_accuracy`` if
-            it gives them.
+            it returns them.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
-        registry: names of the clients; those of a strategy of ours if None.
-        save: called with the round and the model when the round is over and in the log; not after
-            a round in which nobody brought anything.
-        resumed_after: the last round that is in the log already, if the run goes on with it. The
-            next line says so: ``resumed_after``.
+        registry: gives the clients' names; if None, the registry of a strategy of this library.
+        save: called with the round and the model when the round is over and in the log, but not
+            after a round in which all clients failed.
+        resumed_after: the last round that is already in the log, if the run is resumed. The next
+            line records it as ``resumed_after``.
 
-    As a context manager around ``strategy.start`` it also writes down a round that an exception cut
-    short, with accuracy and loss null and the exception as ``error``.
+    As a context manager around ``strategy.start`` it also logs a round that an exception
+    interrupted, with accuracy and loss null and the exception as ``error``.
 
     Raises:
-        TrainingFailedError: clients were asked to train and none answered, which Flower's own
-            strategies would pass over in silence.
+        TrainingFailedError: clients were asked to train and none replied, which Flower's own
+            strategies would silently ignore.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class RoundRecorder:
         return metrics
 
     def __enter__(self) -> Self:
-        """Watch over the rounds to come."""
+        """Begin to record interrupted rounds."""
         return self
 
     def __exit__(
@@ -116,11 +116,11 @@ class RoundRecorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write down the round that an exception cut short, if anything was sent in it."""
+        """Log the round that an exception interrupted, if anything was sent in it."""
         if kind is not None and self.meter.traffic(self._next_round).total.messages_down:
             now = time.monotonic()
             line = self._line(self._next_round, MetricRecord(), now, now)
-            # Where the log itself cannot be written, that error is on its way already.
+            # If the log itself cannot be written, that error is already being raised.
             with suppress(NotWrittenError):
                 self.log.append({**line, "error": f"{kind.__name__}: {error}"})
 
@@ -166,12 +166,12 @@ class RoundRecorder:
         }
 
     def _named(self, by_node: Mapping[int, _T]) -> dict[str, _T]:
-        """Return the same by client name, in the names' order."""
+        """Return the same by client name, sorted by name."""
         names = sorted((self.registry.name(node_id), node_id) for node_id in by_node)
         return {name: by_node[node_id] for name, node_id in names}
 
 
 def full_model_bytes(arrays: ArrayRecord) -> int:
-    """Return the wire bytes of one message that carries the whole model, by serializing one."""
+    """Return the wire bytes of one message with the whole model, measured by serializing one."""
     content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
     return wire_bytes(Message(content, dst_node_id=2, message_type=MessageType.TRAIN))

@@ -29,24 +29,24 @@ _MOST_TICKS = 2e4  # span of an axis that has room for three ticks a decade
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in a row. Bytes are measured on serialized messages of all kinds.
+    """One run as a table row. Bytes are measured on serialized messages of all kinds.
 
     Attributes:
-        name: the run's folder.
+        name: the name of the run's folder.
         strategy: as set.
-        rounds: rounds of training that are in the log.
+        rounds: number of training rounds in the log.
         wire_bytes_down: all rounds, server -> clients.
         wire_bytes_up: all rounds, clients -> server.
-        bytes_per_client_round: train messages of rounds from 1, and the statistics of who joined
-            late, both directions, per client asked to train.
-        model_saved: 1 - the same, with those before round 1, / as many messages with the whole
-            model as rounds from 1 had; None if none.
+        bytes_per_client_round: train messages from round 1 on, and the statistics of clients that
+            joined late, both directions, per client asked to train.
+        model_saved: 1 - (the same bytes, plus those before round 1) / (bytes of as many messages
+            with the whole model as there were from round 1 on); None if there were none.
         input_saved: 1 - kept patches / native images, in bytes; None if unknown.
         token_share: stored tokens / native images, in bytes; None if unknown.
         best_accuracy: on the server's shard; None if no round was evaluated.
         best_after_bytes: wire bytes, both directions, up to the end of the best round.
         final_accuracy: of the last round that was evaluated.
-        failed: client-rounds that brought nothing.
+        failed: number of client-rounds without a valid reply.
     """
 
     name: str
@@ -65,7 +65,7 @@ class RunSummary:
 
 
 def summarize(run: Path) -> RunSummary:
-    """Read the log of a run's folder, or the log itself, and sum it up.
+    """Read the log in a run's folder, or the log file itself, and summarize it.
 
     Raises:
         RunLogError: there is no log, or it is damaged.
@@ -84,7 +84,7 @@ def _summarize(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
         if line["accuracy"] is not None
     ]
     best = max(evaluated, key=lambda pair: pair[0], default=(None, None))
-    # What is asked for before the first round costs bytes, but stands for no model.
+    # Requests before the first round cost bytes, but do not replace a model.
     training = [line for line in rounds if line["round"] > 0]
     asked = sum(line["clients_selected"] for line in training)
     whole = sum(2 * line["clients_selected"] * line["full_model_bytes"] for line in training)
@@ -107,14 +107,14 @@ def _summarize(name: str, rounds: list[dict[str, Any]]) -> RunSummary:
 
 
 def _train_bytes(rounds: Sequence[dict[str, Any]]) -> int:
-    """Return the bytes of training, and of what it needs: the statistics of who joined late."""
+    """Return the bytes of training, including the statistics of clients that joined late."""
     types = [line["message_types"] for line in rounds]
     training = [of.get(kind, {}) for of in types for kind in ("train", STATISTICS_QUERY)]
     return sum(t.get("wire_bytes_down", 0) + t.get("wire_bytes_up", 0) for t in training)
 
 
 def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
-    """Return wire bytes of both directions up to the end of each round."""
+    """Return the wire bytes in both directions up to the end of each round."""
     return list(accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in rounds))
 
 
@@ -150,7 +150,7 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def compare(run: RunSummary, baseline: RunSummary) -> str:
-    """Return one sentence that sets a run's best accuracy and bytes against a baseline's."""
+    """Return one sentence that compares a run's best accuracy and bytes with a baseline's."""
     ours = run.wire_bytes_down + run.wire_bytes_up
     theirs = baseline.wire_bytes_down + baseline.wire_bytes_up
     points = 100 * ((run.best_accuracy or 0.0) - (baseline.best_accuracy or 0.0))
@@ -178,7 +178,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     """Draw accuracy against cumulative wire bytes, one line per run, into a PNG or SVG.
 
     Raises:
-        FlowerIstError: matplotlib is not installed, or does not know the file's ending.
+        FlowerIstError: matplotlib is not installed, or does not know the file's extension.
         NotWrittenError: the file cannot be written.
     """
     try:
@@ -191,7 +191,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     axes = figure.add_subplot()
     for folder in folders:
         rounds = read_run(folder)
-        # Round 0 has sent no weights yet, and a logarithmic axis has no place for it.
+        # Round 0 has sent no weights yet, and a logarithmic axis cannot show it.
         points = [
             (total / _MB, 100 * line["accuracy"])
             for total, line in zip(cumulative_bytes(rounds), rounds, strict=True)
@@ -215,7 +215,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
 def plain_log_x(axes: Axes) -> None:
     """Make the x axis logarithmic, with plain numbers: 0.5, 1, 2, 5; or 1, 10 over many decades.
 
-    It is called after drawing, when the limits are known.
+    Call it after drawing, when the limits are known.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -234,7 +234,7 @@ def _percent(share: float | None, digits: int) -> str:
 
 
 def _name(run: Path) -> str:
-    """Return the name of a run's folder, also for the file in it."""
+    """Return the name of a run's folder, given the folder or the file in it."""
     return (run if run.is_dir() else run.parent).absolute().name
 
 

@@ -1,7 +1,7 @@
 """Send a run's numbers to TensorBoard, Weights & Biases or MLflow.
 
-Trackers read what the server has written and nothing else: the server needs no tracker's library, a
-tracker that fails cannot stop a run, and last month's runs can be sent too.
+Trackers read only what the server has written: the server needs no tracker library, a failing
+tracker cannot stop a run, and old runs can be sent too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EVENT_FILE = "events.out.tfevents.0.flower-ist"
 # Which rounds went to which W&B project: in offline mode W&B cannot say.
 SENT_FILE = ".wandb-sent.json"
 KEY_TAG = "flower_ist_run"
-# These are no measurements: the x axis, and what identifies the run.
+# These are not measurements: the x axis, and what identifies the run.
 _LEFT_OUT = {"round", "seed", "settings", "resumed_after"}
 _MLFLOW = ("MLflow", "check MLFLOW_TRACKING_URI and its server")
 _MLFLOW_BATCH = 1000  # the most metrics that it takes at once
@@ -49,7 +49,7 @@ def track(
     every: float = 2.0,
     tell: Callable[[str], object] = print,
 ) -> int:
-    """Send a run's rounds to a tracker; with ``follow`` go on until the run has ended.
+    """Send a run's rounds to a tracker; with ``follow`` continue until the run has ended.
 
     Args:
         run: the run's folder, or the run.jsonl in it.
@@ -57,11 +57,11 @@ def track(
         follow: wait for further rounds. For a run that was killed, wait until it is resumed.
         project: W&B's project, or MLflow's experiment.
         per_client: send the bytes of each client too.
-        every: seconds between two looks at the log.
-        tell: is called with a sentence when something was sent.
+        every: seconds between two reads of the log.
+        tell: called with a sentence when something was sent.
 
     Returns:
-        How many rounds were sent.
+        The number of rounds that were sent.
 
     Raises:
         TrackerError: there is no such tracker, its library is not installed, or it refuses.
@@ -76,7 +76,7 @@ def track(
         while True:
             following.poll()
             state, _ = following.state()
-            # A round that an exception cut short is replaced when the run is resumed.
+            # A round that an exception interrupted is replaced when the run is resumed.
             lines = [line for line in following.rounds if "error" not in line]
             if lines:
                 tracker = tracker or TRACKERS[to](following, project)
@@ -118,9 +118,9 @@ def scalars(lines: Sequence[Mapping[str, Any]], per_client: bool = False) -> Ite
 
 
 def run_key(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return 32 characters that identify a run, wherever its folder is and when it is resumed.
+    """Return 32 characters that identify a run, even if its folder is moved or it is resumed.
 
-    They are from the SHA-256 of the log's first line, which holds all settings and seconds.
+    They are from the SHA-256 of the log's first line, which holds all settings and timings.
     """
     return hashlib.sha256(json.dumps(lines[0], sort_keys=True).encode()).hexdigest()[:32]
 
@@ -134,12 +134,12 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, in
 
 
 class Tracker(ABC):
-    """A run at a tracker, where each round is one step."""
+    """A run in a tracker, where each round is one step."""
 
     _next = 0
 
     def send(self, rounds: Sequence[Round]) -> int:
-        """Log those of a run's rounds that are new, and return how many there were."""
+        """Log the new rounds of a run, and return how many there were."""
         new = [(step, found) for step, found in rounds if step >= self._next]
         for step, found in new:
             self._log(step, found)
@@ -151,15 +151,15 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish, so that everything has arrived."""
+        """Finish, and make sure that everything has arrived."""
 
 
 class _TensorBoard(Tracker):
     """Keep the event file in the run's folder equal to the log, with no step twice.
 
-    New rounds are appended, so that an open TensorBoard shows them; if the log was cut, a new file
-    replaces the old one. Numbers are float32 in the tensor form of TensorFlow 2's summaries, the
-    only one that the default loader shows: a count above 2^24 keeps 7 digits.
+    New rounds are appended, so that an open TensorBoard shows them. If the log was truncated, a new
+    file replaces the old one. Numbers are float32 in the tensor form of TensorFlow 2's summaries,
+    the only one that the default loader shows: a count above 2^24 keeps 7 digits.
     """
 
     def __init__(self, run: RunFollower, project: str) -> None:
@@ -176,7 +176,7 @@ class _TensorBoard(Tracker):
         anew = self._sent is None or rounds[: len(self._sent)] != self._sent
         self._events = io.BytesIO()
         if anew:
-            # The log has no clock but its last change: the rounds' seconds count back from it.
+            # The log's only clock time is its last change: round times are counted back from it.
             took = sum(_seconds(found) for _, found in rounds)
             self._clock = (self._folder / RUN_LOG).stat().st_mtime - took
             self._write(Event(wall_time=self._clock, file_version="brain.Event:2"))
@@ -213,7 +213,7 @@ def _seconds(found: Mapping[str, int | float]) -> float:
 
 
 class _Wandb(Tracker):
-    """W&B. A kill between a round and the note of it may log it again; W&B drops that online."""
+    """W&B. A kill between a round and its note may log it again; online, W&B drops the repeat."""
 
     def __init__(self, run: RunFollower, project: str) -> None:
         import wandb
@@ -243,7 +243,7 @@ class _Wandb(Tracker):
 
 
 class _Mlflow(Tracker):
-    """MLflow, which is asked what it has: a tag finds the run, its metric ``round`` the round."""
+    """MLflow, asked what it already has: a tag finds the run, its metric ``round`` the round."""
 
     def __init__(self, run: RunFollower, project: str) -> None:
         import mlflow
@@ -281,12 +281,12 @@ TRACKERS: Mapping[str, Callable[[RunFollower, str], Tracker]] = {
     "wandb": _Wandb,
     "mlflow": _Mlflow,
 }
-"""Where numbers can go; the names are those of the extras too."""
+"""The available trackers; the extras have the same names."""
 
 
 @contextmanager
 def _refusals(name: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a tracker's library raises, be it the network's error, into one sentence."""
+    """Turn whatever a tracker's library raises, including network errors, into one sentence."""
     try:
         yield
     except Exception as err:

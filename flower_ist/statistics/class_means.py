@@ -8,16 +8,16 @@ import numpy as np
 
 from flower_ist.statistics.sums import Floats, Head, Statistics, linear_head
 
-# The bias of a class that no client has: it must never win.
+# The bias of a class that no client has: it must never be predicted.
 _NEVER = -1e4
 
 
 def class_means_head(statistics: Statistics) -> Head:
-    """Return the head whose rows are the class means, each of length 1, without a bias.
+    """Return the head whose rows are the class means, scaled to length 1, without a bias.
 
     FedNCM: Legate et al., "Guiding The Last Layer in Federated Learning with Pre-Trained Models",
-    NeurIPS 2023, https://arxiv.org/abs/2306.03937; the means at length 1 as in ``FedNCMServer`` of
-    https://github.com/dipamgoswami/FedCOF.
+    NeurIPS 2023, https://arxiv.org/abs/2306.03937; the means are scaled to length 1 as in
+    ``FedNCMServer`` of https://github.com/dipamgoswami/FedCOF.
     """
     counts = statistics.counts[:, None]
     means = statistics.sums / np.maximum(counts, 1)
@@ -29,17 +29,17 @@ def fedcof_head(clients: Sequence[Statistics], shrinkage: float = 1.0) -> Head:
 
     FedCOF: Goswami et al., "Covariances for Free", NeurIPS 2025, https://arxiv.org/abs/2412.14326;
     formulas as in ``FedCOFServer`` of https://github.com/dipamgoswami/FedCOF. Client k has n_kc
-    tokens of class c with mean m_kc, K_c clients have class c, N_c tokens in all with mean m_c:
+    tokens of class c with mean m_kc; K_c clients have class c, with N_c tokens in all and mean m_c:
 
         S_c = 1 / (K_c - 1) sum_k n_kc (m_kc - m_c) (m_kc - m_c)^T + shrinkage I
         G   = N m m^T + sum_c (N_c - 1) S_c,       W = G^+ [N_c m_c]_c,  each class at length 1
 
-    S_c is unbiased for the class' covariance where the clients' tokens of a class are drawn from
-    one distribution. There is no bias term, and with K_c = 1 the first part of S_c is 0.
+    S_c is an unbiased estimate of the class's covariance if the clients' tokens of a class are
+    drawn from one distribution. There is no bias term, and with K_c = 1 the first part of S_c is 0.
 
     Args:
         clients: each client's counts and sums; they need no Gram matrix.
-        shrinkage: gamma in the paper, 1 by default as there.
+        shrinkage: gamma in the paper; 1 by default, as in the paper.
     """
     counts = np.stack([client.counts for client in clients])
     sums = np.stack([client.sums for client in clients])

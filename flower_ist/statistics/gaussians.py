@@ -1,4 +1,4 @@
-"""One Gaussian a class: how far a client's classes differ from the whole, and what it lacks."""
+"""One Gaussian per class: how a client's class shares differ from the global ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ClassGaussians:
 
     Attributes:
         shares: (C,) share of the examples that each class has; they sum to 1.
-        means: (C, D) mean of each class' tokens; 0 for a class without any.
+        means: (C, D) mean of each class's tokens; 0 for a class without tokens.
         factor: (D, D) lower triangular L with L L^T = the covariance within a class, pooled over
             the classes.
     """
@@ -26,12 +26,12 @@ class ClassGaussians:
     factor: Floats
 
     def shortfall(self, label_counts: NDArray[np.integer]) -> tuple[float, NDArray[np.float64]]:
-        """Return how much a client's classes differ from the whole, and what it lacks.
+        """Return how much a client's class shares differ from the global ones, and what it lacks.
 
-        With p the class shares of the whole and p_k the client's own, the share of virtual examples
-        is the total variation distance v = 1/2 sum_c |p_c - p_kc|, and their classes are drawn in
-        proportion to max(0, p_c - (1 - v) p_kc), which fills up the classes that the client has too
-        few of. Equal shares give v = 0: without skew nothing is made up.
+        With p the global class shares and p_k the client's own, the share of virtual examples is
+        the total variation distance v = 1/2 sum_c |p_c - p_kc|. Their classes are drawn in
+        proportion to max(0, p_c - (1 - v) p_kc), which fills up the classes of which the client has
+        too few. Equal shares give v = 0: without skew there are no virtual examples.
 
         Args:
             label_counts: (C,) the client's examples of each class.
@@ -51,7 +51,7 @@ class ClassGaussians:
 
         Args:
             classes: (n,).
-            generator: the source of chance.
+            generator: the random number generator.
 
         Returns:
             (n, D) float32.

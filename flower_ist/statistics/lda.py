@@ -1,13 +1,13 @@
 """A Gaussian head from summed statistics: linear discriminant analysis. Pure numpy, float64.
 
-Every class is a Gaussian with its own mean m_c and the covariance S that all share; the classes'
+Every class is a Gaussian with its own mean m_c and a shared covariance S. The classes'
 log-posteriors are then linear in a token x:
 
-    log p(c | x) = m_c^T S^-1 x - 1/2 m_c^T S^-1 m_c + log(n_c / N) + what is the same for all c
+    log p(c | x) = m_c^T S^-1 x - 1/2 m_c^T S^-1 m_c + log(n_c / N) + a term independent of c
 
 Means, covariance and shares follow from the sums that ridge regression asks for, so the head costs
-no byte more. It is the Gaussian head of GH-OFL ("one-shot federated learning with Gaussian heads",
-https://arxiv.org/abs/2602.01186), with the covariance shrunk as said at :func:`oas_shrinkage`.
+no extra bytes. It is the Gaussian head of GH-OFL ("one-shot federated learning with Gaussian
+heads", https://arxiv.org/abs/2602.01186), with the covariance shrunk as in :func:`oas_shrinkage`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from flower_ist.statistics.sums import Floats, Head, Statistics, full_gram, linear_head
 
-# The bias of a class that no client has: it must never win.
+# The bias of a class that no client has: it must never be predicted.
 _NEVER = -1e4
 
 
@@ -31,8 +31,8 @@ def lda_head(
 
     Args:
         statistics: sums over all clients' tokens, with the Gram matrix.
-        score: gives a head's score on validation data, higher is better; with it the best of
-            ``shrinkages`` and of :func:`oas_shrinkage` is taken, without it the latter.
+        score: gives a head's score on validation data, higher is better. With it the best of
+            ``shrinkages`` and :func:`oas_shrinkage` is used, without it the latter.
         shrinkages: 0 to 1.
 
     Raises:
@@ -55,7 +55,7 @@ def within_class_covariance(statistics: Statistics) -> Floats:
 
 
 def oas_shrinkage(covariance: Floats, num_examples: float) -> float:
-    """Return how far S is to be moved towards a multiple of the identity, 0 to 1, from S alone.
+    """Return how far to shrink S toward a multiple of the identity, 0 to 1, from S alone.
 
     ``S' = (1 - r) S + r tr(S) / D I`` with the r of the oracle approximating shrinkage estimator
     (Chen, Wiesel, Eldar & Hero, IEEE Trans. Signal Processing 2010,
@@ -73,7 +73,7 @@ def oas_shrinkage(covariance: Floats, num_examples: float) -> float:
 
 def _head(statistics: Statistics, covariance: Floats, shrinkage: float) -> Head:
     dim, counts = len(covariance), statistics.counts
-    # A spread of nothing, as of tokens that are all alike, must not divide by 0.
+    # Zero variance, as of identical tokens, must not cause a division by 0.
     sphere = max(float(np.trace(covariance)) / dim, 1e-12)
     shrunk = (1 - shrinkage) * covariance
     shrunk[np.diag_indices(dim)] += shrinkage * sphere + 1e-9 * sphere

@@ -1,22 +1,23 @@
-"""What all clients' tokens look like together: one Gaussian a class, from summed statistics.
+"""The distribution of all clients' tokens: one Gaussian per class, from summed statistics.
 
-A client sees its own classes only. Trained on them alone its net forgets the others, and so does
-the average of such nets: that is what a skewed split costs. The statistics that ridge regression
-needs (:mod:`flower_ist.statistics.sums`) tell the mean of each class and the covariance that the
-classes share. Sent to the clients once, they serve twice:
+A client sees only its own classes. Trained on them alone its net forgets the others, and so does
+the average of such nets: that is the cost of a skewed split. The statistics that ridge regression
+needs (:mod:`flower_ist.statistics.sums`) give the mean of each class and the covariance that the
+classes share. Sent to the clients once, they have two uses:
 
 * tokens are standardized by the mean and spread of all clients' tokens, not of one client's;
-* a client whose classes are not those of the whole draws virtual tokens of what it lacks.
+* a client whose class shares differ from the global ones draws virtual tokens of what it lacks.
 
-A ridge head that follows from the same sums travels with them, if it is inside the net
-(:mod:`flower_ist.classifier.skip`): C D numbers in float16.
+If a ridge head is inside the net (:mod:`flower_ist.classifier.skip`), it follows from the same sums
+and is sent with them: C D numbers in float16.
 
 Virtual features from class Gaussians: Luo et al., "No Fear of Heterogeneity: Classifier Calibration
 for Federated Learning with Non-IID Data" (CCVR), NeurIPS 2021, https://arxiv.org/abs/2106.05001.
-They train the classifier again on the server after the last round; here each client mixes virtual
-tokens into its own batches, in every round, as far as its class shares differ from the whole.
+They retrain the classifier on the server after the last round. Here each client mixes virtual
+tokens into its own batches in every round, to the extent that its class shares differ from the
+global ones.
 
-Nothing but chance follows from a prior's Gaussians, so they travel roughly: the class means in
+A prior's Gaussians are only sampled from, so they are sent at low precision: the class means in
 float16, as tokens are stored, and the covariance as in :mod:`flower_ist.statistics.compact_factor`.
 Pure numpy. With D = 384 and 10 classes a prior takes 85 kB, of which 75 kB are the covariance.
 """
@@ -40,11 +41,11 @@ Floats = NDArray[np.float32]
 # Share of the covariance's mean variance that is added to each variance: with fewer tokens than
 # dimensions the covariance is singular, and int8 rounds its factor.
 _RIDGE = 1e-3
-# A coordinate that never varies stays 0 instead of becoming a division by 0. Sums in float32 give a
-# constant of size 1 a spread of up to 4e-4, by rounding alone: as the root of E[x^2] - E[x]^2.
+# A constant coordinate stays 0 instead of causing a division by 0. Sums in float32 give a constant
+# of size 1 a spread of up to 4e-4, by rounding alone, as the root of E[x^2] - E[x]^2.
 _LEAST_SPREAD = 1e-6
 _LEAST_RELATIVE_SPREAD = 1e-3
-# Shares travel in float32.
+# Shares are sent in float32.
 _SHARES_TOLERANCE = 1e-3
 
 
@@ -62,7 +63,7 @@ class TokenScale:
 
     @classmethod
     def of(cls, statistics: Statistics) -> TokenScale:
-        """Return mean and standard deviation of the tokens that were summed up.
+        """Return the mean and standard deviation of the tokens that were summed.
 
         Args:
             statistics: with a Gram matrix, of at least one token.
@@ -76,7 +77,7 @@ class TokenScale:
 
     @classmethod
     def none(cls, dim: int) -> TokenScale:
-        """Return the scale that leaves tokens of D numbers as they are."""
+        """Return the scale that leaves tokens of D numbers unchanged."""
         return cls(np.zeros(dim), np.ones(dim))
 
 
@@ -93,10 +94,10 @@ class FixedHead:
     bias: Floats
 
     def of(self, tokens: Floats) -> Floats:
-        """Return its outputs (C, B), a class a row.
+        """Return its outputs (C, B), one row per class.
 
         Args:
-            tokens: (B, D) standardized tokens, or (B, D + F) with features behind them.
+            tokens: (B, D) standardized tokens, or (B, D + F) with features appended.
         """
         outputs: Floats = self.weight @ tokens[:, : self.weight.shape[1]].T
         outputs += self.bias[:, None]
@@ -110,8 +111,8 @@ class TokenPrior:
     Attributes:
         mean: (D,) of all tokens; 0 if they are not standardized.
         spread: (D,) standard deviation of all tokens, above 0; 1 if they are not standardized.
-        gaussians: of the classes; None if nothing is to be drawn from them.
-        head: whose outputs are added to the net's logits; None for none.
+        gaussians: of the classes; None if no tokens are drawn from them.
+        head: a head whose outputs are added to the net's logits; None for no head.
     """
 
     mean: Floats
@@ -128,17 +129,18 @@ class TokenPrior:
         replay: bool = True,
         scale: TokenScale | None = None,
     ) -> TokenPrior:
-        """Return the prior of the tokens that were summed up.
+        """Return the prior of the tokens that were summed.
 
         Args:
             statistics: with a Gram matrix, of at least one token.
-            standardize: by mean and spread; otherwise tokens stay as they are.
-            replay: with the classes' Gaussians.
+            standardize: by mean and spread; otherwise tokens stay unchanged.
+            replay: include the classes' Gaussians.
             scale: what to standardize by; by default the mean and spread of these statistics. A net
-                that is half trained goes on with those that it began with.
+                that is partly trained keeps the scale that it began with.
 
         Raises:
-            ArgumentError: there is no Gram matrix, no token, or tokens too large to draw others.
+            ArgumentError: there is no Gram matrix or no token, or the tokens are too large for
+                Gaussians to sample from.
         """
         gram, counts = full_gram(statistics), statistics.counts
         total = counts.sum()
@@ -175,7 +177,7 @@ class TokenPrior:
         """Return the prior with a fixed head.
 
         Args:
-            weight: (C, D), for tokens as they are.
+            weight: (C, D), for raw tokens.
             bias: (C,).
 
         Raises:
@@ -191,14 +193,14 @@ class TokenPrior:
         return replace(self, head=FixedHead(standard, shifted))
 
     def raw_head(self) -> tuple[Floats, Floats] | None:
-        """Return weight (C, D) and bias (C,) of the head, if any, for tokens as they are."""
+        """Return weight (C, D) and bias (C,) of the head, if any, for raw tokens."""
         if self.head is None:
             return None
         weight = self.head.weight / self.spread
         return weight, np.asarray(self.head.bias - weight @ self.mean, np.float32)
 
     def fold(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return a net for tokens as they are, from one for standardized tokens.
+        """Return a net for raw tokens, from one for standardized tokens.
 
         ``W ((x - mean) / spread) + b = (W / spread) x + (b - (W / spread) mean)``
 
@@ -213,7 +215,7 @@ class TokenPrior:
         }
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the tensors that travel, those of :func:`prior_layout`."""
+        """Return the tensors to send, those of :func:`prior_layout`."""
         tensors: dict[str, NDArray[Any]] = {"mean": self.mean, "spread": self.spread}
         if self.gaussians is not None:
             scales, factor = encode_factor(self.gaussians.factor)
@@ -230,10 +232,10 @@ class TokenPrior:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> TokenPrior:
-        """Return the prior that some tensors of :func:`prior_layout` hold.
+        """Return the prior from tensors of :func:`prior_layout`.
 
         Raises:
-            ArgumentError: they hold no sensible numbers.
+            ArgumentError: they hold invalid numbers.
         """
         finite = all(np.isfinite(tensor).all() for tensor in tensors.values())
         if not finite or not (tensors["spread"] > 0).all():
@@ -257,7 +259,7 @@ class TokenPrior:
 def prior_layout(
     dim: int, num_classes: int, *, replay: bool, skip: bool
 ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Return dtype and shape of each tensor that :meth:`TokenPrior.to_tensors` gives."""
+    """Return the dtype and shape of each tensor that :meth:`TokenPrior.to_tensors` returns."""
     single, half = np.dtype(np.float32), np.dtype(np.float16)
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "mean": (single, (dim,)),
@@ -279,7 +281,7 @@ def _cholesky(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Cholesky factor of a covariance, made positive definite."""
     size = len(covariance)
     ridge = _RIDGE * max(float(np.trace(covariance)) / size, _LEAST_SPREAD)
-    # Rounding, or a client that lies, may leave eigenvalues below 0.
+    # Rounding, or a dishonest client, may leave eigenvalues below 0.
     lowest = float(np.linalg.eigvalsh(covariance)[0])
     positive = covariance + (ridge + max(0.0, -1.001 * lowest)) * np.eye(size)
     return np.asarray(np.linalg.cholesky(positive), dtype=np.float64)

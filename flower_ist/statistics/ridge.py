@@ -1,4 +1,4 @@
-"""Ridge regression for many penalties from one eigendecomposition, and which of them to take.
+"""Ridge regression for many penalties from one eigendecomposition, and the choice of a penalty.
 
 The equation is that of :func:`flower_ist.statistics.sums.ridge_system`: A (D+1, D+1), B (D+1, C)
 for tokens of D numbers and C classes. Pure numpy, float64.
@@ -16,8 +16,8 @@ from flower_ist.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 
-# Share of N. On 200 random tokens of 1,024 numbers with spread 10 the rounding of int16 moves the
-# residual by 5e-4 of N at penalty 1, and on others what it leaves above 0 by chance would win.
+# Share of N. On 200 random tokens of 1,024 numbers with spread 10 the rounding of int16 changes the
+# residual by 5e-4 of N at penalty 1; on others, a residual above 0 only by chance would be best.
 _LEAST_RESIDUAL = 1e-3
 
 
@@ -54,24 +54,24 @@ class RidgePath:
         return solution
 
     def cross_validation_error(self, penalty: float, num_examples: float) -> float:
-        """Return what a penalty's head errs on examples left out, estimated from the sums alone.
+        """Return a penalty's error on held-out examples, estimated from the sums alone.
 
         Generalized cross-validation (Golub, Heath & Wahba, Technometrics 1979,
         https://doi.org/10.1080/00401706.1979.10489751):
 
             |Y - X W|^2 / N / (1 - df / N)^2,    df = sum e / (e + penalty)
 
-        No example has to be set apart for it, and none is sent. The residual |Y - X W|^2 is N less
-        what W explains: a small difference of large numbers, which the rounding of the sums may
-        even leave below 0. Where it is at most a thousandth of N, or df is no less than N, the sums
-        say nothing of the error.
+        No example has to be held out for it, and none is sent. The residual |Y - X W|^2 is N minus
+        what W explains: a small difference of large numbers, which rounding of the sums may even
+        make negative. Where it is at most a thousandth of N, or df is not below N, the sums do not
+        determine the error.
 
         Args:
             penalty: above 0.
             num_examples: N, where B is of one-hot labels.
 
         Returns:
-            The estimate; infinity where the sums say nothing.
+            The estimate; infinity where the sums do not determine the error.
         """
         shrunk = 1 / (self.eigenvalues + penalty)
         squares = (self.rotated**2).sum(axis=1)
@@ -85,9 +85,9 @@ class RidgePath:
     def best_penalty(self, penalties: Sequence[float], num_examples: float) -> int:
         """Return the index of the penalty with the least error by generalized cross-validation.
 
-        Of equal errors the largest penalty is taken. So it is where no error can be told, as with
-        fewer tokens than dimensions: the larger the penalty, the less a head learns from the
-        rounding of the sums.
+        Among equal errors the largest penalty is chosen. This is also the choice where no error can
+        be estimated, as with fewer tokens than dimensions: the larger the penalty, the less a head
+        learns from the rounding of the sums.
         """
         errors = [self.cross_validation_error(penalty, num_examples) for penalty in penalties]
         return min(range(len(errors)), key=lambda k: (errors[k], -penalties[k]))

@@ -1,4 +1,4 @@
-"""Linear heads in closed form, from statistics that clients sum up and send once.
+"""Linear heads in closed form, from statistics that clients sum and send once.
 
 On frozen features a linear classifier needs no rounds. A client's statistics are sums over its
 tokens x (D,) of C classes:
@@ -7,12 +7,12 @@ tokens x (D,) of C classes:
     sums   (C, D)      s_c = sum of the tokens of class c
     gram   (D, D)      G   = sum of x x^T, as its packed upper triangle of D (D + 1) / 2 numbers
 
-Sums of sums are the sums over all data, so what the server computes from them is what it would
-compute from the data themselves, however they are split. Pure numpy, float64.
+Sums of sums are the sums over all data, so the server computes from them what it would compute from
+the data itself, however it is split. Pure numpy, float64.
 
-On the wire they take float64 (exact), float32, or about half of that, ``int16``: counts as they
-are, sums in float32, and the Gram matrix as in :mod:`flower_ist.statistics.codec`. With D = 384 and
-10 classes that is 622, 311 and 165 kB.
+On the wire they are float64 (exact), float32, or ``int16``, which takes about half of that: counts
+unchanged, sums in float32, and the Gram matrix as in :mod:`flower_ist.statistics.codec`. With
+D = 384 and 10 classes that is 622, 311 and 165 kB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flower_ist.statistics.codec import decode_gram, encode_gram
 from flower_ist.statistics.ridge import RidgePath
 from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
 
-# int16 moves a square's scatter by 6e-4 of itself (compact_gram: 2 e + e^2 at D = 384).
+# int16 changes a square's scatter by 6e-4 of itself (encode_gram: 2 e + e^2 at D = 384).
 _GRAM_TOLERANCE = 1e-2
 _TINY = 1e-12
 
@@ -39,7 +39,7 @@ Head = dict[str, NDArray[np.float32]]
 
 @dataclass
 class Statistics:
-    """Summed statistics of some tokens: counts (C,) int64, sums (C, D), packed gram or None."""
+    """Summed statistics of tokens: counts (C,) int64, sums (C, D), packed gram or None."""
 
     counts: NDArray[np.int64]
     sums: Floats
@@ -56,7 +56,7 @@ class Statistics:
 
     @classmethod
     def total(cls, parts: Sequence[Statistics]) -> Statistics:
-        """Return the statistics of all parts' tokens; the parts, at least one, stay as they are."""
+        """Return the statistics of the tokens of all parts, at least one; they are not changed."""
         num_classes, dim = parts[0].sums.shape
         total = cls.empty(num_classes, dim, gram=parts[0].gram is not None)
         for part in parts:
@@ -64,7 +64,7 @@ class Statistics:
         return total
 
     def add_tokens(self, tokens: NDArray[Any], labels: NDArray[np.integer]) -> None:
-        """Add tokens (n, D) with labels (n,). It takes memory for n D and D D float64 numbers."""
+        """Add tokens (n, D) with labels (n,). This takes memory for n D and D D float64 numbers."""
         tokens = tokens.astype(np.float64)
         one_hot = (labels[:, None] == np.arange(len(self.counts))).astype(np.float64)
         self.counts += one_hot.sum(axis=0).astype(np.int64)
@@ -80,7 +80,7 @@ class Statistics:
             self.gram += other.gram
 
     def to_tensors(self, dtype: str) -> dict[str, NDArray[Any]]:
-        """Return the tensors that travel, those of :func:`statistics_layout`.
+        """Return the tensors to send, those of :func:`statistics_layout`.
 
         Args:
             dtype: one of :data:`WIRE_DTYPES`.
@@ -97,10 +97,10 @@ class Statistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Statistics:
-        """Return the statistics that some tensors hold; views of them where dtypes allow.
+        """Return the statistics that tensors hold, as views of them where dtypes allow.
 
         Args:
-            tensors: of :func:`statistics_layout`, their floats finite. Counts may be anything: see
+            tensors: of :func:`statistics_layout`, with finite floats. Counts may be anything: see
                 :meth:`why_implausible`.
 
         Raises:
@@ -118,7 +118,7 @@ class Statistics:
         return cls(counts, sums, None if gram is None else gram.astype(np.float64, copy=False))
 
     def why_implausible(self, num_examples: float, max_token: float) -> str:
-        """Return what cannot be true of sums over tokens of at most ``max_token``, or nothing."""
+        """Return why no tokens of at most ``max_token`` have these sums, or an empty string."""
         # Each count is bounded before they are summed: the sum of huge ones would wrap around.
         wrong = ((self.counts < 0) | (self.counts > num_examples)).any()
         if wrong or self.counts.sum() != num_examples:
@@ -132,7 +132,7 @@ class Statistics:
         return ""
 
     def _scatters_less_than_nothing(self, gram: Floats) -> bool:
-        """Return whether tokens would have to lie nearer to their class means than at them.
+        """Return whether the scatter around the class means would have to be negative.
 
         A sum of squares is at least that of n_c tokens at each mean: ``sum_c s_c^2 / n_c``.
         """
@@ -145,7 +145,7 @@ class Statistics:
 def statistics_layout(
     num_classes: int, dim: int, kind: str, dtype: str
 ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Return dtype and shape of each tensor that :meth:`Statistics.to_tensors` gives."""
+    """Return the dtype and shape of each tensor that :meth:`Statistics.to_tensors` returns."""
     sums_dtype, triangle = np.dtype(_sums_dtype(dtype)), (dim * (dim + 1) // 2,)
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "counts": (np.dtype(np.int64), (num_classes,)),
@@ -174,11 +174,11 @@ def full_gram(statistics: Statistics) -> Floats:
 
 
 def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
-    """Return A (D+1, D+1) and B (D+1, C) of the ridge equation, a constant 1 behind each token.
+    """Return A (D+1, D+1) and B (D+1, C) of the ridge equation, with a 1 appended to each token.
 
     A = sum of (x, 1) (x, 1)^T and B = sum of (x, 1) y^T with one-hot y, as in Fed3R (Fani et al.,
-    ICML 2024, https://arxiv.org/abs/2406.01116). The row of the 1 follows from sums and counts, so
-    it is not sent.
+    ICML 2024, https://arxiv.org/abs/2406.01116). The row of the appended 1 follows from sums and
+    counts, so it is not sent.
 
     Raises:
         ArgumentError: the statistics have no Gram matrix.

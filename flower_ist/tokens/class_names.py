@@ -1,4 +1,4 @@
-"""Do two sides mean the same by class 3? A sentence that says where their lists of names part."""
+"""Compare two lists of class names, and describe how they differ in one sentence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _LIST_CHARACTERS = 3000
 
 
 def class_difference(theirs: Sequence[str], ours: Sequence[str], who: str, us: str) -> str:
-    """Return how two lists of class names differ, on one line; an empty text if they are equal.
+    """Return how two lists of class names differ, on one line; an empty string if they are equal.
 
-    Names that one side alone has come first, then both lists in full. Either side may be hostile:
-    names are quoted with escapes, cut at 60 characters, and a list ends after about 3,000.
+    Names that only one side has come first, then both lists in full. Either side may be hostile:
+    names are quoted with escapes and cut at 60 characters, and a list is cut after about 3,000.
 
     Args:
         theirs: Names in the order of the labels.
-        ours: The same of the other side.
+        ours: The same for the other side.
         who: What to call the first side, such as ``the client``.
         us: What to call the second side.
     """

@@ -1,7 +1,7 @@
-"""A token shard's meta data: what the arrays are, how they were made, and what is refused.
+"""A token shard's metadata: what the arrays are, how they were made, and what is refused.
 
-They are the content of a shard's ``meta.json``; :mod:`flower_ist.tokens.shard` reads the arrays.
-This module needs numpy only.
+It is the content of a shard's ``meta.json``; :mod:`flower_ist.tokens.shard` reads the arrays. This
+module needs only numpy.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _PLAIN_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "str": (str, "text"),
 }
-# The format keeps the spelling that it was first written with.
+# The format keeps its original spelling.
 _STORED_NORMALIZATION = "normalisation"
 T = TypeVar("T")
 
 
 class ShardError(FlowerIstError):
-    """A token shard is missing, damaged, of another version, or cannot be written."""
+    """A token shard is missing, damaged, of a different version, or cannot be written."""
 
 
 @dataclass(frozen=True)
 class Encoder:
     """The frozen network that made the tokens.
 
-    ``weights_sha256`` is the hash of the weights' file; what else decides whether two clients'
-    tokens live in the same space says :func:`encoder_space`. ``image_size`` and ``patch_size`` are
-    in pixels. ``pool`` is ``cls`` or ``mean`` (of the kept patches, or of a CNN's last map).
-    ``layer`` counts the blocks that were run, 0 for all. ``dtype`` and ``device`` are what they
-    were run in and on.
+    ``weights_sha256`` is the hash of the weight file; :func:`encoder_space` says what else decides
+    whether two clients' tokens are in the same space. ``image_size`` and ``patch_size`` are in
+    pixels. ``pool`` is ``cls`` or ``mean`` (of the kept patches, or of a CNN's last feature map).
+    ``layer`` is the number of blocks that were run, 0 for all. ``dtype`` and ``device`` are those
+    of the computation.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Encoder:
 
 
 def encoder_space(encoder: Encoder) -> dict[str, int | str]:
-    """Return what must be equal for the tokens of two shards to live in one space, by field.
+    """Return what must be equal for the tokens of two shards to be in one space, by field.
 
-    These are the weights and what changes the function that is computed with them: sizes (positions
-    and patches are resampled to them), normalization, how many blocks are run, and what is taken of
-    the last one. The name is a label, and the dtype and the device of the computation change the
-    rounding alone. A mask changes how much of an image a token is of, not what a token means.
+    These are the weights and everything that changes the function computed with them: sizes
+    (positions and patches are resampled to them), normalization, how many blocks are run, and how
+    the last one is pooled. The name is a label, and the dtype and device of the computation change
+    only the rounding. A mask changes how much of an image a token covers, not what a token means.
     """
     return {
         "weights_sha256": encoder.weights_sha256,
@@ -72,25 +72,25 @@ def encoder_space(encoder: Encoder) -> dict[str, int | str]:
 
 
 def encoder_settings(encoder: Encoder) -> str:
-    """Return the space but for the weights as a text: ``image_size=28 patch_size=4 pool=cls ...``.
+    """Return the space without the weights as a string: ``image_size=28 patch_size=4 ...``.
 
-    Messages and files carry it beside the weights' hash, so that whoever finds two texts unequal
-    can say what differs.
+    Messages and files carry it beside the weights' hash, so that a comparison of two strings can
+    say what differs.
     """
     space = _renamed(encoder_space(encoder), "normalization", _STORED_NORMALIZATION)
     del space["weights_sha256"]
-    # Six numbers may be written with blanks, which part the settings here.
+    # Six numbers may be written with spaces, which separate the settings here.
     return " ".join(f"{name}={''.join(str(value).split())}" for name, value in space.items())
 
 
 def unlike_settings(one: str, other: str) -> tuple[str, str]:
-    """Return what each of two unequal :func:`encoder_settings` has that the other has not."""
+    """Return what each of two unequal :func:`encoder_settings` has that the other lacks."""
     first, second = one.split(), other.split()
     unlike = (
         [part for part in first if part not in second],
         [part for part in second if part not in first],
     )
-    # Releases may differ in what they tell.
+    # Releases may differ in what they report.
     return ", ".join(unlike[0]) or "none of these", ", ".join(unlike[1]) or "none of these"
 
 
@@ -98,8 +98,8 @@ def unlike_settings(one: str, other: str) -> tuple[str, str]:
 class Mask:
     """How patches were dropped. ``kept`` of ``patches`` patches per image were encoded.
 
-    With ``views`` above 1 every image has that many examples, one after the other: example ``i``
-    was encoded under the mask of epoch ``i % views`` of its image.
+    With ``views`` above 1 every image has that many consecutive examples: example ``i`` was encoded
+    under the mask of epoch ``i % views`` of its image.
     """
 
     kind: str
@@ -112,12 +112,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class ShardMeta:
-    """What a shard holds and where it comes from.
+    """What a shard holds and how it was made.
 
     The three ``*_bytes`` fields are totals over the shard's examples, in bytes:
-    ``image_bytes`` is height x width x channels at the native size, ``image_file_bytes`` is what
-    the images take as stored files, ``masked_image_bytes`` is the kept patches only at the native
-    size plus the mask (0 where the mask follows from seed and image id).
+    ``image_bytes`` is height x width x channels at the native size, ``image_file_bytes`` is the
+    size of the stored image files, ``masked_image_bytes`` is the size of the kept patches at the
+    native size plus the mask (0 where the mask follows from seed and image id).
     """
 
     num_examples: int
@@ -163,7 +163,7 @@ class ShardMeta:
         """Parse and check the content of ``meta.json``; ``where`` names it in errors.
 
         Raises:
-            ShardError: an entry is missing, unknown, of another type or impossible.
+            ShardError: an entry is missing, unknown, of the wrong type or impossible.
         """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ShardError(
@@ -189,7 +189,7 @@ class ShardMeta:
         return meta
 
     def check(self) -> None:
-        """Raise TypeError or ValueError where an entry is of a wrong type or out of range."""
+        """Raise TypeError or ValueError if an entry is of the wrong type or out of range."""
         encoder, mask, names = self.encoder, self.mask, self.class_names
         if not isinstance(encoder, Encoder) or not isinstance(mask, Mask):
             raise TypeError("encoder and mask must be objects")
@@ -227,7 +227,7 @@ class ShardMeta:
 
 
 def _renamed(entries: Any, old: str, new: str) -> Any:
-    """Return a JSON object with one key renamed in its place; anything else as it is."""
+    """Return a JSON object with one key renamed in its place; anything else unchanged."""
     if not isinstance(entries, dict):
         return entries
     return {new if key == old else key: value for key, value in entries.items()}
@@ -250,6 +250,6 @@ def _check_types(record: Any, owner: str) -> None:
         value = getattr(record, f.name)
         if f.type in _PLAIN_TYPES:
             kind, words = _PLAIN_TYPES[f.type]
-            # bool is an int to Python, but true is no size.
+            # In Python a bool is an int, but true is not a size.
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{owner}{f.name} must be {words}, not {value!r}")

@@ -5,11 +5,11 @@ A shard is a folder (or one JSON text file, for app bundles that carry only text
 * ``tokens``    (N, D) float16, float32 or int8: one CLS token per image;
 * ``scales``    (N,) float32, only with int8: ``token = int8 * scale``, one scale per row;
 * ``labels``    (N,) int32 in ``[0, C)``;
-* ``image_ids`` (N,) int64, not negative: with the mask's seed they let anyone draw a mask again;
+* ``image_ids`` (N,) int64, not negative: with the mask's seed they let anyone redraw a mask;
 * ``meta.json`` a small file that says what the arrays are and how they were made.
 
-Arrays on disk are plain ``.npy`` files without pickles. This module reads shards and needs numpy
-only; :mod:`flower_ist.tokens.writer` writes them.
+Arrays on disk are plain ``.npy`` files without pickles. This module reads shards and needs only
+numpy; :mod:`flower_ist.tokens.writer` writes them.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ __all__ = [
 
 
 def client_folder(folder: Path, client: int) -> Path:
-    """Return where the shard of a client, numbered from 0, lies in a data folder."""
+    """Return the path of a client's shard in a data folder; clients are numbered from 0."""
     return folder / f"client-{client}"
 
 
 def test_folder(folder: Path) -> Path:
-    """Return where the server's test shard lies in a data folder."""
+    """Return the path of the server's test shard in a data folder."""
     return folder / "test"
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """An opened shard. The arrays may be memory maps: nothing is read before it is used."""
+    """An opened shard. The arrays may be memory maps, which are read only when used."""
 
     meta: ShardMeta
     tokens: NDArray[Any]
@@ -72,7 +72,7 @@ class TokenShard:
 
     @property
     def token_bytes_per_example(self) -> int:
-        """Stored bytes that are read for one token, its scale included."""
+        """Number of stored bytes that are read for one token, including its scale."""
         scale_bytes = 0 if self.scales is None else self.scales.itemsize
         return int(self.meta.dim * self.tokens.itemsize) + scale_bytes
 
@@ -80,14 +80,14 @@ class TokenShard:
         self, rows: NDArray[np.intp] | slice
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read rows as ``(tokens (n, D) float32, labels (n,) int64)``, both fresh copies."""
-        # Rows that are picked one by one are a copy already.
+        # Rows that are selected by index are already a copy.
         tokens = self.tokens[rows].astype(np.float32, copy=isinstance(rows, slice))
         if self.scales is not None:
             tokens *= self.scales[rows, None]
         return tokens, self.labels[rows].astype(np.int64)
 
     def select(self, rows: slice) -> TokenShard:
-        """Return a view of some rows; no data is copied and the meta data stay the shard's."""
+        """Return a view of some rows; no data is copied, and the metadata stays the shard's."""
         views = {name: array[rows] for name, array in self.arrays().items()}
         return TokenShard(meta=self.meta, **views)
 
@@ -107,14 +107,14 @@ def open_shard(path: Path, *, verify: bool = False) -> TokenShard:
     """Open a shard folder as memory maps, or a shard's text file in memory.
 
     Version, dtypes, shapes and file sizes are always checked. With ``verify`` (always for a text
-    file) every byte is read: hashes must match, labels lie in ``[0, C)``, image ids are not
-    negative, tokens and scales are finite and no scale is negative.
+    file) every byte is read: hashes must match, labels must lie in ``[0, C)``, image ids must not
+    be negative, tokens and scales must be finite, and no scale may be negative.
 
     Raises:
         ShardError: with one sentence that says what is wrong.
     """
     try:
-        # Python up to 3.13 raises where a parent folder cannot be entered or a name is too long.
+        # Python up to 3.13 raises if a parent folder cannot be entered or a name is too long.
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as err:
         raise ShardError(f"{path} cannot be read: {err.strerror}.") from err
@@ -187,7 +187,7 @@ def _map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDAr
         file_bytes = path.stat().st_size
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: the folder is not a complete token shard.") from None
-    except Exception as err:  # numpy's header parser lets errors of many kinds through
+    except Exception as err:  # numpy's header parser raises errors of many kinds
         raise ShardError(f"{path} is truncated or not a plain .npy file: {err}.") from err
     if array.dtype != dtype or array.shape != shape:
         raise ShardError(

@@ -34,7 +34,7 @@ def quantize_rows(
     """
     values = np.asarray(tokens, dtype=np.float32)
     scales = np.abs(values).max(axis=1) / np.float32(127)
-    # A subnormal scale has too few bits to divide by: such a row is zero for every purpose.
+    # A subnormal scale has too few bits to divide by: such a row is treated as zero.
     scales[scales < np.finfo(np.float32).tiny] = 0
     divisors = np.where(scales > 0, scales, np.float32(np.inf))
     return np.rint(values / divisors[:, None]).astype(np.int8), scales
@@ -43,9 +43,9 @@ def quantize_rows(
 def stored_rows(
     tokens: NDArray[np.floating[Any]], token_dtype: str, where: str = "a batch"
 ) -> dict[str, NDArray[Any]]:
-    """Return what a shard keeps of tokens (n, D) of any float dtype: ``tokens``, maybe ``scales``.
+    """Return tokens (n, D) of any float dtype in stored form: ``tokens`` and, for int8, ``scales``.
 
-    A row's stored form depends on that row alone, so that rows may be rounded now and put into a
+    A row's stored form depends only on that row, so that rows may be rounded now and added to a
     shard later.
 
     Raises:
@@ -70,13 +70,13 @@ class ShardWriter:
     in the ``with`` block removes what was written.
 
     Args:
-        folder: The shard's name to be.
+        folder: The shard's final path.
         meta: What the shard will hold.
-        scratch: An existing folder on the same disk for the unfinished shard; the shard's parent
-            where None is given.
+        scratch: An existing folder on the same disk for the unfinished shard; None for the shard's
+            parent.
 
     Raises:
-        ShardError: it does not fit on the disk, or the data do not fit the meta data.
+        ShardError: it does not fit on the disk, or the data does not match the metadata.
         NotWrittenError: the folder exists or cannot be written.
     """
 
@@ -89,8 +89,8 @@ class ShardWriter:
         with ExitStack() as unfinished:
             self._temporary = unfinished.enter_context(new_folder(folder, scratch=scratch))
             self._check_fit()
-            # Plain files, not memory maps: on a disk that fills up in the middle, writing to a
-            # memory map ends the process without a Python error.
+            # Plain files, not memory maps: if the disk fills up, writing to a memory map ends the
+            # process without a Python error.
             self._files = {
                 name: unfinished.enter_context(new_file(self._temporary / f"{name}.npy"))
                 for name in meta.layout()
@@ -101,7 +101,7 @@ class ShardWriter:
             self._unfinished = unfinished.pop_all()
 
     def _check_fit(self) -> None:
-        """Refuse what the disk cannot hold: better known now than after most of it is written."""
+        """Refuse a shard that the disk cannot hold, before most of it is written."""
         layout = self.meta.layout()
         needed = sum(math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
         free = shutil.disk_usage(self._temporary).free
@@ -145,7 +145,7 @@ class ShardWriter:
         self._filled += len(labels)
 
     def append_shard(self, shard: TokenShard) -> None:
-        """Add a shard's rows as they are stored: nothing is rounded twice."""
+        """Add a shard's rows in their stored form, so that nothing is rounded twice."""
         for start in range(0, len(shard), _ROWS_PER_CHUNK):
             rows = dict(shard.select(slice(start, start + _ROWS_PER_CHUNK)).arrays())
             labels, image_ids = rows.pop("labels"), rows.pop("image_ids")
@@ -170,10 +170,10 @@ class ShardWriter:
             )
 
     def close(self) -> None:
-        """Write the meta data with each array's hash, then give the folder its name.
+        """Write the metadata with each array's hash, then give the folder its name.
 
-        All is on the disk before the name is, also after a power cut: whoever finds the shard may
-        remove what it was made of.
+        Everything is on the disk before the name is, even after a power failure: once the shard
+        exists, the files that it was made from may be removed.
         """
         with self._unfinished:
             if self._filled != self.meta.num_examples:
@@ -206,10 +206,10 @@ class ShardWriter:
 def write_text(shard: TokenShard, path: Path) -> None:
     """Write a shard as one JSON text file (base64 arrays), for bundles that carry only text.
 
-    The same shard gives the same bytes. A file of that name is replaced.
+    The same shard gives the same bytes. An existing file of that name is replaced.
 
     Raises:
-        ShardError: the shard is a view of other rows than its meta data count.
+        ShardError: the shard is a view whose number of rows differs from its metadata.
         NotWrittenError: the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in shard.arrays().items()}

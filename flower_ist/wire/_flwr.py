@@ -1,7 +1,7 @@
 """The only private parts of flwr that this library uses, each with its reason.
 
 Everything else comes from flwr's public modules. When an update of flwr moves one of these, this
-file is the one to mend.
+is the only file to fix.
 """
 
 from flwr.app import Message, Metadata
@@ -9,7 +9,7 @@ from flwr.app import Message, Metadata
 # Types in the signatures of Grid's abstract methods.
 from flwr.proto.node_pb2 import NodeInfo
 
-# What really goes over the network since Flower 1.22 is the deflated form of every nested object.
+# Since Flower 1.22 what is actually sent is the deflated form of every nested object.
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     no_object_id_recompute,
@@ -17,7 +17,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
-# `Message(...)` reads the process' identity; outside a Flower process somebody has to set it.
+# `Message(...)` reads the process's identity, which must be set outside a Flower process.
 from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
@@ -42,5 +42,5 @@ def with_metadata(message: Message, metadata: Metadata) -> Message:
 
 
 def set_message_id(message: Message, message_id: str) -> None:
-    """Give a message the id that the SuperLink would give it: it has no public setter."""
+    """Give a message the id that the SuperLink would give it: there is no public setter."""
     message.metadata.__dict__["_message_id"] = message_id

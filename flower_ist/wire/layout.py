@@ -1,12 +1,12 @@
-"""One flat packed array per message, the layout that says what is in it, and wire dtypes.
+"""One flat packed array per message, the layout that describes it, and wire dtypes.
 
-Flower sends an array as an object of its own (about 450 bytes and two requests each), so a slice
-travels as ONE flat array: its tensors' bytes one after the other. Where each tensor begins follows
+Flower sends each array as a separate object (about 450 bytes and two requests each), so a slice
+is sent as ONE flat array: its tensors' bytes one after another. Where each tensor begins follows
 from a short layout in the message's ConfigRecord. No neuron index is ever sent: a client sees a
 small dense net.
 
 With a :class:`Codec` beside the layout the tensors are quantized (:mod:`flower_ist.wire.quantize`),
-and the client answers with the change of its tensors instead of the tensors.
+and the client replies with the change of its tensors instead of the tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flower_ist.wire.quantize import decode as dequantize
 from flower_ist.wire.quantize import encode as quantize
 from flower_ist.wire.tensor_array import TensorArray
 
-_MOST_AXES = 32  # of numpy 1
+_MOST_AXES = 32  # the limit of numpy 1
 _MOST_ENTRIES = 2**56
 
 # name of each tensor -> its dtype and shape, in the order in which the tensors are packed
@@ -43,12 +43,12 @@ class WireError(FlowerIstError):
 
 @dataclass(frozen=True)
 class Codec:
-    """How one message's tensors are quantized, and how its answer's must be.
+    """How one message's tensors are quantized, and how its reply's must be.
 
     Attributes:
         down: wire dtype of the tensors in the message.
-        up: wire dtype of the answer's tensors, which are changes: trained - received.
-        seed: of the stochastic rounding of the answer, 0 to 2^32 - 1.
+        up: wire dtype of the reply's tensors, which are changes: trained - received.
+        seed: of the stochastic rounding of the reply, 0 to 2^32 - 1.
     """
 
     down: str
@@ -56,7 +56,7 @@ class Codec:
     seed: int
 
     def to_text(self) -> str:
-        """Write it as ``int8 int4 12345``."""
+        """Return it as a string such as ``int8 int4 12345``."""
         return f"{self.down} {self.up} {self.seed}"
 
     @classmethod
@@ -64,7 +64,7 @@ class Codec:
         """Read what :meth:`to_text` wrote.
 
         Raises:
-            WireError: the text is not a codec.
+            WireError: the string is not a codec.
         """
         try:
             down, up, seed = text.split()
@@ -76,7 +76,7 @@ class Codec:
 
 
 def layout_of(tensors: Mapping[str, NDArray[Any]]) -> Layout:
-    """Return the layout of some tensors in their own order."""
+    """Return the layout of tensors in their own order."""
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -92,7 +92,7 @@ def layout_from_text(text: str) -> Layout:
     """Read what :func:`layout_to_text` wrote.
 
     Raises:
-        WireError: the text is not a layout of plain numbers.
+        WireError: the string is not a layout of numeric arrays.
     """
     try:
         layout = {
@@ -108,7 +108,7 @@ def layout_from_text(text: str) -> Layout:
 
 
 def layout_bytes(layout: Layout, wire_dtype: str = "float32") -> int:
-    """Return the payload of a layout in bytes."""
+    """Return the size of a layout's tensors in bytes."""
     return sum(encoded_bytes(dtype, shape, wire_dtype) for dtype, shape in layout.values())
 
 
@@ -116,7 +116,7 @@ def check_layout(tensors: Mapping[str, NDArray[Any]], layout: Layout) -> None:
     """Refuse tensors that are not exactly those of a layout.
 
     Raises:
-        WireError: a tensor is missing, left over, or of another dtype or shape than the layout's.
+        WireError: a tensor is missing, not in the layout, or of a different dtype or shape.
     """
     if tensors.keys() != layout.keys():
         raise WireError(
@@ -169,7 +169,8 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     infinite or not a number.
 
     Raises:
-        WireError: another kind of array, another dtype, or not exactly the layout's bytes.
+        WireError: the array is of a different kind or dtype, or does not hold exactly the layout's
+            bytes.
     """
     if array.stype != PACKED_STYPE:
         raise WireError(f"The array is of kind {array.stype!r} instead of {PACKED_STYPE!r}.")
@@ -192,7 +193,7 @@ def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Return the tensors of an ordinary ArrayRecord of this process, as read-only views.
 
     Raises:
-        WireError: an array is of another kind than a numpy array.
+        WireError: an array is not a numpy array.
     """
     return {
         name: decode(array, np.dtype(array.dtype), tuple(array.shape))
@@ -201,8 +202,8 @@ def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
 
 
 def record_of(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return an ordinary ArrayRecord of tensors, which are not copied."""
-    record = ArrayRecord()  # which, given a dict, would write every array's bytes
+    """Return an ordinary ArrayRecord of tensors without copying them."""
+    record = ArrayRecord()  # given a dict, it would serialize every array
     for name, tensor in tensors.items():
         record[name] = TensorArray(tensor)
     return record
@@ -215,7 +216,7 @@ def largest(tensor: NDArray[Any]) -> float:
     """
     if not tensor.size or tensor.dtype.kind == "b":
         return 0.0
-    # One of the two is NaN if there is one, and the other way round would hide it from max().
+    # If there is a NaN, one of the two is NaN; the other way around would hide it from max().
     low, high = float(tensor.min()), float(tensor.max())
     return math.nan if math.isnan(low) else max(-low, high)
 
@@ -230,7 +231,7 @@ def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArra
         WireError: the array, or the .npy data in it, is not of this dtype and shape.
     """
     expected = f"{dtype}{list(shape)}"
-    if isinstance(array, TensorArray):  # made in this process: it is what it says
+    if isinstance(array, TensorArray):  # made in this process, so its claims are true
         if (array.tensor.dtype, array.tensor.shape) != (dtype, shape):
             raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
         return array.tensor
@@ -246,7 +247,7 @@ def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArra
         inner = np.lib.format.read_array_header_1_0(stream)
     except WireError:
         raise
-    except Exception as err:  # numpy's header parser lets errors of many kinds through
+    except Exception as err:  # numpy's header parser raises errors of many kinds
         raise WireError("The array's data are not in .npy form.") from err
     inner_shape, fortran_order, inner_dtype = inner
     if (inner_dtype, inner_shape) != (dtype, shape):
@@ -259,7 +260,7 @@ def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArra
 
 
 def _can_be(shape: tuple[int, ...]) -> bool:
-    """Return whether numpy can make an array of this shape, were there memory enough."""
+    """Return whether numpy could make an array of this shape, given enough memory."""
     entries = math.prod(max(length, 1) for length in shape)  # an axis of 0 hides no other
     return min(shape, default=0) >= 0 and len(shape) <= _MOST_AXES and entries < _MOST_ENTRIES
 
@@ -275,5 +276,5 @@ _DIGEST_LENGTH = 16
 
 
 def digest_of(array: Array) -> str:
-    """Return the name of an array: the beginning of its bytes' SHA-256, in hex."""
+    """Return a digest that names an array: the beginning of its bytes' SHA-256, in hex."""
     return hashlib.sha256(array.data).hexdigest()[:_DIGEST_LENGTH]

@@ -32,14 +32,14 @@ def packed_mod(
 ) -> Message:
     """Unpack a packed message before the ClientApp sees it, and pack the reply's arrays.
 
-    Use it as ``ClientApp(mods=[packed_mod])``. Messages that are not packed pass untouched, so the
-    same ClientApp also serves FedAvg and any other strategy. A message with a codec is read back to
-    its own dtypes, and the reply then brings the change of each floating-point tensor instead of
-    the tensor, rounded stochastically to the codec's dtype.
+    Use it as ``ClientApp(mods=[packed_mod])``. Messages that are not packed pass through unchanged,
+    so the same ClientApp also serves FedAvg and any other strategy. A message with a codec is
+    decoded to the tensors' own dtypes, and the reply then holds the change of each floating-point
+    tensor instead of the tensor, rounded stochastically to the codec's dtype.
 
     Raises:
-        WireError: the message or the reply's arrays are not of the layout, or the reply's cannot
-            be quantized. Flower makes an error reply of it.
+        WireError: the message or the reply's arrays do not match the layout, or the reply's cannot
+            be quantized. Flower turns this into an error reply.
     """
     if not message.has_content():
         return call_next(message, context)
@@ -59,7 +59,7 @@ def packed_mod(
     reply = call_next(message, context)
     if reply.has_content():
         for name, record in reply.content.array_records.items():
-            # Other records that a ClientApp adds go as they are.
+            # Other records that a ClientApp adds are sent unchanged.
             if name in received or len(reply.content.array_records) == 1:
                 trained = tensors_of(record)
                 start = received[name] if name in received else next(iter(received.values()))
@@ -70,7 +70,7 @@ def packed_mod(
 
 
 def _take_format(content: RecordDict) -> tuple[Layout | None, Codec | None]:
-    """Take the layout and the codec out of a message, which the ClientApp need not see."""
+    """Remove the layout and the codec from a message, as the ClientApp need not see them."""
     for config in content.config_records.values():
         layout, codec = config.pop(LAYOUT_KEY, None), config.pop(CODEC_KEY, None)
         if isinstance(layout, str):
@@ -87,7 +87,7 @@ def _pack(
     layout: Layout,
     codec: Codec | None,
 ) -> Array:
-    """Pack trained tensors as they are, or their changes if there is a codec."""
+    """Pack the trained tensors, or their changes if there is a codec."""
     if codec is None:
         return pack(trained, layout)
     check_layout(trained, layout)

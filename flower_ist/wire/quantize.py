@@ -1,25 +1,25 @@
-"""Tensors in 16, 8 or 4 bits a number for the wire, and back. Pure numpy.
+"""Encode tensors for the wire in 16, 8 or 4 bits per number, and decode them. Pure numpy.
 
-In ``int8`` and ``int4`` a row of numbers x travels as small whole numbers q and one scale s:
+In ``int8`` and ``int4`` a row of numbers x is sent as small integers q and one scale s:
 
-    s = max|x| / L        q = round(x / s), -L to L        x is read back as q s
+    s = max|x| / L        q = round(x / s), -L to L        x is decoded as q s
 
-with L = 127 or 7. A row is what one neuron of the next layer reads: a tensor's entries at one
-place of its first axis. In int4 a row is cut further, into groups of at most 64 numbers, because
-its few levels cannot spare any for a single large number far away.
+with L = 127 or 7. A row holds what one neuron of the next layer reads: a tensor's entries at one
+index of its first axis. In int4 a row is divided into groups of at most 64 numbers, each with its
+own scale, so that one large number costs precision only in its own group.
 
-Rounding is to the nearest, wrong by at most s / 2; or, with noise, up or down at random so that
-the mean of what is read back is x (QSGD, Alistarh et al. 2017, https://arxiv.org/abs/1610.02132,
-section 3.1, with the largest magnitude in place of the norm), wrong by less than s. The second is
-for changes of weights: over rounds and clients unbiased errors cancel, while rounding to the
-nearest would lose each change below s / 2 for good.
+Rounding is to the nearest, with an error of at most s / 2; or, with noise, up or down at random so
+that the mean of the decoded value is x (QSGD, Alistarh et al. 2017,
+https://arxiv.org/abs/1610.02132, section 3.1, with the largest magnitude in place of the norm),
+with an error below s. The second is for changes of weights: over rounds and clients unbiased errors
+cancel, while rounding to the nearest would permanently lose each change below s / 2.
 
 A scale takes two bytes: the upper half of its float32 (bfloat16), rounded up so that no q exceeds
 L. That makes steps at most 0.8 % longer. float16 could not hold the scale of small changes, and in
 int4 with its many groups float32 scales would add 6 % to a message's bytes.
 
-Tensors of fewer than two axes (biases) travel as float16: they are about 1 % of a slice. Whole
-numbers and truth values travel as they are in every wire dtype.
+Tensors with fewer than two axes (biases) are sent as float16: they are about 1 % of a slice.
+Integers and booleans are sent unchanged in every wire dtype.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ Bytes = bytes | memoryview
 
 
 class QuantizeError(FlowerIstError):
-    """Numbers that cannot be quantized, or bytes that are none."""
+    """Numbers that cannot be quantized, or bytes that cannot be decoded."""
 
 
 def check_wire_dtype(wire_dtype: str) -> None:
     """Refuse a wire dtype that does not exist.
 
     Raises:
-        QuantizeError: with one sentence that names the choices.
+        QuantizeError: there is no such wire dtype; the message names the choices.
     """
     if wire_dtype not in WIRE_DTYPES:
         raise QuantizeError(
@@ -59,7 +59,7 @@ def check_wire_dtype(wire_dtype: str) -> None:
 
 
 def noise_of(*seeds: int) -> np.random.Philox:
-    """Return the bits for stochastic rounding that belong to some numbers, the same anywhere."""
+    """Return the random bits for stochastic rounding that belong to seeds, the same anywhere."""
     return np.random.Philox(np.random.SeedSequence(seeds))
 
 
@@ -67,7 +67,7 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
     """Return a tensor's bytes on the wire, little-endian: its scales, then its numbers.
 
     Args:
-        tensor: of any shape; see the module's text for what is quantized.
+        tensor: of any shape; see the module docstring for what is quantized.
         wire_dtype: one of :data:`WIRE_DTYPES`; ``float32`` leaves the tensor as it is.
         noise: random bits for stochastic rounding; None rounds to the nearest.
 
@@ -84,7 +84,7 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
             raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
         return half.tobytes()
     groups = _grouped(tensor, form)
-    # Without a copy of the tensor, as its magnitudes would be; + 0 makes 0 of -0.
+    # Without a copy of the tensor, which its magnitudes would be; + 0 turns -0 into 0.
     low, high = groups.min(axis=-1, initial=0.0), groups.max(axis=-1, initial=0.0)
     largest = np.maximum(-low, high) + np.float32(0)
     if not np.isfinite(largest).all():
@@ -155,14 +155,14 @@ def _row_length(shape: Shape) -> int:
 
 
 def _groups(shape: Shape, form: str) -> tuple[int, int, int]:
-    """Return the number of rows, of groups a row, and of numbers a group (the last has fewer)."""
+    """Return the numbers of rows, groups per row and entries per group (the last may be short)."""
     length = _row_length(shape)
     groups = -(-length // (_GROUP[form] or length))
     return shape[0], groups, -(-length // groups)
 
 
 def _grouped(tensor: NDArray[Any], form: str) -> NDArray[np.float32]:
-    """Return (rows, groups, numbers a group), with zeros behind the end of each row."""
+    """Return (rows, groups, numbers per group), with each row padded with zeros."""
     rows, groups, group = _groups(tensor.shape, form)
     with np.errstate(over="ignore"):
         matrix = tensor.reshape(rows, -1).astype(np.float32)
@@ -182,9 +182,9 @@ def _bits_to_scales(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def _uniform(noise: np.random.Philox, shape: Shape) -> NDArray[np.float32]:
-    """Return numbers in the middle of 65536 equal parts of 0 to 1.
+    """Return random midpoints of 65536 equal parts of the interval from 0 to 1.
 
-    None is so near to 1 that adding it to a whole number up to 127 would give the next one.
+    None is so close to 1 that adding it to an integer up to 127 would give the next integer.
     """
     count = math.prod(shape)
     raw = noise.random_raw(-(-count // 4)).astype("<u8").view("<u2")[:count]

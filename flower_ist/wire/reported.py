@@ -1,4 +1,4 @@
-"""Weighted means of what clients report, for reports that nobody controls."""
+"""Weighted means of what clients report, where the reports cannot be trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from flower_ist.wire.protocol import CLIENT_NAME_KEY, MAX_NAME_LENGTH, SUPERLINK_ERRORS
 
-# What is kept of a client's metrics: they are logged every round.
+# Limits on the metrics kept per client: they are logged every round.
 MAX_METRICS = 64
 MAX_KEY_LENGTH = 80
 
@@ -24,12 +24,12 @@ def metric_record(content: RecordDict, key: str) -> MetricRecord | None:
 def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Average the clients' metrics, weighted by examples.
 
-    Unlike Flower's own function this never fails and never gives a value that is not finite: a
+    Unlike Flower's own function this never fails and never returns a value that is not finite: a
     metric counts where it is one finite number, and clients that lack it are left out of its mean.
     A client's first 64 metrics with printable names of at most 80 characters are used.
 
     Args:
-        contents: replies that were judged good.
+        contents: of replies that were judged valid.
         weighted_by_key: the metric that holds the weights; it is not averaged itself.
     """
     reported: dict[str, list[tuple[float, float]]] = {}
@@ -66,7 +66,7 @@ def _mean(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def client_name(reply: Message) -> str | None:
-    """Return the name that a query reply gives, or None."""
+    """Return the client name in a query reply, or None."""
     if not reply.has_content():
         return None
     for config in reply.content.config_records.values():
@@ -82,13 +82,13 @@ def is_superlink_error(reply: Message) -> bool:
 
 
 def client_text(text: str, limit: int = 300) -> str:
-    """Return a text that a client wrote so that it can go into a log: printable and short."""
+    """Return a string that a client wrote in a form fit for a log: printable and short."""
     short = text[:limit] + ("..." if len(text) > limit else "")
     return "".join(character if character.isprintable() else " " for character in short)
 
 
 def last_line(reason: str | None) -> str:
     """Return the last line of a client's traceback: the one that names the error."""
-    # The end of a long text is enough to find its last line.
+    # The end of a long string is enough to find its last line.
     lines = [line.strip() for line in (reason or "")[-10_000:].splitlines() if line.strip(" '>")]
     return client_text(lines[-1] if lines else "no reason given").rstrip(".")

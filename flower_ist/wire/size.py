@@ -1,4 +1,4 @@
-"""What a message takes on the wire, measured on what Flower really sends."""
+"""The size of a message on the wire, measured on what Flower actually sends."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MESSAGE_ID_LENGTH = 64
 
 
 def wire_bytes(message: Message) -> int:
-    """Return the bytes that a message takes on the wire: every nested object, serialized.
+    """Return the number of bytes of a message on the wire: every nested object, serialized.
 
-    Run, node and task ids are random and take 1 to 10 bytes each in Flower's encoding; they are
-    counted at their widest, and message ids at a deployment's 64 characters, so that the same run
-    gives the same figure anywhere. This adds fewer than 60 bytes to a message.
+    Run, node and task ids are random and take 1 to 10 bytes each in Flower's encoding. They are
+    counted at their longest, and message ids at a deployment's 64 characters, so that the same run
+    gives the same number anywhere. This adds fewer than 60 bytes to a message.
     """
     counted = with_metadata(message, _widest_ids(message.metadata))
     with no_object_id_recompute():
@@ -37,7 +37,7 @@ def wire_bytes(message: Message) -> int:
 
 
 def payload_bytes(message: Message) -> int:
-    """Return the bytes of a message's tensors alone, without names, headers and metrics."""
+    """Return the number of bytes of a message's tensors alone, without names, headers, metrics."""
     if not message.has_content():
         return 0
     return sum(
@@ -59,7 +59,7 @@ def round_trip(message: Message) -> Message:
 
 
 def _tensor_bytes(array: Array) -> int:
-    # A reply may claim any dtype and shape: nothing of it is parsed, and the product stays small.
+    # A reply may claim any dtype and shape: none of it is parsed, and the product stays small.
     claimed = _ITEM_BYTES.get(array.dtype)
     if array.stype != NUMPY_STYPE or claimed is None:
         return len(array.data)

@@ -1,8 +1,8 @@
-"""A Flower Array that holds a numpy tensor and writes its bytes only when somebody asks for them.
+"""A Flower Array that holds a numpy tensor and serializes it only when its bytes are needed.
 
 Between a strategy and the filters around it a tensor crosses no network. Flower's own Array writes
-it as .npy at once, and reading it back copies it again; this one hands the tensor on. Towards the
-network, and to anybody who reads ``data``, it is Flower's Array byte for byte.
+it as .npy at once, and reading it back copies it again; this one passes the tensor on. For the
+network, and for any reader of ``data``, it is byte for byte Flower's Array.
 """
 
 from __future__ import annotations

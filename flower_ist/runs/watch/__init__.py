@@ -1,1 +1,1 @@
-"""Follow a run as it goes."""
+"""Follow a run while it is in progress."""

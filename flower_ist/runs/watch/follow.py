@@ -1,4 +1,4 @@
-"""Follow the files of a run while another process writes them: whole lines only, each once."""
+"""Follow the files of a run while another process writes them: only whole lines, each once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class State(StrEnum):
 class LineFollower:
     """Collect a run log's whole lines without reading any twice.
 
-    A line without its line break is still being written and is left for later. If the file was cut
-    or replaced, as by a resumed run, it is read again from the beginning.
+    A line without a line break is still being written and is left for later. If the file was
+    truncated or replaced, as by a resumed run, it is read again from the beginning.
 
     Args:
         file: it may not exist yet.
@@ -45,8 +45,8 @@ class LineFollower:
         """
         try:
             with self.file.open("rb") as file:
-                # The last line read must still be where it was: more may have been written after a
-                # cut than the cut removed.
+                # The last line read must still be where it was: after a truncation, more may have
+                # been written than was removed.
                 file.seek(self._read - len(self._last))
                 cut = file.read(len(self._last)) != self._last
                 if cut:
@@ -139,15 +139,15 @@ class RunFollower:
     def state(self) -> tuple[State, str]:
         """Return what the run is doing and, if it failed, why.
 
-        A run that was killed, or that an error ended between two rounds, leaves no sign: it counts
-        as RUNNING until it is resumed and ends.
+        A run that was killed, or that failed between two rounds, leaves no sign of it: it counts as
+        RUNNING until it is resumed and ends.
         """
         if not self.rounds:
             return State.WAITING, ""
         last = self.rounds[-1]
         if "error" in last:
             return State.FAILED, str(last["error"])
-        # A round in which no client brought anything ends the run, though its line is whole.
+        # A round in which all clients failed ends the run, although its line is whole.
         asked = last.get("clients_selected", 0)
         if 0 < asked <= last.get("clients_failed", 0):
             return State.FAILED, f"none of {asked} clients brought anything"

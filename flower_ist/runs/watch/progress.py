@@ -1,4 +1,4 @@
-"""How far a run is: its log's lines, summed up for a person."""
+"""The progress of a run: its log's lines, summarized for display."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Progress:
     Attributes:
         name: of the run's folder.
         strategy: as set.
-        round: the last round that is over; None before the first line.
+        round: the last completed round; None before the first line.
         total_rounds: the number of the run's last round; None if unknown.
         state: what the run is doing; ``reason`` says why it failed.
         accuracies: of each round, 0 to 1; None where a round was not evaluated.
         losses: of each round.
-        best: highest accuracy and its round (the first of equals).
+        best: highest accuracy and its round (the first in case of a tie).
         bytes_down: server -> clients; ``bytes_up``: back.
         full_model_bytes: what each direction would have cost if every client that was asked to
             train had received, and sent, the whole model.
         coverage: share of the model's weights that some client trained in the last round.
         seconds: of the last round, by part.
-        clients: name -> bytes down, bytes up, and rounds in which it brought nothing.
-        failures: (round, client, reason), the oldest first.
+        clients: name -> bytes down, bytes up, and number of rounds in which it failed.
+        failures: (round, client, reason), oldest first.
         idle: seconds since the last line.
         eta: seconds until the last round is over; None if unknown or over.
     """
@@ -58,10 +58,10 @@ class Progress:
 
 
 def progress(run: RunFollower, now: float) -> Progress:
-    """Sum up what a run has written so far.
+    """Summarize what a run has written so far.
 
     Args:
-        run: polled.
+        run: a follower that was just polled.
         now: seconds since 1970.
     """
     rounds = run.rounds

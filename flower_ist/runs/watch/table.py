@@ -1,4 +1,4 @@
-"""``flower-ist watch``: what runs are doing, live in the terminal, read from their folders."""
+"""``flower-ist watch``: the progress of runs, live in the terminal, read from their folders."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def watch(
     follows at the end.
 
     Args:
-        folders: of the runs. One is shown in full, several with a line each.
+        folders: of the runs. One is shown in full, several with one line each.
         console: where they are shown.
-        once: show the runs as they are and return.
-        every: seconds between two looks.
+        once: show the current state of the runs and return.
+        every: seconds between two updates.
         now: the clock, in seconds since 1970.
 
     Returns:
@@ -151,7 +151,7 @@ def _client_table(run: Progress) -> list[RenderableType]:
     table.add_column("client", overflow="fold")
     for heading in ("MB down", "MB up", "rounds failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    # Clients that failed are what a person looks for: they are shown before the others.
+    # Users look for clients that failed, so these are shown before the others.
     names = sorted(run.clients, key=lambda name: (-run.clients[name][2], name))[:_MOST_CLIENTS]
     for name in sorted(names):
         down, up, failed = run.clients[name]

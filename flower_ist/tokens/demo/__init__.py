@@ -1,7 +1,7 @@
 """Tokens of 4,000 training and 2,000 test images of Fashion-MNIST, so that the demo runs at once.
 
 Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, Zalando SE) is under the MIT license; no image is in
-this folder. ``python -m data_prep demo-tokens`` made the files and makes them again.
+this folder. ``python -m data_prep demo-tokens`` made the files and can recreate them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).parent
 def train_shard(client: int, num_clients: int) -> TokenShard:
     """Return one client's share of the 4,000 training tokens: rows ``client::num_clients``.
 
-    The rows are in random order, so the shares are IID. They are disjoint and cover everything.
+    The rows are in random order, so the shares are IID. They are disjoint and cover all rows.
 
     Args:
         client: 0 to ``num_clients - 1``.
@@ -89,7 +89,7 @@ def _concatenate(shards: Sequence[TokenShard]) -> TokenShard:
 
 def _share(whole: TokenShard, rows: slice, client: str) -> TokenShard:
     view = whole.select(rows)
-    # All images of this data set are of one size, so a share of the bytes is a whole number.
+    # All images of this data set have the same size, so a share of the bytes is an integer.
     sizes = {
         name: getattr(whole.meta, name) * len(view) // len(whole)
         for name in ("image_bytes", "image_file_bytes", "masked_image_bytes")
