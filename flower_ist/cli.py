@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -246,3 +247,7 @@ app.add_typer(deployment, name="deploy")
 for _name, _summary in DATA_PREP_COMMANDS.items():
     # The wheel has no data_prep: it brings libraries along that no training needs.
     app.elsewhere(_name, _summary, f"data_prep.commands.{_name}:{_name}")
+
+# What the imports made stays: without this, every collection while a help text is drawn looks
+# through it again, a tenth of the time of `prep --help`.
+gc.freeze()
