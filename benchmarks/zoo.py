@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.quickstart.task import Net
 from data_prep.encoders.torchvision_guard import guard_torchvision
 from flower_ist.modules.fit import fit
 
@@ -18,26 +19,6 @@ import timm  # noqa: E402 - after the guard
 import torchvision  # noqa: E402
 
 Built = tuple[nn.Module, Any]
-
-
-class QuickstartCNN(nn.Module):
-    """Two convolutions and three linear layers: LeNet-5's successor in many tutorials."""
-
-    def __init__(self, channels: int = 3, size: int = 32) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=2)
-        self.conv2 = nn.Conv2d(6, 16, 5, padding=2)
-        self.fc1 = nn.Linear(16 * (size // 4) ** 2, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, size, size) -> (N, 10)."""
-        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
-        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
-        x = functional.relu(self.fc1(x.flatten(1)))
-        logits: Tensor = self.fc3(functional.relu(self.fc2(x)))
-        return logits
 
 
 class TextClassifier(nn.Module):
@@ -161,7 +142,7 @@ def _swin() -> nn.Module:
 
 # What the table of docs/your-own-model.md is made of: the libraries' own models, full width.
 FULL_SIZE: dict[str, Callable[[], Built]] = {
-    "quickstart CNN": lambda: (QuickstartCNN(), image(32)),
+    "quickstart CNN": lambda: (Net(3, 32), image(32)),
     "torchvision ResNet-18": lambda: (torchvision.models.resnet18(num_classes=10), image(32)),
     "torchvision MobileNetV3-small": lambda: (
         torchvision.models.mobilenet_v3_small(num_classes=10),

@@ -12,18 +12,18 @@ Data = tuple[Tensor, Tensor]
 
 
 class Net(nn.Module):
-    """Two convolutions and three linear layers, for images of 16 x 16."""
+    """Two convolutions and three linear layers: LeNet-5's successor in many tutorials."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1, size: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        self.conv1 = nn.Conv2d(channels, 6, 5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, 5, padding=2)
-        self.fc1 = nn.Linear(16 * 4 * 4, 120)
+        self.fc1 = nn.Linear(16 * (size // 4) ** 2, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, 16, 16) -> (N, 10)."""
+        """(N, channels, size, size) -> (N, 10)."""
         x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
         x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
         x = functional.relu(self.fc1(x.flatten(1)))

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.zoo import (
     Built,
-    QuickstartCNN,
+    Net,
     TextClassifier,
     UNet,
     image,
@@ -71,7 +71,7 @@ def swin() -> nn.Module:
 
 
 NARROW: dict[str, Callable[[], Built]] = {
-    "quickstart CNN": lambda: (QuickstartCNN(), image(32)),
+    "quickstart CNN": lambda: (Net(3, 32), image(32)),
     "ResNet-18": lambda: (narrow_resnet18(), image(32)),
     "MobileNetV3-small": lambda: (
         torchvision.models.mobilenet_v3_small(num_classes=10, width_mult=0.25),

@@ -15,19 +15,7 @@ from flower_ist.modules.prove import ProofError
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import cautions
-
-
-class Net(nn.Module):
-    """Some layers, and a function of them as the forward pass."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.function = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.function(self, x)
+from tests.fakes.layered import Net
 
 
 def mlp(hidden=(16,), inputs=12):

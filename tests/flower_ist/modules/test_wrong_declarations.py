@@ -11,23 +11,11 @@ from benchmarks.zoo import TextClassifier
 from flower_ist.modules.adapters import adapter
 from flower_ist.modules.prove import ProofError, prove
 from flower_ist.submodels.axes import Axes, mlp_axes
+from tests.fakes.layered import Net
 
 
 def shapes_of(model):
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-class Net(nn.Module):
-    """Some layers, and a function of them as the forward pass."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.function = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 def images(channels=3, size=8):
