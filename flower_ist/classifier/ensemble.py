@@ -15,20 +15,18 @@ from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import TokenShard
 
 
-def ensemble_logits(
-    weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut], tokens: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the mean of the logits of a model's slices, each evaluated as a separate net.
+def ensemble_of(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:
+    """Return the net whose logits are the mean of those of a model's slices, each as its own net.
 
     Args:
         weights: the whole model.
         cuts: the slices, e.g. those of ``ist-fixed``.
-        tokens: (B, D).
 
     Returns:
-        Logits (B, C).
+        A function of tokens (B, D) that returns logits (B, C).
     """
-    return _ensemble(weights, cuts)(tokens)
+    nets = [layers_of(cut.take(weights)) for cut in cuts]
+    return lambda tokens: np.stack([logits(net, tokens) for net in nets]).mean(axis=0)
 
 
 def evaluate_ensemble(
@@ -38,9 +36,4 @@ def evaluate_ensemble(
     skip: RidgeSkip | None = None,
 ) -> tuple[float, float]:
     """Return accuracy and loss of the averaged logits, as in :func:`.evaluate.evaluate_arrays`."""
-    return evaluate_model(with_skip(_ensemble(weights, cuts), skip), shard)
-
-
-def _ensemble(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:
-    nets = [layers_of(cut.take(weights)) for cut in cuts]
-    return lambda tokens: np.stack([logits(net, tokens) for net in nets]).mean(axis=0)
+    return evaluate_model(with_skip(ensemble_of(weights, cuts), skip), shard)

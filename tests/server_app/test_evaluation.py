@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from flower_ist.classifier.ensemble import ensemble_logits
+from flower_ist.classifier.ensemble import ensemble_of
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
@@ -169,7 +169,7 @@ def test_accuracies_are_of_the_averaged_logits(blobs):
     parts = {"ensemble_accuracy": shard, "ensemble_validation_accuracy": None}
     found = ensemble_accuracies(strategy, 2, weights, parts)
     tokens, labels = shard.batch(slice(None))
-    logits = ensemble_logits(weights, strategy.assignment.fixed_cuts(2), tokens)
+    logits = ensemble_of(weights, strategy.assignment.fixed_cuts(2))(tokens)
     assert found == {"ensemble_accuracy": (logits.argmax(axis=1) == labels).mean()}
 
 

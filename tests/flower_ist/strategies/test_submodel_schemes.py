@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.app import app as client_app
-from flower_ist.classifier.ensemble import ensemble_logits, evaluate_ensemble
+from flower_ist.classifier.ensemble import ensemble_of, evaluate_ensemble
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.inprocess import InProcessGrid
@@ -147,7 +147,7 @@ def test_static_scaler_of_heterofl_is_the_scale_of_the_weights_behind_it():
     tokens = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     hidden = np.maximum(tokens @ weights["fc1.weight"][:4].T + weights["fc1.bias"][:4], 0)
     scaler = (hidden / 0.5) @ weights["fc2.weight"][:, :4].T + weights["fc2.bias"]
-    found = ensemble_logits(weights, [Cut(axes, part)], tokens)
+    found = ensemble_of(weights, [Cut(axes, part)])(tokens)
     np.testing.assert_allclose(found, scaler, rtol=1e-5)
 
 
@@ -208,7 +208,7 @@ def test_the_ensemble_of_narrow_nets_is_evaluated_both_ways(blobs):
     shard = open_shard(blobs / "test")
     accuracy, loss = evaluate_ensemble(found, cuts, shard)
     tokens, labels = shard.batch(slice(None))
-    logits = ensemble_logits(found, cuts, tokens)
+    logits = ensemble_of(found, cuts)(tokens)
     assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
     assert accuracy > 0.7
     assert loss != evaluate_arrays(found, shard)[1]
@@ -230,7 +230,7 @@ def test_with_one_hidden_layer_the_whole_net_is_the_ensemble():
     tokens = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     whole = np.maximum(tokens @ weights["fc1.weight"].T + weights["fc1.bias"], 0)
     whole = whole @ weights["fc2.weight"].T + weights["fc2.bias"]
-    np.testing.assert_allclose(ensemble_logits(weights, cuts, tokens), whole, atol=1e-5)
+    np.testing.assert_allclose(ensemble_of(weights, cuts)(tokens), whole, atol=1e-5)
 
 
 def slices_sent(strategy: SubmodelStrategy, num_nodes: int, server_round: int) -> set[bytes]:
