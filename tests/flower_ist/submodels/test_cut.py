@@ -12,17 +12,7 @@ from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
-
-
-def tiny_model():
-    """D=1, H=4, C=1. fc1 has weights 1 2 3 4 and biases 10 20 30 40, fc2 weights 5 6 7 8."""
-    weights = {
-        "fc1.weight": np.array([[1], [2], [3], [4]], np.float32),
-        "fc1.bias": np.array([10, 20, 30, 40], np.float32),
-        "fc2.weight": np.array([[5, 6, 7, 8]], np.float32),
-        "fc2.bias": np.array([100], np.float32),
-    }
-    return weights, mlp_axes({name: w.shape for name, w in weights.items()})
+from tests.fakes.tiny_model import tiny_model
 
 
 def cut_of(axes, *neurons, scaled=True):

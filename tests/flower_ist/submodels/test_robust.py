@@ -13,21 +13,11 @@ from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.robust import middle, trim_for
+from tests.fakes.tiny_model import tiny_model
 
 MEDIAN = trim_for("median")
 RULES = [MEDIAN, trim_for("trimmed-mean:0.25"), trim_for("trimmed-mean:0")]
 NAN = np.nan
-
-
-def tiny_model() -> tuple[dict[str, np.ndarray], Axes]:
-    """D=1, H=4, C=1. Biases of the hidden layer 10 20 30 40, of the output 100."""
-    weights = {
-        "fc1.weight": np.array([[1], [2], [3], [4]], np.float32),
-        "fc1.bias": np.array([10, 20, 30, 40], np.float32),
-        "fc2.weight": np.array([[5, 6, 7, 8]], np.float32),
-        "fc2.bias": np.array([100], np.float32),
-    }
-    return weights, mlp_axes({name: w.shape for name, w in weights.items()})
 
 
 def returned(weights, axes, neurons, *, weight=1.0, scaled=True, **changes) -> Returned:
