@@ -109,19 +109,19 @@ def new_file(file: Path, mode: int = 0o666) -> BufferedWriter:
     Raises:
         OSError: it exists, even as a link, or cannot be created.
     """
-    return open(file, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode))
+    return open(file, "xb", opener=lambda name, flags: _no_link(name, flags, mode))
 
 
 def append_file(file: Path, content: bytes) -> None:
     """Append to a file and flush it to the disk, or leave the file unchanged.
 
-    The file is open only during the call: there is nothing to close.
+    The file is open only during the call: there is nothing to close. A link is not followed.
 
     Raises:
         NotWrittenError: it cannot be written, for instance on a full disk.
     """
     # Past Python's buffers: what a full disk has refused must not be tried again on closing.
-    with _told_of(file), file.open("ab", buffering=0) as opened:
+    with _told_of(file), open(file, "ab", buffering=0, opener=_no_link) as opened:
         before = opened.tell()
         try:
             _write_all(opened.fileno(), content)
@@ -140,8 +140,8 @@ def cut_file(file: Path, size: int) -> None:
     Raises:
         NotWrittenError: it cannot be changed.
     """
-    with _told_of(file):
-        os.truncate(file, size)
+    with _told_of(file), open(file, "r+b", buffering=0, opener=_no_link) as opened:
+        opened.truncate(size)
 
 
 def output_file(file: Path) -> BufferedWriter:
@@ -151,7 +151,7 @@ def output_file(file: Path) -> BufferedWriter:
         NotWrittenError: it cannot be opened.
     """
     with _told_of(file):
-        return file.open("ab")
+        return open(file, "ab", opener=_no_link)
 
 
 def make_folder(folder: Path) -> None:
@@ -188,6 +188,11 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _no_link(name: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file, but not what a link of this name points to: others may have planted it."""
+    return os.open(name, flags | os.O_NOFOLLOW, mode)
 
 
 def _unfinished(path: Path) -> Path:

@@ -112,7 +112,8 @@ class RunFolder:
         """
         if self._goes_on:
             remove_unfinished(self.path)
-            log = RunLog.reopen(self.path, self.checkpoint.log_bytes if self.checkpoint else 0)
+            done = self.checkpoint
+            log = RunLog.reopen(self.path, *((done.log_bytes, done.log_sha256) if done else (0,)))
             _log.info("Going on with the run in %s after round %s", self.path, self.rounds_done)
         else:
             log = RunLog(self.path)
@@ -151,6 +152,7 @@ class RunFolder:
                 weights=trained,
                 strategy=strategy_state(strategy),
                 log_bytes=log.size,
+                log_sha256=log.sha256,
                 facts=self.identity.facts(),
             )
         )

@@ -1,15 +1,13 @@
 """Checkpoints: all that a run needs to resume after a round, each in one checked safetensors file.
 
-``checkpoints/round-000012.safetensors`` holds the model after round 12, the strategy's state, the
-length of the run log, the state of Python's random number generator, and facts that identify the
-run. Nothing is pickled: arrays are safetensors, and the rest is JSON in the file's header. This
-module imports neither flwr nor torch.
+``checkpoints/round-000012.safetensors`` holds the model after round 12, the strategy's state,
+length and hash of the run log, the state of Python's random number generator, and facts that
+identify the run, all of it sealed (:mod:`flower_ist.runs.sealed`). This module imports neither flwr
+nor torch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
@@ -20,14 +18,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from flower_ist.files import make_folder, write_file
+from flower_ist.runs.sealed import UnreadableError, sealed, unsealed
 from flower_ist.strategies.state import State
 
 CHECKPOINT_FOLDER = "checkpoints"
-_FORMAT = "flower-ist-checkpoint-1"
+_KEY = "flower-ist-checkpoint-2"
 _ARRAY = "$array"
 
 RandomState: TypeAlias = tuple[Any, ...]
@@ -45,6 +42,7 @@ class Checkpoint:
         strategy: the strategy's state, see :mod:`flower_ist.strategies.state`.
         log_bytes: length of the run log in bytes, including the round's line.
         facts: JSON values that identify the run: settings and data.
+        log_sha256: of those bytes, in hex; empty if it is not known.
         random_state: of Python's global random number generator, with which Flower samples clients.
     """
 
@@ -53,6 +51,7 @@ class Checkpoint:
     strategy: Mapping[str, State]
     log_bytes: int
     facts: Mapping[str, Any]
+    log_sha256: str = ""
     random_state: RandomState = field(default_factory=random.getstate)
 
 
@@ -90,7 +89,7 @@ class Checkpoints:
         for file in reversed(self.files()):
             try:
                 return _read(file)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+            except (UnreadableError, ValueError, KeyError, TypeError) as err:
                 _log.warning("%s is damaged and passed over: %s", file, str(err).splitlines()[:1])
         return None
 
@@ -107,30 +106,20 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         "weights": list(checkpoint.weights),
         "strategy": _without_arrays(checkpoint.strategy, arrays),
         "log_bytes": checkpoint.log_bytes,
+        "log_sha256": checkpoint.log_sha256,
         "facts": checkpoint.facts,
         "random_state": checkpoint.random_state,
     }
-    # safetensors writes an array's memory as is: in any other order the numbers would be wrong.
-    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps(content)
-    header = {"format": _FORMAT, "content": text, "sha256": _digest(text, ordered)}
-    return save(ordered, metadata=header)
+    return sealed(_KEY, content, arrays)
 
 
 def _read(file: Path) -> Checkpoint:
     """Read a checkpoint back.
 
     Raises:
-        ValueError: it is not a checkpoint, or differs from what was written.
+        UnreadableError: it is not a checkpoint, or differs from what was written.
     """
-    with safe_open(file, framework="numpy") as opened:
-        header = opened.metadata() or {}
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"its format is {header.get('format')!r} instead of {_FORMAT!r}")
-    if header.get("sha256") != _digest(header["content"], arrays):
-        raise ValueError("its content does not match its hash")
-    content = json.loads(header["content"])
+    content, arrays = unsealed(file, _KEY)
     version, internal, gauss = content["random_state"]
     return Checkpoint(
         server_round=content["round"],
@@ -138,6 +127,7 @@ def _read(file: Path) -> Checkpoint:
         strategy={key: _with_arrays(value, arrays) for key, value in content["strategy"].items()},
         log_bytes=content["log_bytes"],
         facts=content["facts"],
+        log_sha256=content["log_sha256"],
         random_state=(version, tuple(internal), gauss),
     )
 
@@ -164,13 +154,3 @@ def _with_arrays(state: Any, arrays: Mapping[str, NDArray[Any]]) -> State:
     if isinstance(state, list):
         return [_with_arrays(value, arrays) for value in state]
     return state  # type: ignore[no-any-return]
-
-
-def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 of a checkpoint's JSON string and arrays."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -6,6 +6,7 @@ reader skips such an incomplete last line. This module imports neither flwr nor 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -35,6 +36,7 @@ class RunLog:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RUN_LOG
+        self._hash = hashlib.sha256()
         make_folder(folder)
         try:
             new_file(self.path).close()
@@ -46,13 +48,18 @@ class RunLog:
             raise RunLogError(f"The run log cannot be written: {err}.") from err
 
     @classmethod
-    def reopen(cls, folder: Path, size: int) -> RunLog:
+    def reopen(cls, folder: Path, size: int, sha256: str = "") -> RunLog:
         """Continue an existing log after its first ``size`` bytes.
 
         What follows them (unfinished rounds, an incomplete line) moves to ``run.dropped.jsonl``.
 
+        Args:
+            folder: of the run.
+            size: bytes of the rounds that are done.
+            sha256: what :attr:`sha256` was after them; empty: it is not known.
+
         Raises:
-            RunLogError: the log's first ``size`` bytes are not whole lines.
+            RunLogError: the log's first ``size`` bytes are not whole lines, or others than then.
             NotWrittenError: the log, or what was dropped, cannot be written.
         """
         log = cls.__new__(cls)
@@ -61,7 +68,9 @@ class RunLog:
             content = log.path.read_bytes()
         except OSError as err:
             raise RunLogError(f"There is no readable run log at {log.path}: {err}.") from err
-        if len(content) < size or content[:size][-1:] not in (b"", b"\n"):
+        log._hash = hashlib.sha256(content[:size])
+        is_whole = len(content) >= size and content[:size][-1:] in (b"", b"\n")
+        if not is_whole or sha256 not in ("", log.sha256):
             raise RunLogError(
                 f"{log.path} is not the log of its checkpoint, which ends after {size} bytes: it "
                 "was changed, so the run cannot go on; choose another output folder."
@@ -77,6 +86,11 @@ class RunLog:
         """Length of the log in bytes."""
         return self.path.stat().st_size
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the log's bytes, in hex."""
+        return self._hash.hexdigest()
+
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one round. The file is closed again afterward.
 
@@ -84,8 +98,9 @@ class RunLog:
             NotWrittenError: it cannot be written, for instance on a full disk; the log is
                 unchanged.
         """
-        text = json.dumps(_plain(line), allow_nan=False, default=str) + "\n"
-        append_file(self.path, text.encode())
+        content = (json.dumps(_plain(line), allow_nan=False, default=str) + "\n").encode()
+        append_file(self.path, content)
+        self._hash.update(content)
 
 
 @contextmanager

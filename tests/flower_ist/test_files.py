@@ -258,3 +258,20 @@ def test_what_a_kill_leaves_does_no_harm_and_can_be_removed(tmp_path):
     remove_unfinished(tmp_path)
     assert names(tmp_path) == ["file", "sub"]
     assert names(tmp_path / "sub") == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: append_file(file, b"more"),
+        lambda file: cut_file(file, 1),
+        lambda file: output_file(file).close(),
+    ],
+)
+def test_what_changes_a_file_does_not_follow_a_link_that_others_planted(tmp_path, write):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(NotWrittenError, match="link cannot be written"):
+        write(tmp_path / "link")
+    assert victim.read_text() == "mine"

@@ -230,3 +230,19 @@ def test_a_second_process_is_refused(small: MakeConfig) -> None:
     with sole_writer(folder):
         assert f"Another process writes to {folder}: end it" in refused(config, RunLogError)
     run({**config, "resume": True})
+
+
+def test_a_changed_byte_of_the_log_is_refused(blob_config: MakeConfig):
+    """The same length, and still JSON: a resumed run would report what never was."""
+    config = blob_config(num_rounds=1)
+    run_in_process(server_app, client_app, 2, config)
+    log = Path(config["output-dir"]) / RUN_LOG
+    good = log.read_bytes()
+    place = good.index(b'"accuracy": 0.') + len(b'"accuracy": 0.')
+    log.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    again = {**config, "num-rounds": 2, "resume": True}
+    with pytest.raises(RunLogError, match=r"run.jsonl is not the log of its checkpoint") as caught:
+        run_in_process(server_app, client_app, 2, again)
+    assert "\n" not in str(caught.value)
+    log.write_bytes(good)
+    run_in_process(server_app, client_app, 2, again)

@@ -200,6 +200,9 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
         assert "does not hold the statistics that this run began with: begin another" in refusal()
     save_file(tensors, file, {"clients": "[client-0"})
     assert "cannot be read" in refusal()
+    for place in range(len(good) - 1, 100, -len(good) // 9):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        assert str(file) in refusal()
     file.write_bytes(b"\0" * 100)
     assert f"{file}, the statistics that this run began with, cannot be read" in refusal()
     file.unlink()

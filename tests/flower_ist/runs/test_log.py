@@ -1,5 +1,6 @@
 """The run log: what was appended comes back, and a crash costs one line at most."""
 
+import hashlib
 import json
 import math
 
@@ -151,3 +152,35 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
         pass
     with sole_writer(tmp_path):
         pass
+
+
+def test_every_changed_byte_of_a_round_that_is_done_is_noticed(tmp_path):
+    """Length and line ends are as they were: only the hash tells."""
+    log = lines_of(tmp_path, 2)
+    size, sha256 = log.size, log.sha256
+    good = log.path.read_bytes()
+    assert hashlib.sha256(good).hexdigest() == sha256
+    for place in range(size - 1):
+        log.path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(RunLogError, match=r"run.jsonl is not the log of its checkpoint"):
+            RunLog.reopen(tmp_path, size, sha256)
+        assert not (tmp_path / DROPPED_LOG).exists()
+    log.path.write_bytes(good)
+    again = RunLog.reopen(tmp_path, size, sha256)
+    again.append({"round": 2})
+    assert again.sha256 == hashlib.sha256(again.path.read_bytes()).hexdigest()
+
+
+def test_what_is_appended_does_not_follow_a_planted_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    log = lines_of(tmp_path / "run", 2)
+    (tmp_path / "run" / DROPPED_LOG).symlink_to(victim)
+    with pytest.raises(NotWrittenError, match=r"run.dropped.jsonl cannot be written"):
+        RunLog.reopen(tmp_path / "run", 0)
+    assert victim.read_text() == "mine"
+    log.path.unlink()
+    log.path.symlink_to(victim)
+    with pytest.raises(NotWrittenError, match=r"run.jsonl cannot be written"):
+        log.append({"round": 2})
+    assert victim.read_text() == "mine"
