@@ -29,7 +29,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def image_progress(
-    console: Console, work: str, images: int, finished: int = 0
+    console: Console, work: str, images: int | None, finished: int = 0
 ) -> Iterator[Callable[..., None]]:
     """Show a bar with images per second and the time left.
 
@@ -38,7 +38,7 @@ def image_progress(
     Args:
         console: Where.
         work: What is done, in words.
-        images: Images in all.
+        images: Images in all; None if their number is unknown.
         finished: Images that an earlier run finished.
     """
     columns = (
@@ -48,7 +48,8 @@ def image_progress(
         _Speed(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    # Lines on standard output are not the bar's: they may go to another program.
+    with Progress(*columns, console=console, redirect_stdout=not console.stderr) as progress:
         task = progress.add_task(work, total=images, completed=finished)
 
         def advance(count: int, work: str | None = None) -> None:

@@ -27,6 +27,11 @@ DATA_PREP_COMMANDS = {
 }
 """Commands that run where the images are; their options are those of ``python -m data_prep``."""
 
+USE_COMMANDS = {
+    "predict": "Classify images, or a token shard, with a run's model.",
+}
+"""Commands that use a run's model."""
+
 
 class Format(StrEnum):
     """How a report is printed."""
@@ -122,28 +127,6 @@ def track(
         send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-@app.later()
-def predict(
-    model: Annotated[Path, typer.Argument(help="model.safetensors, or the run folder with it.")],
-    shard: Annotated[Path, typer.Argument(help="Token shard to classify.")],
-    out: Annotated[Path | None, typer.Option(help="Write each prediction into this CSV.")] = None,
-) -> None:
-    """Classify a token shard with a trained model, and print the accuracy.
-
-    MODEL is a run's model.safetensors or its folder, SHARD a token shard. The CSV's columns are
-    image_id, label, predicted and probability.
-    """
-    from flower_ist.classifier.predict import predict as classify
-    from flower_ist.classifier.predict import write_csv
-    from flower_ist.classifier.predictor import load_classifier
-    from flower_ist.tokens.shard import open_shard
-
-    predictions = classify(load_classifier(model), open_shard(shard, verify=True))
-    if out is not None:
-        write_csv(predictions, out)
-    typer.echo(predictions.summary())
 
 
 @app.later("compare", cls=ManyValues)
@@ -243,6 +226,9 @@ def epsilon(
 
 
 app.add_typer(deployment, name="deploy")
+
+for _name, _summary in USE_COMMANDS.items():
+    app.elsewhere(_name, _summary, f"flower_ist.use.commands:{_name}")
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
     # The wheel has no data_prep: it brings libraries along that no training needs.

@@ -56,17 +56,7 @@ class Commands(typer.Typer):
             summary: its line in the list of commands.
             home: the import path.
         """
-
-        def find() -> Callable[..., None]:
-            module, _, function = home.partition(":")
-            try:
-                found: Callable[..., None] = getattr(import_module(module), function)
-            except ModuleNotFoundError as err:
-                remedy = "run this in a checkout, after pip install -e '.[prep]'."
-                raise fail(f"{err.name} is missing: {remedy}") from err
-            return found
-
-        self._later[name] = _Later(name, summary, find, TyperCommand)
+        self._later[name] = _Later(name, summary, lambda: imported(home), TyperCommand)
 
 
 class _Group(TyperGroup):
@@ -118,6 +108,21 @@ class ManyValues(TyperCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the option before each of its values, then parse."""
         return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
+
+
+def imported(home: str) -> Callable[..., Any]:
+    """Import a function by its path, ``package.module:function``, when it is needed.
+
+    Raises:
+        Exit: a package that it needs is missing, as a sentence says.
+    """
+    module, _, function = home.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), function)
+    except ModuleNotFoundError as err:
+        remedy = "run this in a checkout, after pip install -e '.[prep]'."
+        raise fail(f"{err.name} is missing: {remedy}") from err
+    return found
 
 
 def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[str]:

@@ -21,6 +21,7 @@ from flower_ist.runs.log import RunLog
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.tokens.demo import test_shard
 from flower_ist.tokens.meta import encoder_settings
+from flower_ist.tokens.recipe import Recipe
 from flower_ist.tokens.shard import TokenShard, open_shard, test_folder
 from server_app.build import Score
 from server_app.network import Network
@@ -165,6 +166,7 @@ class RoundModel:
             "encoder": meta.encoder.name,
             "encoder_sha256": meta.encoder.weights_sha256,
             "encoder_settings": encoder_settings(meta.encoder),
+            "recipe": Recipe.of(meta).to_json(),
             "settings": self.settings.to_run_config(),
         }
 

@@ -1,22 +1,17 @@
-"""Classify all tokens of a shard: the accuracy, and a table of the predictions."""
+"""Classify all tokens of a shard at once; :mod:`flower_ist.use.answers` streams them."""
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.classifier.predictor import Classifier, ClassifierError
-from flower_ist.files import write_file
 from flower_ist.tokens.meta import Encoder, encoder_settings, unlike_settings
 from flower_ist.tokens.shard import TokenShard
 
-COLUMNS = ("image_id", "label", "predicted", "probability")
 _ROWS_PER_BATCH = 4096
 
 
@@ -38,26 +33,6 @@ class Predictions:
     probability: NDArray[np.float64]
     accuracy: float | None
 
-    def summary(self) -> str:
-        """Return the result as one sentence."""
-        if self.accuracy is None:
-            return (
-                f"{len(self.labels)} examples; their classes are not the model's, so there is no "
-                "accuracy."
-            )
-        return f"{100 * self.accuracy:.2f} % of {len(self.labels)} examples are right."
-
-    def to_csv(self) -> str:
-        """Return a table with a line for each example, in the shard's order."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        chances = (f"{p:.6f}" for p in self.probability)
-        writer.writerows(
-            zip(self.image_ids.tolist(), self.labels, self.predicted, chances, strict=True)
-        )
-        return text.getvalue()
-
 
 def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
     """Classify all examples of a shard; 4,096 tokens are in memory at a time.
@@ -66,7 +41,7 @@ def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
         ClassifierError: the shard's tokens are not from the encoder that the model was trained
             with, or the encoder was run with different settings.
     """
-    _check_space(classifier, shard.meta.encoder)
+    check_space(classifier, shard.meta.encoder)
     predicted = np.empty(len(shard), np.int64)
     probability = np.empty(len(shard))
     for start in range(0, len(shard), _ROWS_PER_BATCH):
@@ -84,7 +59,12 @@ def predict(classifier: Classifier, shard: TokenShard) -> Predictions:
     )
 
 
-def _check_space(classifier: Classifier, encoder: Encoder) -> None:
+def check_space(classifier: Classifier, encoder: Encoder) -> None:
+    """Refuse tokens that are not of the encoder, or the settings of it, of the model's.
+
+    Raises:
+        ClassifierError: with one sentence that says what differs.
+    """
     if encoder.weights_sha256 != classifier.encoder_sha256:
         raise ClassifierError(
             f"The shard's tokens are of the encoder {encoder.name}, whose weights are not those of "
@@ -97,12 +77,3 @@ def _check_space(classifier: Classifier, encoder: Encoder) -> None:
             f"The shard's tokens were made with {found}, but those that the model was trained on "
             f"with {wanted}: encode the images with the model's settings."
         )
-
-
-def write_csv(predictions: Predictions, file: Path) -> None:
-    """Write the table of the predictions, whole or not at all.
-
-    Raises:
-        NotWrittenError: it cannot be written.
-    """
-    write_file(file, predictions.to_csv())

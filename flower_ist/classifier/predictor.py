@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from flower_ist.classifier.mlp import layers_of, logits, mlp_dims
 from flower_ist.classifier.skip import Model, RidgeSkip, softmax, with_skip
 from flower_ist.errors import FlowerIstError
+from flower_ist.tokens.recipe import Recipe
 
 MODEL_FILE = "model.safetensors"
 _FORMAT = "flower-ist-mlp"
@@ -49,6 +50,7 @@ class Classifier:
         encoder_settings: how that network was run, as
             :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if unknown, as for a
             file from an older release.
+        recipe: how an image becomes a token; None if unknown, as for a file from an older release.
     """
 
     class_names: tuple[str, ...]
@@ -57,18 +59,31 @@ class Classifier:
     encoder_sha256: str
     model: Model
     encoder_settings: str = ""
+    recipe: Recipe | None = None
 
     def probabilities(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
         """Return the probability of each class.
 
-        At most 4,096 tokens are in memory as float32 at a time.
-
         Args:
-            tokens: (n, D), as the encoder produced them.
+            tokens: (n, D), as the encoder produced them, or (n, V, D) for V views of an image,
+                whose logits are averaged.
 
         Returns:
             (n, C); each row sums to 1. The largest entry of a row is the prediction, as when the
             run's accuracy was computed.
+
+        Raises:
+            ClassifierError: the tokens have a different shape.
+        """
+        if tokens.ndim == 3:
+            flat = self.logits(tokens.reshape(-1, tokens.shape[2]))
+            return softmax(flat.reshape(*tokens.shape[:2], -1).mean(axis=1))
+        return softmax(self.logits(tokens))
+
+    def logits(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the logits (n, C) of tokens (n, D).
+
+        At most 4,096 tokens are in memory as float32 at a time.
 
         Raises:
             ClassifierError: the tokens have a different shape.
@@ -78,13 +93,12 @@ class Classifier:
                 f"The tokens are of shape {list(tokens.shape)}, but this model needs "
                 f"[n, {self.dim}]: use those of its encoder, {self.encoder}."
             )
+        # In float64 no two classes become equal by rounding.
         found = np.empty((len(tokens), len(self.class_names)))
         with np.errstate(all="ignore"):
             for start in range(0, len(tokens), _ROWS_PER_BATCH):
                 rows = slice(start, start + _ROWS_PER_BATCH)
-                scores = self.model(np.asarray(tokens[rows], np.float32))
-                # In float64 no two classes become equal by rounding.
-                found[rows] = softmax(scores.astype(np.float64))
+                found[rows] = self.model(np.asarray(tokens[rows], np.float32))
         return found
 
 
@@ -114,7 +128,8 @@ def load_classifier(path: Path) -> Classifier:
         names = json.loads(header["class_names"])
         dims = mlp_dims({name: tensor.shape for name, tensor in tensors.items()})
         _check(names, head, dims)
-    except (KeyError, ValueError, RecursionError) as err:
+        recipe = Recipe.from_json(json.loads(header["recipe"])) if "recipe" in header else None
+    except (KeyError, ValueError, TypeError, RecursionError) as err:
         reason = f"its header lacks {err}" if isinstance(err, KeyError) else str(err).rstrip(".")
         raise ClassifierError(f"{file} is not a whole model of this release: {reason}.") from err
     skip = RidgeSkip(head["ridge.weight"], head["ridge.bias"]) if head else None
@@ -125,7 +140,22 @@ def load_classifier(path: Path) -> Classifier:
         encoder_sha256=header.get("encoder_sha256", ""),
         model=with_skip(partial(logits, layers_of(tensors)), skip),
         encoder_settings=header.get("encoder_settings", ""),
+        recipe=recipe,
     )
+
+
+def recipe_of(classifier: Classifier, path: Path) -> Recipe:
+    """Return how images become the model's tokens; ``path`` names the model in errors.
+
+    Raises:
+        ClassifierError: its file does not say.
+    """
+    if classifier.recipe is None:
+        raise ClassifierError(
+            f"{path} is of an older release, which did not record how images are masked and "
+            "encoded: give it token shards, or train it again."
+        )
+    return classifier.recipe
 
 
 def _read(file: Path) -> tuple[dict[str, str], Tensors]:

@@ -40,6 +40,7 @@ __all__ = [
     "TokenShard",
     "array_sha256",
     "client_folder",
+    "is_shard",
     "open_shard",
     "test_folder",
     "verify_shard",
@@ -101,6 +102,11 @@ class TokenShard:
         if self.scales is not None:
             found["scales"] = self.scales
         return found
+
+
+def is_shard(path: Path) -> bool:
+    """Return whether something is, or wants to be, a token shard: a folder or a text file."""
+    return (path / META_FILE).is_file() or (path.suffix == ".json" and path.is_file())
 
 
 def open_shard(path: Path, *, verify: bool = False) -> TokenShard:

@@ -139,7 +139,7 @@ def test_wrong_arguments_are_usage_errors(arguments):
         (["demo", "--help"], ["--out", "--strategies", "--clients", "--rounds", "flwr run"]),
         (["report", "--help"], ["--format", "--plot", "run.jsonl", "bytes on the wire"]),
         # Of arguments, which some versions of click lose.
-        (["predict", "--help"], ["Token shard to classify."]),
+        (["predict", "--help"], ["Folder of a run, or its model.safetensors."]),
         (["report", "--help"], ["Run folders, or run.jsonl files."]),
     ],
 )

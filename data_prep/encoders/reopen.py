@@ -1,0 +1,74 @@
+"""Open the encoder that a record names: the embedded one is found, another one must be given."""
+
+from __future__ import annotations
+
+import hashlib
+
+from data_prep import PrepError
+from data_prep.encoders.open import EMBEDDED, ImageEncoder
+from data_prep.encoders.settings import EncoderSettings
+from flower_ist.tokens.meta import Encoder, encoder_space
+
+
+def reopen_encoder(
+    record: Encoder,
+    encoder: str = "",
+    weights: str = "",
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    compute_dtype: str = "float32",
+) -> ImageEncoder:
+    """Open an encoder with the sizes, pooling, layer and normalization of a record.
+
+    Args:
+        record: What a model or a shard says about its encoder.
+        encoder: As prep's; empty for the record's name, or for the embedded one if it is that.
+        weights: As prep's.
+        seed: Of random weights.
+        device: Where torch runs it.
+        compute_dtype: Of weights and activations.
+
+    Raises:
+        PrepError: it is not given, cannot be opened, or is not the one of the record.
+    """
+    if not encoder and not weights:
+        if record.weights_sha256 != _embedded_sha256():
+            raise PrepError(
+                f"The model needs the encoder {record.name!r} (weights "
+                f"{record.weights_sha256[:12]}...), which does not come with this package: name "
+                "it by --encoder and --weights, as prep was given them."
+            )
+        encoder = "embedded"
+    opened = EncoderSettings(
+        encoder=encoder or record.name,
+        weights=weights,
+        image_size=record.image_size,
+        patch_size=record.patch_size,
+        pool=record.pool,
+        layer=record.layer,
+        normalization=record.normalization,
+        device=device,
+        compute_dtype=compute_dtype,
+    ).open_encoder(seed)
+    found, wanted = encoder_space(opened.record), encoder_space(record)
+    if unlike := [name for name in wanted if found[name] != wanted[name]]:
+        facts = ", ".join(f"{name} {_short(found[name])}" for name in unlike)
+        needed = ", ".join(_short(wanted[name]) for name in unlike)
+        raise PrepError(
+            f"The encoder {opened.record.name!r} is not the one of the model's tokens: it has "
+            f"{facts}, not {needed}: give the encoder and the weights that prep was given."
+        )
+    return opened
+
+
+def _embedded_sha256() -> str:
+    if not EMBEDDED.is_file():
+        return ""
+    with EMBEDDED.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) > 40 else text

@@ -1,0 +1,123 @@
+"""The commands ``predict``, ``evaluate`` and ``export``: a run's model in use.
+
+Images are read and encoded by data_prep, which the wheel does not have: it is imported when images
+are given, as the other commands of data_prep are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flower_ist.command_group import imported
+from flower_ist.errors import ArgumentError
+
+Model = Annotated[
+    Path, typer.Argument(help="Folder of a run, or its model.safetensors.", metavar="RUN")
+]
+EncoderName = Annotated[
+    str, typer.Option("--encoder", help="As prep's; the embedded one is found by itself.")
+]
+Weights = Annotated[str, typer.Option(help="As prep's.")]
+Device = Annotated[str, typer.Option(help="Of the encoder: cpu, cuda or mps.")]
+Interpolation = Annotated[str, typer.Option(help="As prep's.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that decode images ahead.")]
+OnError = Annotated[
+    str, typer.Option(help="At an image that cannot be read: stop, or skip and say so.")
+]
+
+
+class Lines(StrEnum):
+    """How answers are written."""
+
+    CSV = "csv"
+    JSON = "json"
+
+
+def predict(
+    model: Model,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Images, folders, tables with a column path, - , or one token shard."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the answers into this file.")] = None,
+    form: Annotated[Lines, typer.Option("--format", help="Of the answers.")] = Lines.CSV,
+    top: Annotated[int, typer.Option(min=1, help="Classes of each answer, best first.")] = 1,
+    views: Annotated[int, typer.Option(min=1, help="Average over this many masks.")] = 1,
+    watch: Annotated[
+        Path | None, typer.Option(help="Answer what is put into this folder, until Ctrl-C.")
+    ] = None,
+    on_error: OnError = "stop",
+    encoder: EncoderName = "",
+    weights: Weights = "",
+    device: Device = "cpu",
+    interpolation: Interpolation = "bicubic",
+    batch_size: BatchSize = 64,
+    workers: Workers = 2,
+) -> None:
+    """Classify images with a run's model; print a line for each as soon as it is known.
+
+    IMAGES are files, folders of any depth, .csv or .parquet tables with a column path, or - for a
+    list of paths on standard input. They need no labels. Each is masked, resized and encoded as
+    the run's tokens were. One token shard does as well. With --watch, new files in a folder are
+    answered as they appear, and --out is added to.
+    """
+    from flower_ist.classifier.predictor import load_classifier, recipe_of
+    from flower_ist.tokens.shard import is_shard, open_shard
+    from flower_ist.use import answers
+
+    names = images or []
+    if (watch is None) == (not names):
+        raise ArgumentError("Give images or a shard to classify, or --watch FOLDER, not both.")
+    if missing := [name for name in names if name != "-" and not os.path.lexists(name)]:
+        raise ArgumentError(
+            f"There is no image, folder, table or shard at {missing[0]}: check the path."
+        )
+    classifier = load_classifier(model)
+    lines = answers.AnswerLines(form, classifier.class_names, top)
+    skipped = 0
+
+    def tell(sentence: str) -> None:
+        nonlocal skipped
+        skipped += 1
+        typer.echo(f"Skipped: {sentence}", err=True)
+
+    with answers.open_output(out, _print_bytes, append=watch is not None) as write:
+        if len(names) == 1 and is_shard(Path(names[0])):
+            shard = open_shard(Path(names[0]), verify=True)
+            tally = answers.write(answers.of_shard(classifier, shard), lines, write)
+            summary = tally.summary
+        else:
+            tokens = imported("data_prep.stream.open:image_tokens")(
+                recipe_of(classifier, model),
+                names,
+                watch,
+                encoder=encoder,
+                weights=weights,
+                views=views,
+                on_error=on_error if watch is None else "skip",
+                tell=tell,
+                device=device,
+                interpolation=interpolation,
+                batch_size=batch_size,
+                workers=workers,
+                # On one terminal they would be in each other's way.
+                show_bar=out is not None or not sys.stdout.isatty(),
+            )
+            try:
+                tally = answers.write(answers.of_images(classifier, tokens), lines, write)
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+            left_out = f"; {skipped} could not be read" if skipped else ""
+            summary = f"{tally.images} images are answered{left_out}."
+    typer.echo(summary, err=out is None)
+
+
+def _print_bytes(content: bytes) -> None:
+    typer.echo(content, nl=False)
