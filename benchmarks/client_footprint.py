@@ -27,7 +27,7 @@ from threading import Event, Thread
 
 from packaging.requirements import Requirement
 
-from flower_ist.compare.demo import find_app
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, free_port
 
 MIB = 2**20

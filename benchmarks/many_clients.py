@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from runs import quiet_run
 
-from flower_ist.compare.demo import find_app
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower
 from flower_ist.runs.log import read_run
 from flower_ist.tokens.demo import test_shard, train_shard

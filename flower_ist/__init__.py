@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from flower_ist.tokens.shard import TokenShard, open_shard
     from flower_ist.wire.mod import packed_mod
 
+# That of pyproject.toml, which is not there where the library is imported from a folder.
+__version__ = "0.1.0"
+
 _HOMES = {
     "Axes": "submodels.axes",
     "Checkpoint": "runs.checkpoint",

@@ -135,7 +135,8 @@ def compare_strategies(
         Path, typer.Option(help="Folder of the comparison; the same command continues it.")
     ],
     app_folder: Annotated[
-        Path | None, typer.Option("--app", help="Folder of the Flower app.", show_default=".")
+        Path | None,
+        typer.Option("--app", help="Folder of the Flower app.", show_default="this project's own"),
     ] = None,
     data: Annotated[
         Path | None,
@@ -231,7 +232,7 @@ for _name, _summary in USE_COMMANDS.items():
     app.elsewhere(_name, _summary, f"flower_ist.use.commands:{_name}")
 
 for _name, _summary in DATA_PREP_COMMANDS.items():
-    # The wheel has no data_prep: it brings libraries along that no training needs.
+    # Imported when called: it needs libraries that no training needs.
     app.elsewhere(_name, _summary, f"data_prep.commands.{_name}:{_name}")
 
 # What the imports made stays: without this, every collection while a help text is drawn looks

@@ -120,8 +120,7 @@ def imported(home: str) -> Callable[..., Any]:
     try:
         found: Callable[..., Any] = getattr(import_module(module), function)
     except ModuleNotFoundError as err:
-        remedy = "run this in a checkout, after pip install -e '.[prep]'."
-        raise fail(f"{err.name} is missing: {remedy}") from err
+        raise fail(f"{err.name} is missing: pip install 'flower-ist[prep]'.") from err
     return found
 
 

@@ -68,7 +68,7 @@ def errors_as_sentences() -> Iterator[None]:
     except FlowerIstError as err:
         _fail(str(err), err)
     except ModuleNotFoundError as err:
-        _fail(f"{err.name} is not installed: in the checkout, pip install -e '.[prep]'.", err)
+        _fail(f"{err.name} is not installed: pip install 'flower-ist[prep]'.", err)
     except BrokenPipeError:
         raise  # the reader of the output has seen enough, which typer knows how to end with
     except OSError as err:

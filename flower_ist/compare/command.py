@@ -22,7 +22,7 @@ from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.usage import Value
 from flower_ist.files import write_file
-from flower_ist.runs.app_import import import_from
+from flower_ist.runs.app_import import find_app, import_from
 from flower_ist.runs.log import read_run
 
 CHOICES_FILE = "choices.json"
@@ -55,7 +55,7 @@ class Choice:
 
 
 def make_plan(
-    app: Path = Path(),
+    app: Path | None = None,
     data: Path | None = None,
     strategies: str = ",".join(DEFAULT_STRATEGIES),
     clients: int = 4,
@@ -68,7 +68,7 @@ def make_plan(
     target_accuracy: float | None = None,
     plain: bool = False,
 ) -> Plan:
-    """Return a checked plan from the options of the command line.
+    """Return a checked plan from the options of the command line; the default app is our own.
 
     Raises:
         PlanError: it cannot be used.
@@ -80,7 +80,7 @@ def make_plan(
     if plain and "local-epochs" in {**swept, **given} and "local-steps" not in swept:
         own["local-steps"] = 0  # epochs decide
     plan = Plan(
-        app=str(app.absolute()),
+        app=str((app or find_app()).absolute()),
         data="" if data is None else str(data.absolute()),
         data_sha256="",
         strategies=tuple(strategies.split(",")),

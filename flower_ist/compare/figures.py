@@ -113,9 +113,7 @@ def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> by
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise PlanError(
-            "Pictures need matplotlib: in the checkout, pip install -e '.[plot]'."
-        ) from None
+        raise PlanError("Pictures need matplotlib: pip install 'flower-ist[plot]'.") from None
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
     draw(axes, comparison)

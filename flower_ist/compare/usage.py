@@ -1,7 +1,8 @@
 """Which strategy uses which setting, so that a sweep varies for each what it can tell apart.
 
-The app that is compared says so: beside its ServerApp it has a module ``usage`` with a function of
-that name. What a strategy does not use the app refuses or passes over; here both are the same.
+The app that is compared says so: beside its ServerApp, or in the package that its pyproject.toml
+names, it has a module ``usage`` with a function of that name. What a strategy does not use the app
+refuses or passes over; here both are the same.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flower_ist.runs.app_import import AppError, app_tables, import_from
+from flower_ist.runs.app_import import AppError, app_tables, import_from, own_package
 
 Value = bool | int | float | str
 
@@ -24,7 +25,7 @@ class Usage:
 
     Attributes:
         config: its own run config.
-        package: where its ServerApp is.
+        package: where its modules ``usage`` and ``settings`` are.
         strategies: all names.
         applies_to: key -> the strategies to which it makes a difference.
         also_with: key -> another one; where that is on, the first matters to all that the other
@@ -65,8 +66,8 @@ def usage_of(app: Path) -> Usage:
     Raises:
         AppError: it does not say, or there is none.
     """
-    components, config = app_tables(app)
-    package = str(components.get("serverapp", "")).partition(":")[0].rpartition(".")[0]
+    _, config = app_tables(app)
+    package = own_package(app)
     try:
         told = import_from(app, f"{package}.usage").usage()
     except ModuleNotFoundError as err:

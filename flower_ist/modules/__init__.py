@@ -5,4 +5,4 @@ from importlib.util import find_spec
 from flower_ist.errors import FlowerIstError
 
 if find_spec("torch") is None:
-    raise FlowerIstError("Your own module needs torch: in the checkout, pip install -e '.[torch]'.")
+    raise FlowerIstError("Your own module needs torch: pip install 'flower-ist[torch]'.")

@@ -25,22 +25,36 @@ def app_tables(folder: Path) -> tuple[dict[str, Any], Config]:
     Raises:
         AppError: with one sentence, if there is no app or a table is invalid.
     """
-    file = folder / "pyproject.toml"
-    try:
-        content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as err:
-        raise AppError(f"There is no Flower app in {folder}: {file} cannot be read.") from err
-    except tomllib.TOMLDecodeError as err:
-        raise AppError(f"{file} is not valid TOML: {err}.") from err
+    file, content = folder / "pyproject.toml", _read(folder)
     tables: dict[str, dict[str, Any]] = {}
     for name in ("components", "config"):
-        table = content
+        table: Any = content
         for key in ("tool", "flwr", "app", name):
             table = table.get(key, {}) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             raise AppError(f"{file}: [tool.flwr.app.{name}] is not a table.")
         tables[name] = table
     return tables["components"], _flat(tables["config"], "", file)
+
+
+def own_package(folder: Path) -> str:
+    """Return the package with an app's modules ``usage`` and ``settings``.
+
+    It is the ``package`` of the table ``[tool.flower-ist]``, or else the one of the ServerApp.
+
+    Raises:
+        AppError: as :func:`app_tables`.
+    """
+    components, _ = app_tables(folder)
+    own = _read(folder).get("tool", {}).get("flower-ist", {})
+    named = own.get("package") if isinstance(own, dict) else None
+    return str(named or str(components.get("serverapp", "")).partition(":")[0].rpartition(".")[0])
+
+
+def find_app() -> Path:
+    """Return the folder of this project's own app: the checkout, or what the wheel has of it."""
+    checkout, package = Path(__file__).absolute().parents[2], Path(__file__).absolute().parents[1]
+    return checkout if (checkout / "bundle").is_dir() else package / "app"
 
 
 def import_from(folder: Path, module_name: str) -> ModuleType:
@@ -59,6 +73,17 @@ def import_from(folder: Path, module_name: str) -> ModuleType:
         return importlib.import_module(module_name)
     finally:
         sys.path.remove(str(folder))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the content of an app's pyproject.toml."""
+    file = folder / "pyproject.toml"
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as err:
+        raise AppError(f"There is no Flower app in {folder}: {file} cannot be read.") from err
+    except tomllib.TOMLDecodeError as err:
+        raise AppError(f"{file} is not valid TOML: {err}.") from err
 
 
 def _refuse_other_folder(folder: Path, name: str) -> None:

@@ -62,7 +62,7 @@ def epsilon(noise: float, replies: int, delta: float) -> float:
         from dp_accounting import get_epsilon_gaussian
     except ImportError:
         raise BudgetError(
-            "The epsilon needs Google's accountant: in the checkout, pip install -e '.[privacy]'."
+            "The epsilon needs Google's accountant: pip install 'flower-ist[privacy]'."
         ) from None
     return float(get_epsilon_gaussian(noise / (_SENSITIVITY * math.sqrt(replies)), delta))
 

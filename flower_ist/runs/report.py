@@ -184,9 +184,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise FlowerIstError(
-            "Plots need matplotlib: in the checkout, pip install -e '.[plot]'."
-        ) from None
+        raise FlowerIstError("Plots need matplotlib: pip install 'flower-ist[plot]'.") from None
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for folder in folders:

@@ -88,9 +88,7 @@ def track(
                 break
             time.sleep(every)
     except ModuleNotFoundError as err:
-        raise TrackerError(
-            f"{err.name} is not installed: in the checkout, pip install -e '.[{to}]'."
-        ) from err
+        raise TrackerError(f"{err.name} is not installed: pip install 'flower-ist[{to}]'.") from err
     finally:
         if tracker is not None:
             tracker.close()

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.compare.demo import find_app
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, free_port, tail
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.tokens.shard import open_shard

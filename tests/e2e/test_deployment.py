@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flower_ist.compare.demo import find_app
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, free_port
 from flower_ist.runs.log import read_run
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
-from flower_ist.compare.demo import find_app
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, free_port, tail
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.tokens.shard import open_shard

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from client_app.app import app as client_app
 from flower_ist.cli import app as cli
-from flower_ist.compare.demo import find_app
 from flower_ist.runs.app import run_in_process
+from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LaunchError, LocalFlower
 from flower_ist.runs.log import read_run
 from flower_ist.runs.report import summarize

@@ -130,7 +130,9 @@ def test_what_an_app_tells_of_its_settings_needs_neither_flwr_nor_torch():
 
 def test_a_module_of_one_s_own_without_torch_is_a_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(flower_ist.FlowerIstError, match=r"needs torch: .* -e '\.\[torch\]'\.$"):
+    with pytest.raises(
+        flower_ist.FlowerIstError, match=r"needs torch: pip install 'flower-ist\[torch\]'\.$"
+    ):
         importlib.reload(importlib.import_module("flower_ist.modules"))
 
 

@@ -233,7 +233,7 @@ def test_a_library_that_is_not_installed_is_named(
     monkeypatch.chdir(tmp_path)
     Path("t.parquet").touch()
     output = call("prep", source, "--out", "out", *encoder, *options, code=1)
-    sentence = f"Error: {library} is not installed: in the checkout, pip install -e '.[prep]'."
+    sentence = f"Error: {library} is not installed: pip install 'flower-ist[prep]'."
     assert sentence in output
 
 

@@ -70,6 +70,6 @@ def test_flower_makes_the_same_bundle_of_the_copy(app, tmp_path):
 
 def test_a_simulation_without_ray_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    with pytest.raises(LaunchError, match=r"needs Ray: .* pip install -e '\.\[simulation\]'\.$"):
+    with pytest.raises(LaunchError, match=r"needs Ray: pip install 'flower-ist\[simulation\]'\.$"):
         LocalFlower()
     assert LocalFlower(simulation=False).home.exists()

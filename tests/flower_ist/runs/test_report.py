@@ -119,5 +119,5 @@ def test_a_plot_that_cannot_be_written_is_a_sentence(run, tmp_path):
 
 def test_without_matplotlib_the_remedy_is_named(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(FlowerIstError, match=r"in the checkout, pip install -e '\.\[plot\]'"):
+    with pytest.raises(FlowerIstError, match=r"pip install 'flower-ist\[plot\]'"):
         plot([run], tmp_path / "plot.png")

@@ -212,7 +212,7 @@ def test_without_its_library_a_sentence_names_the_extra(run, monkeypatch, to):
         monkeypatch.setitem(sys.modules, name, None)
     result = CliRunner().invoke(app, ["track", str(run), "--to", to])
     assert result.exit_code == 1
-    assert f"in the checkout, pip install -e '.[{to}]'" in result.stderr
+    assert f"pip install 'flower-ist[{to}]'" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -1,0 +1,9 @@
+"""The ServerApp of the bundle: the installed library's."""
+
+from __future__ import annotations
+
+import bundle.library  # noqa: F401 - first, so that its sentence comes before any other error
+import server_app.app
+
+# Flower looks for the assignment before it starts a run.
+app = server_app.app.app
