@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", default="", help="folder of Fashion-MNIST; if empty: digits")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the net is small: a second thread would wait for the first
     for app in ("server_app", "client_app"):
@@ -40,11 +41,15 @@ def main() -> None:
     print("|---|---|---|---|")
     for name in ("fedavg", "ist"):
         for seed in range(arguments.seeds):
-            accuracy, total = run(name, arguments.rounds, arguments.epochs, arguments.lr, seed)
-            print(f"| {name} | {seed} | {100 * accuracy:.2f} % | {total / 1e6:.2f} |")
+            accuracy, total = run(
+                name, arguments.rounds, arguments.epochs, arguments.lr, seed, arguments.data
+            )
+            print(f"| {name} | {seed} | {100 * accuracy:.2f} % | {total / 1e6:.2f} |", flush=True)
 
 
-def run(name: str, rounds: int, epochs: int, lr: float, seed: int) -> tuple[float, int]:
+def run(
+    name: str, rounds: int, epochs: int, lr: float, seed: int, data: str = ""
+) -> tuple[float, int]:
     """Return a run's test accuracy after the last round, and its bytes on the wire."""
     torch.manual_seed(seed)
     client_app = importlib.import_module(f"benchmarks.quickstart.{name}.client_app").app
@@ -67,11 +72,12 @@ def run(name: str, rounds: int, epochs: int, lr: float, seed: int) -> tuple[floa
             "local-epochs": epochs,
             "learning-rate": lr,
             "output": str(output),
+            "data": data,
         }
         run_in_process(metered, client_app, 4, settings)
         model = Net()
         model.load_state_dict(torch.load(output, weights_only=True))
-    return test(model, load_data(0, 4)[1]), total
+    return test(model, load_data(0, 4, data)[1]), total
 
 
 def changed_lines(app: str) -> tuple[int, int]:

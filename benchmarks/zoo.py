@@ -118,6 +118,20 @@ def narrow_resnet18() -> nn.Module:
     return fit(model, state)
 
 
+def narrow_vit(heads: int = 8, depth: int = 2) -> nn.Module:
+    """Return timm's ViT for 16 patches of 4 x 4, each head eight wide."""
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=16,
+        patch_size=4,
+        embed_dim=8 * heads,
+        depth=depth,
+        num_heads=heads,
+        num_classes=10,
+    )
+    return model
+
+
 def image(size: int) -> Tensor:
     """Two images."""
     return torch.randn(2, 3, size, size)

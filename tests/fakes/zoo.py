@@ -14,6 +14,7 @@ from benchmarks.zoo import (
     UNet,
     image,
     narrow_resnet18,
+    narrow_vit,
     timm,
     torchvision,
     transformer,
@@ -45,18 +46,6 @@ def densenet() -> nn.Module:
     return torchvision.models.DenseNet(8, (2, 3, 2), 16, bn_size=2, num_classes=10)
 
 
-def vit(heads: int = 8) -> nn.Module:
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        img_size=16,
-        patch_size=4,
-        embed_dim=8 * heads,
-        depth=2,
-        num_heads=heads,
-        num_classes=10,
-    )
-
-
 def swin() -> nn.Module:
     return timm.create_model(
         "swin_tiny_patch4_window7_224",
@@ -81,12 +70,12 @@ NARROW: dict[str, Callable[[], Built]] = {
     "DenseNet": lambda: (densenet(), image(32)),
     "ShuffleNetV2": lambda: (shufflenet(), image(64)),
     "ConvNeXt": lambda: (convnext(), image(32)),
-    "ViT": lambda: (vit(), image(16)),
+    "ViT": lambda: (narrow_vit(), image(16)),
     "Swin": lambda: (swin(), image(28)),
     "LSTM": lambda: (TextClassifier("LSTM"), words()),
     "GRU": lambda: (TextClassifier("GRU"), words()),
     "TransformerEncoder": lambda: (transformer(32, 8), torch.randn(2, 7, 32)),
     "U-Net": lambda: (UNet(8), image(16)),
-    "LoRA on a ViT": lambda: (with_low_rank(vit(), 16, ("qkv", "fc1")), image(16)),
+    "LoRA on a ViT": lambda: (with_low_rank(narrow_vit(), 16, ("qkv", "fc1")), image(16)),
     "Embedding classifier": lambda: (TextClassifier(), words()),
 }

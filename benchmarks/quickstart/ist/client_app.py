@@ -15,7 +15,8 @@ def train(msg: Message, context: Context) -> Message:
     """Train the model on local data."""
     model = fit(Net(), msg)
     partition = int(context.node_config["partition-id"])
-    data, _ = load_data(partition, int(context.node_config["num-partitions"]))
+    partitions = int(context.node_config["num-partitions"])
+    data, _ = load_data(partition, partitions, str(context.run_config["data"]))
     epochs = int(context.run_config["local-epochs"])
     loss = train_fn(model, data, epochs, msg.content["config"]["lr"])
     metrics = MetricRecord({"train_loss": loss, "num-examples": len(data[1])})

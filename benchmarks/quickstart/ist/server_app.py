@@ -17,7 +17,7 @@ def main(grid: Grid, context: Context) -> None:
     lr = float(context.run_config["learning-rate"])
     model = Net()
     arrays = ArrayRecord(model.state_dict())
-    strategy = ISTStrategy(derive_axes(model, torch.zeros(2, 1, 16, 16)), num_slices=4)
+    strategy = ISTStrategy(derive_axes(model, torch.zeros(2, 1, 28, 28)), num_slices=4)
     result = strategy.start(
         grid=grid,
         initial_arrays=arrays,

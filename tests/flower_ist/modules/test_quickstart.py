@@ -24,7 +24,7 @@ def test_the_guide_shows_these_lines():
 
 def test_one_of_four_slices_holds_a_third_of_the_weights():
     """fc1 is cut: 30 of 120 neurons, with 256 inputs, 84 outputs and a bias each."""
-    axes = derive_axes(Net(), torch.zeros(2, 1, 16, 16))
+    axes = derive_axes(Net(), torch.zeros(2, 1, 28, 28))
     assert axes.widths == {"fc1": 120}
     whole = 156 + 2416 + 120 * 257 + 84 * 121 + 850
     assert axes.share({"fc1": 30}) == pytest.approx((whole - 90 * (256 + 1 + 84)) / whole)

@@ -16,7 +16,7 @@ from tests.fakes.zoo import NARROW, torchvision
 # By default, and with widths="all": the number of widths that are cut, and the largest share of the
 # weights that a slice may hold.
 EXPECTED = {
-    "quickstart CNN": ((1, 0.28), (4, 0.07)),
+    "quickstart CNN": ((1, 0.30), (4, 0.07)),
     "ResNet-18": ((8, 0.29), (12, 0.08)),
     "MobileNetV3-small": ((11, 0.28), (26, 0.11)),
     "EfficientNet": ((4, 0.30), (11, 0.13)),
