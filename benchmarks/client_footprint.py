@@ -34,7 +34,8 @@ MIB = 2**20
 SLICES = 4
 ROUNDS = 3
 # The requirements.txt that `flower-ist deploy init` writes for a device.
-DEVICE = ["flwr", "numpy", "threadpoolctl"]
+DEVICE = ["flwr", "flower-ist"]
+PACKAGES = ("flower_ist", "client_app", "server_app", "data_prep")
 # And what its start.sh sets.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 PROBE = Path(__file__).parent / "probe"
@@ -114,6 +115,12 @@ def installed_bytes(packages: Iterable[str]) -> dict[str, int]:
     return sizes
 
 
+def library_bytes(checkout: Path) -> int:
+    """Return the bytes of what the wheel of this project installs."""
+    files = [file for name in PACKAGES for file in (checkout / name).rglob("*")]
+    return sum(file.stat().st_size for file in files if file.suffix != ".pyc" and file.is_file())
+
+
 def _extras(line: str) -> list[str]:
     return ["", *Requirement(line).extras]
 
@@ -164,7 +171,8 @@ def main() -> None:
         app, step = (median(n[f"{part}-{name}"] for n in notes) / scale for part in ("app", "step"))
         label = {"cpu-seconds": "processor, s", "bytes": "memory, MiB"}.get(name, name)
         print(f"| {label} | {app:.{digits}f} | {step:.{digits}f} |")
-    sizes = installed_bytes(DEVICE)
+    # In a checkout flower-ist is only linked to: on a device its packages are installed.
+    sizes = {**installed_bytes(DEVICE), "flower-ist": library_bytes(find_app())}
     print("\n| what | MiB |")
     print("|---|---|")
     for program, peak in sorted(watch.peak_rss.items()):

@@ -54,11 +54,19 @@ def demo(
 
     Runs IST, FedAvg on a net as narrow as a slice, and FedAvg on the whole net with the same
     clients, and ends with a table and a plot of accuracy against bytes. It starts a SuperLink of
-    its own and ends it; nothing is downloaded.
+    its own and ends it; nothing is downloaded. Without Ray the clients take turns in one process.
     """
     from flower_ist.compare.demo import run_demo
 
     run_demo(out, strategies.split(","), clients, rounds, Console())
+
+
+@app.later("app")
+def print_app() -> None:
+    """Print the folder of the Flower app that comes with the library: flwr run "$(flower-ist app)"."""
+    from flower_ist.runs.app_import import find_app
+
+    typer.echo(str(find_app()))
 
 
 @app.later()

@@ -12,6 +12,7 @@ from string import Template
 
 from cryptography import x509
 
+from flower_ist import __version__
 from flower_ist.deploy.certificates import (
     Credential,
     make_authority,
@@ -65,6 +66,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "control_port": str(plan.control_port),
         "nodes": str(len(plan.node_data)),
         "flower_version": plan.flower_version,
+        "library_version": __version__,
         # A JSON string is a TOML string.
         "ca_path": json.dumps(str(folder / "ca" / "ca.crt"), ensure_ascii=False),
         "ca_end": _last_day(authority),

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from flwr.cli.flower_config import parse_superlink_connection
 from flwr.common.config import parse_config_args
 
+from flower_ist import __version__
 from flower_ist.deploy import gateway
 from flower_ist.deploy.plan import DeployError, DeploymentPlan
 from flower_ist.deploy.writer import renew_server_certificate, write_deployment
@@ -153,20 +154,25 @@ def test_systemd_knows_every_line_of_the_units(lab: Path, tmp_path: Path) -> Non
 def test_compose_files_start_our_scripts_in_flowers_images(lab: Path, folder: str) -> None:
     compose = yaml.safe_load((lab / folder / "compose.yaml").read_text())
     for name, service in compose["services"].items():
-        tag = "1.41.0-py3.13-ubuntu24.04"
-        if name == "supernode":
-            # A device needs nothing that Flower's own image lacks.
-            assert service["image"] == f"flwr/supernode:{tag}"
-            assert "build" not in service
-        else:
-            dockerfile = service["build"]["dockerfile_inline"]
-            assert dockerfile.startswith(f"FROM flwr/superlink:{tag}\n")
+        image = "supernode" if name == "supernode" else "superlink"
+        dockerfile = service["build"]["dockerfile_inline"]
+        assert dockerfile.startswith(f"FROM flwr/{image}:1.41.0-py3.13-ubuntu24.04\n")
+        # No key gets into an image.
+        assert dockerfile.splitlines()[1] == "COPY requirements.txt *.whl /tmp/"
         shell, script = service["entrypoint"]
         assert shell == "/bin/sh"
         assert (lab / folder / script.removeprefix("/deploy/")).exists()
         assert ".:/deploy:ro" in service["volumes"]
         assert service["restart"] == "always"
         assert service["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("folder", ["superlink", "nodes/node-1"])
+def test_server_and_devices_install_the_library_that_a_run_s_bundle_does_not_hold(
+    lab: Path, folder: str
+) -> None:
+    lines = (lab / folder / "requirements.txt").read_text().splitlines()
+    assert lines[1:] == ["flwr==1.41.0", f"flower-ist=={__version__}"]
 
 
 def test_in_containers_only_the_gateway_is_open(lab: Path) -> None:
