@@ -63,7 +63,7 @@ def demo(
 
 @app.later("app")
 def print_app() -> None:
-    """Print the folder of the Flower app that comes with the library: flwr run "$(flower-ist app)"."""
+    """Print the folder of this project's Flower app, for flwr run "$(flower-ist app)"."""
     from flower_ist.runs.app_import import find_app
 
     typer.echo(str(find_app()))
