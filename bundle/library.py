@@ -22,7 +22,7 @@ def check_library(pyproject: Path = PYPROJECT) -> None:
     version: str = content["project"]["version"]
     series = version.rpartition(".")[0]
     try:
-        from flower_ist import __version__ as found
+        from flower_ist.version import __version__ as found
     except ImportError:
         found = "none"
     if found.rpartition(".")[0] != series:

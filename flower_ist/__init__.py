@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flower_ist.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from flower_ist.errors import FlowerIstError
     from flower_ist.grids.chain import Filter, FilteredGrid
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from flower_ist.submodels.axes import Axes, mlp_axes
     from flower_ist.tokens.shard import TokenShard, open_shard
     from flower_ist.wire.mod import packed_mod
-
-# That of pyproject.toml, which is not there where the library is imported from a folder.
-__version__ = "0.1.0"
 
 _HOMES = {
     "Axes": "submodels.axes",

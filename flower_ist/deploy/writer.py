@@ -12,7 +12,6 @@ from string import Template
 
 from cryptography import x509
 
-from flower_ist import __version__
 from flower_ist.deploy.certificates import (
     Credential,
     make_authority,
@@ -21,6 +20,7 @@ from flower_ist.deploy.certificates import (
 )
 from flower_ist.deploy.plan import DeployError, DeploymentPlan, server_names
 from flower_ist.files import new_file, new_folder, refuse_existing, write_file
+from flower_ist.version import __version__
 
 _HERE = resources("flower_ist.deploy")
 _SECRET = 0o600

@@ -21,13 +21,13 @@ def pyproject(folder: Path, version: str) -> Path:
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.3.19"])
 def test_a_third_number_may_differ(tmp_path, monkeypatch, version):
-    monkeypatch.setattr("flower_ist.__version__", "0.3.2")
+    monkeypatch.setattr("flower_ist.version.__version__", "0.3.2")
     check_library(pyproject(tmp_path, version))
 
 
 @pytest.mark.parametrize("found", ["0.2.9", "1.3.2", "0.30.2"])
 def test_another_library_is_refused_with_the_command_that_helps(tmp_path, monkeypatch, found):
-    monkeypatch.setattr("flower_ist.__version__", found)
+    monkeypatch.setattr("flower_ist.version.__version__", found)
     with pytest.raises(LibraryError) as caught:
         check_library(pyproject(tmp_path, "0.3.2"))
     assert str(caught.value) == (
