@@ -29,6 +29,7 @@ DATA_PREP_COMMANDS = {
 
 USE_COMMANDS = {
     "predict": "Classify images, or a token shard, with a run's model.",
+    "evaluate": "Measure a run's model on labeled shards or images.",
 }
 """Commands that use a run's model."""
 

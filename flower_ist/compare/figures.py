@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from flower_ist.compare.analyze import Comparison, front_points
-from flower_ist.compare.plan import PlanError
+from flower_ist.runs.picture import new_figure, to_png
 from flower_ist.runs.report import plain_log_x
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MB = 1e6
-_SIZE = (7.5, 4.5)
 _COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
     *("#56b4e9", "#7f3c8d", "#80520f", "#5c5c5c", "#a5aa99"),
@@ -25,7 +23,7 @@ def draw_all(comparison: Comparison) -> dict[str, bytes]:
     """Return file name -> PNG of each picture.
 
     Raises:
-        PlanError: matplotlib is not installed.
+        FlowerIstError: matplotlib is not installed.
     """
     return {name: _png(draw, comparison) for name, (_, draw) in PICTURES.items()}
 
@@ -110,11 +108,7 @@ PICTURES: Mapping[str, tuple[str, Callable[[Axes, Comparison], None]]] = {
 
 
 def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> bytes:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PlanError("Pictures need matplotlib: pip install 'flower-ist[plot]'.") from None
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     draw(axes, comparison)
     axes.grid(visible=True, alpha=0.25)
@@ -122,7 +116,4 @@ def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> by
         figure.legend(fontsize="small", loc="outside right upper")
     else:
         figure.legend(fontsize="small", loc="outside upper center", ncols=2)
-    buffer = io.BytesIO()
-    # Without the library's name and version the same figures give the same bytes.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return to_png(figure)

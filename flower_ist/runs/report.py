@@ -18,6 +18,7 @@ from rich.table import Table
 from flower_ist.errors import FlowerIstError
 from flower_ist.files import whole_file
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.runs.picture import new_figure
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
 if TYPE_CHECKING:
@@ -181,11 +182,7 @@ def plot(folders: Sequence[Path], file: Path) -> None:
         FlowerIstError: matplotlib is not installed, or does not know the file's extension.
         NotWrittenError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise FlowerIstError("Plots need matplotlib: pip install 'flower-ist[plot]'.") from None
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     for folder in folders:
         rounds = read_run(folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flower_ist.command_group import imported
 from flower_ist.errors import ArgumentError
@@ -117,6 +118,75 @@ def predict(
             left_out = f"; {skipped} could not be read" if skipped else ""
             summary = f"{tally.images} images are answered{left_out}."
     typer.echo(summary, err=out is None)
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        list[str], typer.Argument(help="Token shards, or labeled images as prep takes them.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the page, its pictures, CSV and JSON.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of images: test or train.")] = "test",
+    mask_ratios: Annotated[
+        str, typer.Option(help="Of images: also drop these shares of the patches; none for none.")
+    ] = "0,0.25,0.5,0.75",
+    on_error: OnError = "stop",
+    encoder: EncoderName = "",
+    weights: Weights = "",
+    device: Device = "cpu",
+    interpolation: Interpolation = "bicubic",
+    batch_size: BatchSize = 64,
+    workers: Workers = 2,
+) -> None:
+    """Measure a run's model on labeled token shards or images.
+
+    Prints the accuracy with its 95 % interval, precision and recall of each class, and the
+    accuracy of each client where shards or a table name them. OUT gets one HTML page with the
+    confusion matrix, a picture of the calibration and, of images, the accuracy against the share
+    of patches that is dropped.
+    """
+    from flower_ist.classifier.predictor import load_classifier, recipe_of
+    from flower_ist.files import refuse_existing
+    from flower_ist.tokens.shard import is_shard, open_shard
+    from flower_ist.use.evaluate import Labeled, labeled_shards
+    from flower_ist.use.evaluate import evaluate as run
+    from flower_ist.use.page import answer, tables_of, to_rich, write_report
+
+    if out is not None:
+        refuse_existing(out)
+    classifier = load_classifier(model)
+    if all(is_shard(Path(name)) for name in data):
+        found = labeled_shards(classifier, (open_shard(Path(name), verify=True) for name in data))
+    elif len(data) == 1:
+        examples = imported("data_prep.stream.labeled:labeled_tokens")(
+            recipe_of(classifier, model),
+            classifier.class_names,
+            data[0],
+            split=split,
+            mask_ratios=mask_ratios,
+            tell=lambda sentence: typer.echo(sentence, err=True),
+            on_error=on_error,
+            encoder=encoder,
+            weights=weights,
+            device=device,
+            interpolation=interpolation,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        found = (Labeled(*example) for example in examples)
+    else:
+        raise ArgumentError("Give token shards, or one source of labeled images.")
+    evaluation = run(classifier, found)
+    measures = evaluation.measures
+    for table in tables_of(evaluation):
+        Console().print(to_rich(table))
+    typer.echo(f"Expected calibration error: {100 * measures.calibration_error:.2f} %.")
+    typer.echo(answer(measures))
+    if out is not None:
+        page = write_report(evaluation, out, str(model), ", ".join(data))
+        typer.echo(f"Page: {page}")
 
 
 def _print_bytes(content: bytes) -> None:
