@@ -49,7 +49,7 @@ def main() -> None:
             "batch-size": 32,
             "standardize": False,
             "replay": False,
-            "ridge-skip": 0.0,
+            "lda-skip": False,
             "wire-dtype": "float32",
             "node-timeout": 300.0,
             "data-dir": str(folder / "shards"),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PLAIN = {
     "standardize": False,
     "replay": False,
-    "ridge-skip": 0.0,
+    "lda-skip": False,
     "local-steps": 160,
     "wire-dtype": "float32",
 }

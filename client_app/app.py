@@ -24,7 +24,7 @@ from client_app.statistics import statistics_record
 from client_app.threads import blas_threads_mod
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
@@ -81,7 +81,7 @@ def evaluate(message: Message, context: Context) -> Message:
     arrays, skip = _arrays(message), None
     if prior is not None:
         arrays, head = prior.fold(arrays), prior.raw_head()
-        skip = None if head is None else RidgeSkip(*head)
+        skip = None if head is None else LinearSkip(*head)
     accuracy, loss = evaluate_arrays(arrays, shard, skip)
     metrics = MetricRecord({"num-examples": len(shard), "accuracy": accuracy, "loss": loss})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
@@ -134,7 +134,7 @@ def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
         raise PrivacyError(
             f"This client's data are private, and the server asks for {asked_for}: only clipped "
             "and noisy updates are sent; where sums are asked for before round 1, set "
-            "'standardize' and 'replay' to false and 'ridge-skip' to 0."
+            "'standardize', 'replay' and 'lda-skip' to false."
         )
 
 

@@ -33,7 +33,7 @@ from server_app.network import Network, network_of
 from server_app.newcomers import Newcomers
 from server_app.run_folder import MODEL_FILE, RunFolder, output_folder
 from server_app.settings import Settings
-from server_app.warm_start import ridge_for, warm_start
+from server_app.warm_start import closed_form_for, warm_start
 
 # A client answers its first question once its process has started and read its shard.
 _ANSWER_SECONDS = 60.0
@@ -64,7 +64,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     network = network_of(settings, shard.meta.dim, shard.meta.num_classes)
     registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
     strategy = build_strategy(settings, network, registry, score)
-    ridge = ridge_for(settings, registry, score)
+    closed_form = closed_form_for(settings, registry, score)
 
     # Which clients are connected, which are admitted, and how long each trains in a round.
     def check(client: Client) -> str:
@@ -83,7 +83,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
     # The distribution of their tokens together; clients that join later are included.
     resumed = None if run.checkpoint is None else run.path
     shape = (shard.meta.num_classes, shard.meta.dim)
-    start = warm_start(settings, ridge, resumed, grid, meter, shape)
+    start = warm_start(settings, closed_form, resumed, grid, meter, shape)
     if start.prior is not None:
         priors.renew(start.prior)
     if start.sums is not None:

@@ -85,13 +85,13 @@ def build_closed_form(
     penalties: Sequence[float],
     wire_dtype: str = "float64",
 ) -> ClosedFormStrategy:
-    """Build what asks the clients for their statistics, for ridge unless the strategy is another.
+    """Build what asks the clients for their statistics; a strategy that trains has LDA's head.
 
     Args:
         settings: of the run.
         registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
-        penalties: of ridge, to choose from.
+        penalties: of ridge and LDA, to choose from.
         wire_dtype: of the statistics.
 
     Raises:
@@ -99,7 +99,7 @@ def build_closed_form(
     """
     with _names_of_the_run_config():
         return ClosedFormStrategy(
-            method=_METHODS.get(settings.strategy, "ridge"),
+            method=_METHODS.get(settings.strategy, "lda"),
             penalties=penalties,
             score=score,
             wire_dtype=wire_dtype,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flower_ist.classifier.ensemble import evaluate_ensemble
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import mlp_dims
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.submodel import SubmodelStrategy
@@ -176,7 +176,7 @@ def ensemble_accuracies(
     num_clients: int,
     weights: Mapping[str, NDArray[Any]],
     shards: Mapping[str, TokenShard | None],
-    skip: RidgeSkip | None = None,
+    skip: LinearSkip | None = None,
 ) -> dict[str, float]:
     """Return the accuracies of a strategy's averaged logits, under the names of the shards.
 

@@ -82,7 +82,7 @@ class Newcomers(Filter):
         if not new:
             return
         _log.info("New since this run began: %s", ", ".join(map(self._registry.name, new)))
-        content = self._sums.ridge.question(ConfigRecord())
+        content = self._sums.closed_form.question(ConfigRecord())
         questions = [Message(content, node_id, STATISTICS_QUERY) for node_id in new]
         grid.push_messages(questions)
         self._asked.update(new)
@@ -101,7 +101,7 @@ class Newcomers(Filter):
             if self._is_counted(name):
                 continue  # it was restarted, and its old node has answered too
             try:
-                self._waiting[name] = self._sums.ridge.judge(reply, (num_classes, dim))
+                self._waiting[name] = self._sums.closed_form.judge(reply, (num_classes, dim))
             except BadReply as refusal:
                 _log.warning(
                     "%s joined late and has no part in the statistics of this run, so a class that "

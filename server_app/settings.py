@@ -113,20 +113,20 @@ class Settings(BaseModel):
         "tokens of what it lacks.",
         TRAINED,
     )
-    ridge_skip: float = setting(
-        4.0,
-        "What the outputs of a closed-form ridge head are multiplied by, in units of ln C, before "
-        "they are added to the net's logits, in training too; 0: the net alone. For this, "
-        "`standardize` and `replay` clients send summed statistics of their tokens once.",
+    lda_skip: bool = setting(
+        True,
+        "The log-probabilities of linear discriminant analysis are added to the net's logits, in "
+        "training too. For this, `standardize` and `replay` clients send summed statistics of "
+        "their tokens once.",
         TRAINED,
-        ge=0,
     )
     ridge_penalties: Numbers = setting(
         "1,3,10,30,100,300,1000",
-        "Penalties that ridge tries, with commas between them. The best on the validation part is "
-        "taken or, without one, the one with the least error by generalized cross-validation.",
-        ("ridge", "ridge-features"),
-        also_with="ridge-skip",
+        "Penalties that ridge regression and discriminant analysis try, with commas between them. "
+        "The best on the validation part is taken or, without one, the one with which ridge has "
+        "the least error by generalized cross-validation.",
+        ("ridge", "ridge-features", "lda"),
+        also_with="lda-skip",
     )
 
     # --- bytes and privacy
@@ -310,11 +310,11 @@ class Settings(BaseModel):
                 f"'privacy-clip' is {self.privacy_clip}, but the sums that {self.strategy!r} asks "
                 "for are not protected by it: set it to 0, or choose a strategy that trains."
             )
-        if self.privacy_clip and (self.standardize or self.replay or self.ridge_skip):
+        if self.privacy_clip and (self.standardize or self.replay or self.lda_skip):
             raise ValueError(
                 f"'privacy-clip' is {self.privacy_clip}, but the statistics that clients send "
-                "before the first round are not protected by it: set 'standardize' and 'replay' to "
-                "false and 'ridge-skip' to 0."
+                "before the first round are not protected by it: set 'standardize', 'replay' and "
+                "'lda-skip' to false."
             )
         return self
 

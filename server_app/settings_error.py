@@ -23,7 +23,9 @@ REMOVED_KEYS = {
     ),
     "average-rounds": "leave it out, for the last round's model is evaluated and written",
     "standardise": "set 'standardize'",
-    "ridge-blend": "set 'ridge-skip': the ridge head is inside the net now",
+    **dict.fromkeys(
+        ("ridge-blend", "ridge-skip"), "set 'lda-skip': the closed-form head is inside the net now"
+    ),
     "packed": "leave it out, for every model travels packed",
     "shares": "set 'capacities', the share of the neurons that each client can hold",
     "proximal-mu": _OPTIONS.format("proximal-mu=0.01"),

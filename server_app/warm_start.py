@@ -1,7 +1,7 @@
 """What is known before the first round: the clients' summed statistics, and what follows from them.
 
 Requested once, as for closed-form ridge regression, they give a prior that clients train with
-(:mod:`flower_ist.statistics.prior`) and a ridge head inside the net
+(:mod:`flower_ist.statistics.prior`) and a closed-form head inside the net
 (:mod:`flower_ist.classifier.skip`). They are kept in the run's folder, so that a resumed run uses
 the same ones. Clients that join later are included (:mod:`server_app.newcomers`).
 """
@@ -18,7 +18,7 @@ from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter
 from flower_ist.statistics.prior import TokenPrior, TokenScale
@@ -41,12 +41,12 @@ class WarmStart:
 
     Attributes:
         prior: what clients train with; None for nothing.
-        skip: the ridge head inside the net; None for none.
+        skip: the closed-form head inside the net; None for none.
         sums: what both follow from; None if nothing was asked.
     """
 
     prior: TokenPrior | None = None
-    skip: RidgeSkip | None = None
+    skip: LinearSkip | None = None
     sums: ClientSums | None = None
 
     @classmethod
@@ -85,10 +85,10 @@ class WarmStart:
         return dict(weights) if self.prior is None else self.prior.fold(weights)
 
     def model(self, net: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return all arrays that prediction needs: the net, and ``ridge.*`` if there is a skip."""
+        """Return all arrays that prediction needs: the net, and ``skip.*`` if there is a skip."""
         arrays = dict(net)
         if self.skip is not None:
-            arrays |= {"ridge.weight": self.skip.weight, "ridge.bias": self.skip.bias}
+            arrays |= {"skip.weight": self.skip.weight, "skip.bias": self.skip.bias}
         return arrays
 
 
@@ -98,7 +98,7 @@ class ClientSums:
 
     Attributes:
         settings: of the run.
-        ridge: asks for statistics, judges and solves.
+        closed_form: asks for statistics, judges and solves.
         total: the sums.
         scale: what tokens are standardized by; None if they are not.
         clients: names, as they told them, of those who answered when they were asked, refused
@@ -106,12 +106,12 @@ class ClientSums:
     """
 
     settings: Settings
-    ridge: ClosedFormStrategy
+    closed_form: ClosedFormStrategy
     total: Statistics
     scale: TokenScale | None
     clients: frozenset[str] = field(default_factory=frozenset)
 
-    def prior(self, skip: RidgeSkip | None) -> TokenPrior | None:
+    def prior(self, skip: LinearSkip | None) -> TokenPrior | None:
         """Return what clients train with, if the settings ask for anything."""
         standardize, replay = self.settings.standardize, self.settings.replay
         if not (standardize or replay or skip):
@@ -121,19 +121,21 @@ class ClientSums:
         )
         return prior if skip is None else prior.with_head(skip.weight, skip.bias)
 
-    def skip(self) -> RidgeSkip | None:
-        """Return the ridge head inside the net, if the settings ask for it."""
-        if self.settings.ridge_skip <= 0:
+    def skip(self) -> LinearSkip | None:
+        """Return the head inside the net, if the settings ask for it."""
+        if not self.settings.lda_skip:
             return None
-        return RidgeSkip.of_head(self.ridge.solve([self.total]), self.settings.ridge_skip)
+        return LinearSkip.of_head(self.closed_form.solve([self.total]))
 
     def with_more(self, statistics: Statistics, clients: Collection[str]) -> ClientSums:
         """Return the sums with those of other clients added; these stay as they are."""
         total = Statistics.total([self.total, statistics])
-        return ClientSums(self.settings, self.ridge, total, self.scale, self.clients.union(clients))
+        return ClientSums(
+            self.settings, self.closed_form, total, self.scale, self.clients.union(clients)
+        )
 
 
-def ridge_for(
+def closed_form_for(
     settings: Settings, registry: ClientRegistry, score: Score | None
 ) -> ClosedFormStrategy | None:
     """Return what asks the clients before the first round; None if the settings need nothing.
@@ -148,17 +150,17 @@ def ridge_for(
     Raises:
         SettingsError: a setting is invalid.
     """
-    wanted = settings.standardize or settings.replay or settings.ridge_skip > 0
+    wanted = settings.standardize or settings.replay or settings.lda_skip
     if settings.strategy in CLOSED_FORM or not wanted:
         return None
     # Without a skip no head is solved for, so there is no penalty to choose.
-    penalties = settings.penalties() if settings.ridge_skip > 0 else [1.0]
+    penalties = settings.penalties() if settings.lda_skip else [1.0]
     return build_closed_form(settings, registry, score, penalties, _WIRE_DTYPE)
 
 
 def warm_start(
     settings: Settings,
-    ridge: ClosedFormStrategy | None,
+    closed_form: ClosedFormStrategy | None,
     resumed: Path | None,
     grid: Grid,
     meter: Meter,
@@ -168,7 +170,7 @@ def warm_start(
 
     Args:
         settings: of the run.
-        ridge: from :func:`ridge_for`.
+        closed_form: from :func:`closed_form_for`.
         resumed: folder of a resumed run, which holds its statistics; None for a new run.
         grid: to the clients that take part.
         meter: of the grid; a refused client is a failure of round 0.
@@ -179,22 +181,22 @@ def warm_start(
         SettingsError: the run is resumed, but its statistics file cannot be read.
         ArgumentError: nothing follows from the clients' statistics.
     """
-    if ridge is None:
+    if closed_form is None:
         return WarmStart()
     if resumed is not None:
         total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardize)
-        return WarmStart.of(ClientSums(settings, ridge, total, scale, frozenset(clients)))
+        return WarmStart.of(ClientSums(settings, closed_form, total, scale, frozenset(clients)))
     _log.info("Asking the clients for the statistics of their tokens")
     num_classes, dim = shape
-    questions = ridge.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
+    questions = closed_form.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
     replies = list(grid.send_and_receive(questions, timeout=settings.round_timeout))
-    total = ridge.sum_up(0, replies)
+    total = closed_form.sum_up(0, replies)
     # The run log asks another strategy, the one that trains, whose replies were refused.
-    meter.traffic(0).failures |= ridge.last_round.refused
+    meter.traffic(0).failures |= closed_form.last_round.refused
     scale = TokenScale.of(total) if settings.standardize else None
     answered = frozenset(
-        ridge.registry.told_name(reply.metadata.src_node_id)
+        closed_form.registry.told_name(reply.metadata.src_node_id)
         for reply in replies
         if not is_superlink_error(reply)
     )
-    return WarmStart.of(ClientSums(settings, ridge, total, scale, answered))
+    return WarmStart.of(ClientSums(settings, closed_form, total, scale, answered))

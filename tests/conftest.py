@@ -65,7 +65,7 @@ def blob_config(
             # What comes before the first round has tests of its own, and so have wire dtypes.
             "standardize": False,
             "replay": False,
-            "ridge-skip": 0.0,
+            "lda-skip": False,
             "wire-dtype": "float32",
         }
         return {**config, **{key.replace("_", "-"): value for key, value in changes.items()}}

@@ -1,1 +1,1 @@
-"""The MLP, the ridge head inside it, training in numpy, evaluation, prediction."""
+"""The MLP, the fixed head inside it, training in numpy, evaluation, prediction."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier.evaluate import evaluate_model
 from flower_ist.classifier.mlp import layers_of, logits
-from flower_ist.classifier.skip import Model, RidgeSkip, with_skip
+from flower_ist.classifier.skip import LinearSkip, Model, with_skip
 from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import TokenShard
 
@@ -33,7 +33,7 @@ def evaluate_ensemble(
     weights: Mapping[str, NDArray[Any]],
     cuts: Sequence[Cut],
     shard: TokenShard,
-    skip: RidgeSkip | None = None,
+    skip: LinearSkip | None = None,
 ) -> tuple[float, float]:
     """Return accuracy and loss of the averaged logits, as in :func:`.evaluate.evaluate_arrays`."""
     return evaluate_model(with_skip(ensemble_of(weights, cuts), skip), shard)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import layers_of, logits
-from flower_ist.classifier.skip import Model, RidgeSkip, with_skip
+from flower_ist.classifier.skip import LinearSkip, Model, with_skip
 from flower_ist.tokens.shard import TokenShard
 
 _ROWS_PER_BATCH = 4096
 
 
 def evaluate_arrays(
-    arrays: Mapping[str, NDArray[Any]], shard: TokenShard, skip: RidgeSkip | None = None
+    arrays: Mapping[str, NDArray[Any]], shard: TokenShard, skip: LinearSkip | None = None
 ) -> tuple[float, float]:
     """Return accuracy (0 to 1) and mean cross-entropy (nats) over all examples of a shard.
 

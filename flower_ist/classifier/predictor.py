@@ -4,7 +4,7 @@
     classifier.probabilities(tokens)  # (n, D) -> (n, C)
 
 The file holds a net, ``fc1.weight`` to ``fcL.bias``, for raw encoder tokens, and optionally
-a ridge head, ``ridge.weight`` and ``ridge.bias``, whose outputs are added to the net's
+a fixed head, ``skip.weight`` and ``skip.bias``, whose outputs are added to the net's
 (:mod:`flower_ist.classifier.skip`). Needs numpy and safetensors.
 """
 
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from flower_ist.classifier.mlp import layers_of, logits, mlp_dims
-from flower_ist.classifier.skip import Model, RidgeSkip, softmax, with_skip
+from flower_ist.classifier.skip import LinearSkip, Model, softmax, with_skip
 from flower_ist.errors import FlowerIstError
 from flower_ist.tokens.recipe import Recipe
 
 MODEL_FILE = "model.safetensors"
 _FORMAT = "flower-ist-mlp"
 _ROWS_PER_BATCH = 4096
-_RIDGE = ("ridge.weight", "ridge.bias")
+_SKIP = ("skip.weight", "skip.bias")
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -123,7 +123,7 @@ def load_classifier(path: Path) -> Classifier:
             f"{file} is of an older release, whose ridge head predicted beside the net: train the "
             "model again, or predict with commit 2fcc4eb."
         )
-    head = {name: tensors.pop(name) for name in _RIDGE if name in tensors}
+    head = {name: tensors.pop(name) for name in _SKIP if name in tensors}
     try:
         names = json.loads(header["class_names"])
         dims = mlp_dims({name: tensor.shape for name, tensor in tensors.items()})
@@ -132,7 +132,7 @@ def load_classifier(path: Path) -> Classifier:
     except (KeyError, ValueError, TypeError, RecursionError) as err:
         reason = f"its header lacks {err}" if isinstance(err, KeyError) else str(err).rstrip(".")
         raise ClassifierError(f"{file} is not a whole model of this release: {reason}.") from err
-    skip = RidgeSkip(head["ridge.weight"], head["ridge.bias"]) if head else None
+    skip = LinearSkip(head["skip.weight"], head["skip.bias"]) if head else None
     return Classifier(
         class_names=tuple(names),
         dim=dims[0],
@@ -182,6 +182,6 @@ def _check(names: object, head: Tensors, dims: list[int]) -> None:
     if len(names) != num_classes:
         raise ValueError(f"it has {len(names)} class names for {num_classes} classes")
     shapes = {name: tensor.shape for name, tensor in head.items()}
-    expected = dict(zip(_RIDGE, [(num_classes, dim), (num_classes,)], strict=True))
+    expected = dict(zip(_SKIP, [(num_classes, dim), (num_classes,)], strict=True))
     if shapes and shapes != expected:
-        raise ValueError(f"its ridge head is {shapes}, not {expected}")
+        raise ValueError(f"its fixed head is {shapes}, not {expected}")

@@ -1,20 +1,18 @@
-"""A closed-form ridge head inside the classifier: the net learns what ridge regression misses.
+"""A closed-form head inside the classifier: the net learns what discriminant analysis misses.
 
-Ridge regression on one-hot labels estimates the probabilities of the classes in closed form,
-independently of the split (:mod:`flower_ist.statistics.sums`). A fixed multiple of its outputs is
-added to the net's logits, in the loss and in every prediction:
+The statistics that clients send before round 1 give, in closed form and independently of the split,
+the logarithm of the classes' probabilities if every class is a Gaussian with the same covariance
+(:mod:`flower_ist.statistics.lda`). They are added to the net's logits, in the loss and in every
+prediction:
 
-    logits(x) = net(x) + s (V x + v),      s = ridge_skip ln C
+    logits(x) = net(x) + V x + v
 
-So training begins where ridge regression ends, as boosting does with its next learner. ``s`` turns
-estimates of probabilities into logits: at ``ridge_skip`` = 4 an output that is 1 for one class and
-0 for the others gives that class a probability of about 1 - C^-3. Measurements are in
-docs/results.md.
+So training begins where the closed form ends, as boosting does with its next learner. Measurements
+are in docs/results.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,28 +24,26 @@ Model = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class RidgeSkip:
+class LinearSkip:
     """A fixed head whose outputs are added to a net's logits.
 
     Attributes:
-        weight: s V (C, D), for raw tokens.
-        bias: s v (C,).
+        weight: V (C, D), for raw tokens.
+        bias: v (C,).
     """
 
     weight: NDArray[Any]
     bias: NDArray[Any]
 
     @classmethod
-    def of_head(cls, head: Mapping[str, NDArray[Any]], ridge_skip: float) -> Self:
-        """Return the skip of a ridge head of :func:`flower_ist.statistics.sums.linear_head`.
+    def of_head(cls, head: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the skip of a head of :func:`flower_ist.statistics.sums.linear_head`.
 
         Args:
             head: ``fc1.weight`` (C, D) and ``fc1.bias`` (C,).
-            ridge_skip: above 0, in multiples of ln C.
         """
-        scale = np.float32(ridge_skip * math.log(max(2, len(head["fc1.bias"]))))
         # In the memory order of a model file, so that both give the same bits.
-        return cls(np.ascontiguousarray(head["fc1.weight"]) * scale, head["fc1.bias"] * scale)
+        return cls(np.ascontiguousarray(head["fc1.weight"]), head["fc1.bias"])
 
     def of(self, tokens: NDArray[Any]) -> NDArray[Any]:
         """Return what is added to the logits (B, C) of tokens (B, D)."""
@@ -62,7 +58,7 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def with_skip(net: Model, skip: RidgeSkip | None) -> Model:
+def with_skip(net: Model, skip: LinearSkip | None) -> Model:
     """Return a model whose logits (B, C) are the sum of both; without a skip, the net.
 
     Args:

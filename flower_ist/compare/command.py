@@ -37,7 +37,7 @@ PLAIN_SETTINGS: Mapping[str, Any] = {
     "local-steps": 80,
     "standardize": False,
     "replay": False,
-    "ridge-skip": 0.0,
+    "lda-skip": False,
     "wire-dtype": "float32",
 }
 _NO_VALIDATION = (

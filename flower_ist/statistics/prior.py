@@ -8,8 +8,8 @@ classes share. Sent to the clients once, they have two uses:
 * tokens are standardized by the mean and spread of all clients' tokens, not of one client's;
 * a client whose class shares differ from the global ones draws virtual tokens of what it lacks.
 
-If a ridge head is inside the net (:mod:`flower_ist.classifier.skip`), it follows from the same sums
-and is sent with them: C D numbers in float16.
+If a closed-form head is inside the net (:mod:`flower_ist.classifier.skip`), it follows from the
+same sums and is sent with them: C D numbers in float16.
 
 Virtual features from class Gaussians: Luo et al., "No Fear of Heterogeneity: Classifier Calibration
 for Federated Learning with Non-IID Data" (CCVR), NeurIPS 2021, https://arxiv.org/abs/2106.05001.
@@ -187,8 +187,8 @@ class TokenPrior:
         shifted = (bias + weight @ self.mean).astype(np.float32)
         if not (np.abs(standard) <= np.finfo(np.float16).max).all():
             raise ArgumentError(
-                "The statistics of the clients' tokens vary too widely for a ridge head: set "
-                "'ridge-skip' to 0, or find the client whose tokens are not like the others'."
+                "The statistics of the clients' tokens vary too widely for a head: set "
+                "'lda-skip' to false, or find the client whose tokens are not like the others'."
             )
         return replace(self, head=FixedHead(standard, shifted))
 

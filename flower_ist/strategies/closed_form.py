@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import FedAvg
 from flower_ist.errors import ArgumentError
 from flower_ist.grids.clients import ClientRegistry, await_nodes
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
-from flower_ist.statistics.lda import lda_head
+from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.ridge import RidgePath
 from flower_ist.statistics.sums import (
     Head,
@@ -63,11 +63,11 @@ class ClosedFormStrategy(FedAvg):
         method: ``ridge``, ``lda``, ``fedncm`` or ``fedcof``; the formulas are in
             :mod:`flower_ist.statistics.sums`, :mod:`flower_ist.statistics.lda` and
             :mod:`flower_ist.statistics.class_means`.
-        penalties: the ridge penalties to try.
+        penalties: those of ridge or LDA to try.
         score: returns a head's score on the server's validation data, higher is better; of equally
-            good penalties the first is taken. None: the penalty with the least error by generalized
-            cross-validation, which needs only the sums, or the largest penalty if there are too few
-            examples for it.
+            good penalties the first is taken. None: the penalty with which ridge has the least
+            error by generalized cross-validation, which needs only the sums, or the largest
+            penalty if there are too few examples for it.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
             data are split; ``float32`` for half of the bytes; or ``int16``, for ridge about a
@@ -147,7 +147,7 @@ class ClosedFormStrategy(FedAvg):
     def summary(self) -> None:
         """Log the settings of this strategy."""
         _log.info("\t├──> Closed form: %s", self.method)
-        if self.method == "ridge":
+        if self.method in ("ridge", "lda"):
             _log.info("\t│\t├── Penalties: %s", list(self.penalties))
         if self.method == "fedcof":
             _log.info("\t│\t├── Shrinkage: %g", self.shrinkage)
@@ -222,17 +222,18 @@ class ClosedFormStrategy(FedAvg):
         total = Statistics.total(clients)
         if self.method == "fedncm":
             return class_means_head(total)
-        if self.method == "lda":
-            return lda_head(total, self.score)
         path = RidgePath.of(*ridge_system(total))
+        if self.method == "lda":
+            heads = lda_heads(total, self.penalties)
+        else:
+            heads = [ridge_head(path.solve(penalty)) for penalty in self.penalties]
         if self.score is not None:
-            scores = [self.score(ridge_head(path.solve(p))) for p in self.penalties]
-            best = int(np.argmax(scores))
+            best = int(np.argmax([self.score(head) for head in heads]))
         else:
             best = path.best_penalty(self.penalties, float(total.counts.sum()))
         self.penalty = self.penalties[best]
-        _log.info("aggregate_train: ridge penalty %g", self.penalty)
-        return ridge_head(path.solve(self.penalty))
+        _log.info("aggregate_train: %s penalty %g", self.method, self.penalty)
+        return heads[best]
 
     def judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
         """Return the statistics that a client answered with.

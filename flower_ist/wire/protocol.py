@@ -16,7 +16,7 @@ up with an ArrayRecord of the same name and a MetricRecord.
 | ``statistics-dtype``   | config     | down | their dtype on the wire                      |
 | ``token-prior``        | own record | down | digest of the prior that is required;        |
 |                        |            |      | ``replay``: whether it has Gaussians;        |
-|                        |            |      | ``ridge-skip``: whether it has a ridge head  |
+|                        |            |      | ``lda-skip``: whether it has a fixed head    |
 | ``token-prior-arrays`` | own record | down | the prior itself, to clients that lack it    |
 | ``facts``              | own record | up   | reply to a query: name and token facts       |
 | ``num-examples``       | metrics    | up   | examples of the client; weight of its reply  |
@@ -72,7 +72,7 @@ WIRE_DTYPES = ("float64", "float32", "int16")
 # --- the token prior
 PRIOR_KEY = "token-prior"
 REPLAY_KEY = "replay"
-SKIP_KEY = "ridge-skip"
+SKIP_KEY = "lda-skip"
 PRIOR_RECORD = "token-prior-arrays"
 PRIOR_ARRAY = "prior"
 

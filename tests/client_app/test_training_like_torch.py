@@ -22,11 +22,11 @@ from client_app.local_settings import LocalSettings
 from client_app.statistics import shard_statistics
 from client_app.training import train
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
+from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.prior import FixedHead
-from flower_ist.statistics.sums import ridge, ridge_head, ridge_system
 from flower_ist.tokens.demo import train_shard
 from flower_ist.tokens.shard import TokenShard
 from server_app.app import app as server_app
@@ -50,25 +50,23 @@ def like_torch(
     )
 
 
-def ridge_of(shard: TokenShard) -> FixedHead:
-    """Return the head of one shard's ridge regression, times 4 ln C."""
-    skip = RidgeSkip.of_head(
-        ridge_head(ridge(*ridge_system(shard_statistics(shard, gram=True)), 10.0)), 4.0
-    )
+def lda_of(shard: TokenShard) -> FixedHead:
+    """Return the head of one shard's linear discriminant analysis."""
+    skip = LinearSkip.of_head(lda_heads(shard_statistics(shard, gram=True), [10.0])[0])
     return FixedHead(skip.weight, skip.bias)
 
 
-def test_the_net_learns_what_ridge_leaves_over():
-    """A net of zeros begins at ridge's own loss instead of ln C, and training goes below it."""
+def test_the_net_learns_what_lda_leaves_over():
+    """A net of zeros begins at the head's own loss instead of ln C, and training goes below it."""
     shard = train_shard(0, 3)
-    head = ridge_of(shard)
+    head = lda_of(shard)
     dims = [shard.meta.dim, 32, shard.meta.num_classes]
     zeros = {name: 0 * weight for name, weight in initial_weights(dims, 0).items()}
     tokens, labels = shard.batch(slice(None))
     logits = head.of(tokens).T
     peak = logits.max(axis=1)
     logs = np.log(np.exp(logits - peak[:, None]).sum(axis=1)) + peak
-    of_ridge = float((logs - logits[np.arange(len(labels)), labels]).mean())
+    of_lda = float((logs - logits[np.arange(len(labels)), labels]).mean())
     config = {"local-steps": 200, "batch-size": 64, "learning-rate": 0.0, "seed": 0}
 
     def mean_loss(weights: Mapping[str, NDArray[Any]], offset: Any) -> float:
@@ -77,13 +75,13 @@ def test_the_net_learns_what_ridge_leaves_over():
         return train(weights, Batches(shard, settings, "a"), offset=offset)[1]
 
     assert mean_loss(zeros, None) == pytest.approx(np.log(shard.meta.num_classes), rel=1e-5)
-    assert mean_loss(zeros, head.of) == pytest.approx(of_ridge, rel=0.02)
+    assert mean_loss(zeros, head.of) == pytest.approx(of_lda, rel=0.02)
     learning = {**config, "learning-rate": 1e-3, "server-round": 1}
     batches = Batches(shard, LocalSettings.from_config(ConfigRecord(learning)), "a")
     trained, _ = train(initial_weights(dims, 0), batches, offset=head.of)
-    assert mean_loss(trained, head.of) < 0.85 * of_ridge
-    # Alone it is worse than ridge: what that knows it need not learn.
-    assert mean_loss(trained, None) > of_ridge
+    assert mean_loss(trained, head.of) < 0.85 * of_lda
+    # Alone it is worse than the head: what that knows it need not learn.
+    assert mean_loss(trained, None) > of_lda
 
 
 @pytest.mark.parametrize("hidden", [(), (74,), (64, 64), (64, 48, 32)])
@@ -109,7 +107,7 @@ def test_a_round_changes_the_weights_as_torch_does(hidden, mu, scales, has_head)
         }
         arrays = initial_weights([shard.meta.dim, *hidden, shard.meta.num_classes], seed)
         batches = Batches(shard, LocalSettings.from_config(ConfigRecord(config)), "a")
-        offset = ridge_of(shard).of if has_head else None
+        offset = lda_of(shard).of if has_head else None
         ours, loss = train(arrays, batches, offset=offset)
         theirs, their_loss = like_torch(arrays, batches, offset=offset)
         assert loss == pytest.approx(their_loss, rel=1e-4)

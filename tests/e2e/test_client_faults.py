@@ -48,7 +48,7 @@ class Federation:
                 "round-timeout": PATIENCE,
                 "standardize": False,
                 "replay": False,
-                "ridge-skip": 0.0,
+                "lda-skip": False,
             },
         )
 

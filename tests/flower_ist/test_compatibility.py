@@ -55,7 +55,7 @@ def test_a_run_log_of_today_has_all_its_fields(blob_config, tmp_path):
         nested |= {f"client.{key}" for client in line["clients"].values() for key in client}
         return line.keys() | nested
 
-    config = blob_config(num_rounds=1, standardize=True, replay=True, ridge_skip=2.0)
+    config = blob_config(num_rounds=1, standardize=True, replay=True, lda_skip=True)
     run_in_process(server_app, client_app, 2, config)
     now = read_run(type(tmp_path)(config["output-dir"]))
     then = [json.loads(line) for line in (WRITTEN / "run.jsonl").read_text().splitlines()]

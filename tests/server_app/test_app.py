@@ -234,7 +234,7 @@ def test_settings_are_checked_first(blob_config: MakeConfig):
     ("changes", "text"),
     [
         ({"merge_rule": "mode"}, "'merge-rule' is 'mode', but must be"),
-        ({"ridge_skip": 1.0, "ridge_penalties": "0"}, "'ridge-penalties' is [0.0], but"),
+        ({"lda_skip": True, "ridge_penalties": "0"}, "'ridge-penalties' is [0.0], but"),
     ],
 )
 def test_what_a_constructor_refuses_comes_before_any_client_is_asked(

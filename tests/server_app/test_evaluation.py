@@ -116,7 +116,7 @@ def config(blob_config: MakeConfig) -> dict[str, Any]:
         hidden_width=8,
         validation_share=0.3,
         standardize=True,
-        ridge_skip=2.0,
+        lda_skip=True,
     )
 
 
@@ -134,7 +134,7 @@ def test_the_net_is_made_once_a_round(config: dict[str, Any], monkeypatch: pytes
     assert len(made) == 3
     folder = Path(config["output-dir"])
     written = load_file(folder / "model.safetensors")
-    assert written.keys() - made[-1].keys() == {"ridge.weight", "ridge.bias"}
+    assert written.keys() - made[-1].keys() == {"skip.weight", "skip.bias"}
     for name, array in made[-1].items():
         assert written[name].tobytes() == array.tobytes()
 

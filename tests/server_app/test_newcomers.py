@@ -98,7 +98,7 @@ def small(blob_config: MakeConfig, folder: Path) -> MakeConfig:
         "num_rounds": 5,
         "standardize": True,
         "replay": True,
-        "ridge_skip": 2.0,
+        "lda_skip": True,
     }
     return lambda **changes: blob_config(**{**options, **changes})
 
@@ -172,7 +172,7 @@ def test_a_class_that_came_late_is_not_learnt_without(small: MakeConfig, folder:
     [
         # The newcomer gets the first one, and then everybody the renewed one.
         ({"standardize": False}, PRIOR_BYTES, 4),
-        ({"ridge_skip": 0.0}, PRIOR_BYTES - HEAD_BYTES, 4),
+        ({"lda_skip": False}, PRIOR_BYTES - HEAD_BYTES, 4),
         # FedAvg asks for the node ids twice a round, so that the answer is there when it sends.
         ({"strategy": "fedavg", "wire_dtype": "int8"}, PRIOR_BYTES, 3),
         # A mean and a spread of 12 numbers each travel in any case.
@@ -192,7 +192,7 @@ def test_each_part_of_the_warm_start_can_be_renewed(
 
 def test_the_scale_alone_is_not_sent_again(small: MakeConfig):
     """Mean and spread stay: 24 numbers of 4 bytes, for the newcomer only."""
-    run = serve(small(replay=False, ridge_skip=0.0), arrives={2: 2})
+    run = serve(small(replay=False, lda_skip=False), arrives={2: 2})
     assert counted(run) == 180
     down = [line["message_types"]["train"]["payload_bytes_down"] for line in read_run(run)]
     assert [down[2] - down[4], down[3] - down[4]] == [24 * 4, 0]
@@ -263,7 +263,7 @@ def test_statistics_that_no_prior_follows_from_change_nothing(
     tokens = np.load(folder / "client-2" / "tokens.npy")
     tokens[:, 5] = 9_999
     replace_array(folder / "client-2", "tokens", tokens)
-    run = serve(small(ridge_skip=0.0), arrives={2: 2})
+    run = serve(small(lda_skip=False), arrives={2: 2})
     assert counted(run) == 120
     refusals = [r.getMessage() for r in caplog.records if "are not counted in" in r.getMessage()]
     assert len(refusals) == 1
@@ -293,7 +293,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stop_
 
 
 def test_without_a_warm_start_nobody_is_asked(small: MakeConfig):
-    run = serve(small(standardize=False, replay=False, ridge_skip=0.0), arrives={2: 2})
+    run = serve(small(standardize=False, replay=False, lda_skip=False), arrives={2: 2})
     assert asked(run) == {}
     assert not (run / STATISTICS_FILE).exists()
 
@@ -342,7 +342,7 @@ def test_one_with_unusable_statistics_does_not_take_others_along(
     plain = np.load(folder / "client-2" / "tokens.npy")
     plain[:, 5] = 0.01
     replace_array(folder / "client-2", "tokens", plain)
-    run = serve(small(ridge_skip=0.0), 4, arrives={2: 2, 3: 2})
+    run = serve(small(lda_skip=False), 4, arrives={2: 2, 3: 2})
     assert counted(run) == 180
     refused = [r.getMessage() for r in caplog.records if "are not counted in" in r.getMessage()]
     assert len(refused) == 1

@@ -16,7 +16,7 @@ from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.features import RandomFeatures
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
-from flower_ist.statistics.lda import lda_head
+from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
 from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
@@ -46,20 +46,25 @@ def assert_close(found: Arrays, expected: Arrays) -> None:
 
 def test_lda_is_that_of_all_tokens(blob_config: MakeConfig, blobs: Path):
     """Its clients send 3 counts, 36 sums and 12 x 13 / 2 numbers, in 8 bytes each."""
-    lines, model = run(blob_config(strategy="lda", num_rounds=1))
+    lines, model = run(blob_config(strategy="lda", num_rounds=1, ridge_penalties="3"))
     assert lines[1]["payload_bytes_up"] == 4 * 8 * (3 + 36 + 78)
-    head = lda_head(summed(blobs))
+    head = lda_heads(summed(blobs), [3.0])[0]
     assert_close(model, head)
     assert lines[1]["accuracy"] == evaluate_arrays(head, open_shard(blobs / "test"))[0]
 
 
-def test_lda_takes_the_shrinkage_that_is_best_on_validation_data(
+def test_lda_takes_the_penalty_that_is_best_on_validation_data(
     blob_config: MakeConfig, blobs: Path
 ):
-    config = blob_config(strategy="lda", num_rounds=1, validation_share=0.3)
+    options = {"validation_share": 0.3, "ridge_penalties": "1e6,1"}
+    config = blob_config(strategy="lda", num_rounds=1, **options)
     validation, _ = split_shard(open_shard(blobs / "test"), 0.3, config["seed"])
+    score = score_on(validation)
+    assert score is not None
+    worse, better = lda_heads(summed(blobs), [1e6, 1.0])
+    assert score(worse) < score(better)
     _, model = run(config)
-    assert_close(model, lda_head(summed(blobs), score_on(validation)))
+    assert_close(model, better)
 
 
 def test_ridge_features_is_ridge_on_the_features_of_all_tokens(

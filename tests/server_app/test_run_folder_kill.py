@@ -102,7 +102,7 @@ def killed_at(step: int, config: dict[str, Any]) -> None:
 def make(blob_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     options = {"hidden_width": 4, "hidden_layers": 1, "num_rounds": ROUNDS}
     # These clients have no data to tell statistics of.
-    options |= {"standardize": False, "replay": False, "ridge_skip": 0.0}
+    options |= {"standardize": False, "replay": False, "lda_skip": False}
     return partial(blob_config, strategy="fedadam", fraction_train=0.7, **options)
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from client_app.app import app as client_app
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
@@ -28,7 +28,7 @@ from server_app.app import app as server_app
 from server_app.settings import Settings, SettingsError
 from server_app.statistics_file import STATISTICS_FILE
 from server_app.strategies import CLOSED_FORM, STRATEGIES
-from server_app.warm_start import WarmStart, ridge_for
+from server_app.warm_start import WarmStart, closed_form_for
 from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -61,7 +61,7 @@ def small(blob_config: MakeConfig, skewed: Path) -> MakeConfig:
         "batch_size": 8,
         "standardize": True,
         "replay": True,
-        "ridge_skip": 4.0,
+        "lda_skip": True,
     }
     return lambda **changes: blob_config(**{**options, **changes})
 
@@ -217,7 +217,7 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
     "options",
     [
         {},
-        {"ridge_skip": 0.0},
+        {"lda_skip": False},
         {"standardize": False},
         {"replay": False},
         {"wire_dtype": "int8"},
@@ -246,8 +246,8 @@ def test_the_model_file_predicts_what_the_last_round_s_log_says(small: MakeConfi
     assert predict(classifier, shard).accuracy == logged(folder, "accuracy")[-1]
     of_label = classifier.probabilities(shard.tokens)[np.arange(len(shard)), shard.labels]
     assert -np.log(of_label).mean() == pytest.approx(logged(folder, "loss")[-1], rel=1e-5)
-    has_head = config["ridge-skip"] > 0 and config["strategy"] not in CLOSED_FORM
-    assert ("ridge.weight" in load_file(folder / "model.safetensors")) == has_head
+    has_head = config["lda-skip"] and config["strategy"] not in CLOSED_FORM
+    assert ("skip.weight" in load_file(folder / "model.safetensors")) == has_head
 
 
 def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewed: Path):
@@ -267,7 +267,7 @@ def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewe
 def test_replay_helps_where_every_client_has_one_class_mostly(small: MakeConfig, strategy: str):
     """Without it each client's net forgets the other classes, and so does their mean."""
     options = {"strategy": strategy, "num_rounds": 2, "local_steps": 20, "batch_size": 16}
-    options |= {"hidden_width": 24, "standardize": False, "ridge_skip": 0.0}
+    options |= {"hidden_width": 24, "standardize": False, "lda_skip": False}
     off, on = (run(small(**options, replay=replay)) for replay in (False, True))
     assert logged(on, "accuracy")[-1] > logged(off, "accuracy")[-1] + 0.1
 
@@ -294,7 +294,7 @@ def test_fewer_tokens_than_dimensions_and_one_that_never_varies(
         tokens[:, 4] = 3
         replace_array(path, "tokens", tokens)
     write_blobs(tmp_path / "few", "test", 60, seed=9)
-    options = {"standardize": True, "replay": True, "ridge_skip": 1.0}
+    options = {"standardize": True, "replay": True, "lda_skip": True}
     folder = run(blob_config(**options, data_dir=str(tmp_path / "few")), 2)
     assert max(logged(folder, "loss")) < 2
     assert logged(folder, "clients_failed") == [0] * 4
@@ -307,7 +307,7 @@ def test_a_class_that_nobody_has_is_no_trouble(
     for client, shares in enumerate([(1.0, 0.0, 0.0), (0.2, 0.8, 0.0)]):
         write_blobs(tmp_path / "two", f"client-{client}", 40, seed=client, shares=shares)
     write_blobs(tmp_path / "two", "test", 60, seed=9, shares=(0.5, 0.5, 0.0))
-    options = {"standardize": True, "replay": True, "ridge_skip": 1.0, "batch_size": batch_size}
+    options = {"standardize": True, "replay": True, "lda_skip": True, "batch_size": batch_size}
     folder = run(blob_config(**options, data_dir=str(tmp_path / "two")), 2)
     assert all(np.isfinite(logged(folder, "loss")))
     # One example a step leaves no room for a virtual one.
@@ -365,7 +365,7 @@ def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
     assert [line["clients_failed"] for line in lines] == [1, 0, 0, 0]
     failure = lines[0]["failures"]["client-3"]
     assert "PrivacyError: This client's data are private" in failure
-    assert failure.endswith("set 'standardize' and 'replay' to false and 'ridge-skip' to 0")
+    assert failure.endswith("set 'standardize', 'replay' and 'lda-skip' to false")
     total = load_file(Path(config["output-dir"]) / STATISTICS_FILE)["counts"].sum()
     assert total == 3 * 80
 
@@ -382,7 +382,7 @@ def test_too_few_answers_end_the_run_before_it_has_begun(small: MakeConfig, skew
 
 
 @pytest.mark.parametrize(
-    "part", [{"standardize": True}, {"replay": True}, {"ridge_skip": 0.5}, {"privacy_clip": 0.0}]
+    "part", [{"standardize": True}, {"replay": True}, {"lda_skip": True}, {"privacy_clip": 0.0}]
 )
 def test_the_run_s_own_privacy_and_a_warm_start_exclude_each_other(blob_config: MakeConfig, part):
     config = blob_config(**{"privacy_clip": 1.0, "privacy_noise": 1.0, "strategy": "ist", **part})
@@ -404,7 +404,7 @@ def test_of_several_penalties_a_sensible_one_is_taken(small: MakeConfig, share: 
         load_file(run(small(**options, ridge_penalties=text)) / "model.safetensors")
         for text in ("1e9,1", "1")
     )
-    np.testing.assert_array_equal(several["ridge.weight"], good["ridge.weight"])
+    np.testing.assert_array_equal(several["skip.weight"], good["skip.weight"])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -412,10 +412,10 @@ def test_who_wants_a_warm_start(blob_config: MakeConfig, strategy: str):
     """Closed-form strategies ask for their own statistics."""
     asks = strategy not in CLOSED_FORM
     options = {"strategy": strategy, "num_slices": 2 if strategy == "fedavg-narrow" else 0}
-    assert ridge_for(settings(blob_config(**options)), ClientRegistry(), None) is None
-    for part in ({"standardize": True}, {"replay": True}, {"ridge_skip": 0.1}):
-        ridge = ridge_for(settings(blob_config(**options, **part)), ClientRegistry(), None)
-        assert (ridge is not None) == asks
+    assert closed_form_for(settings(blob_config(**options)), ClientRegistry(), None) is None
+    for part in ({"standardize": True}, {"replay": True}, {"lda_skip": True}):
+        asking = closed_form_for(settings(blob_config(**options, **part)), ClientRegistry(), None)
+        assert (asking is not None) == asks
 
 
 def test_without_a_warm_start_nothing_is_asked_or_written(blob_config: MakeConfig):
@@ -429,7 +429,7 @@ def test_without_a_warm_start_nothing_is_asked_or_written(blob_config: MakeConfi
 def test_what_is_trained_is_folded_into_what_predicts():
     """W = (6, 4), b = 1, mean (3, 1), spread (2, 4): W / spread = (3, 1), b' = 1 - 9 - 1 = -9."""
     weights = {"fc1.weight": np.array([[6, 4]], np.float32), "fc1.bias": np.ones(1, np.float32)}
-    head = RidgeSkip(np.ones((1, 2), np.float32), np.zeros(1, np.float32))
+    head = LinearSkip(np.ones((1, 2), np.float32), np.zeros(1, np.float32))
     prior = TokenPrior(np.array([3, 1], np.float32), np.array([2, 4], np.float32))
     start = WarmStart(prior, head)
     net = start.net(weights)
@@ -438,8 +438,8 @@ def test_what_is_trained_is_folded_into_what_predicts():
         "fc1.bias": [-9],
     }
     model = start.model(net)
-    assert model.keys() == {"fc1.weight", "fc1.bias", "ridge.weight", "ridge.bias"}
-    assert model["ridge.weight"] is head.weight
+    assert model.keys() == {"fc1.weight", "fc1.bias", "skip.weight", "skip.bias"}
+    assert model["skip.weight"] is head.weight
     assert model["fc1.bias"] is net["fc1.bias"]
     assert net.keys() == weights.keys()
     assert weights["fc1.bias"] == 1

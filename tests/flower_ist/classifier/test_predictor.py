@@ -22,17 +22,17 @@ from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import Classifier, ClassifierError, load_classifier
-from flower_ist.classifier.skip import RidgeSkip
+from flower_ist.classifier.skip import LinearSkip
 from flower_ist.cli import app
 from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
 from flower_ist.tokens.shard import TokenShard, open_shard
 from tests.fakes.shards import BLOB_CLASSES, edit_meta, write_blobs
 
-# The net says (x1, x2); the ridge head says (0.7, 0.3), whatever the token.
+# The net says (x1, x2); the fixed head says (0.7, 0.3), whatever the token.
 NET = {"fc1.weight": np.eye(2, dtype=np.float32), "fc1.bias": np.zeros(2, np.float32)}
-RIDGE = {
-    "ridge.weight": np.zeros((2, 2), np.float32),
-    "ridge.bias": np.array([0.7, 0.3], np.float32),
+SKIP = {
+    "skip.weight": np.zeros((2, 2), np.float32),
+    "skip.bias": np.array([0.7, 0.3], np.float32),
 }
 HEADER = {
     "format": "flower-ist-mlp",
@@ -72,8 +72,8 @@ def model_of_blobs(file: Path, shard: TokenShard, scale: float = 0.0) -> Path:
     tensors = initial_weights([12, 8, 3], 0) if scale else head
     if scale:
         tensors |= {
-            "ridge.weight": scale * head["fc1.weight"],
-            "ridge.bias": scale * head["fc1.bias"],
+            "skip.weight": scale * head["fc1.weight"],
+            "skip.bias": scale * head["fc1.bias"],
         }
     names = '["circle", "square", "star"]'
     sha = "0" * 64
@@ -91,14 +91,14 @@ def test_a_net_alone_by_hand(tmp_path: Path):
 
 def test_a_ridge_head_inside_by_hand(tmp_path: Path):
     """The net says (0, log 3), the head (0.7, 0.3): e^0.7 against 3 e^0.3."""
-    file = write(tmp_path / "model", {**NET, **RIDGE})
+    file = write(tmp_path / "model", {**NET, **SKIP})
     found = load_classifier(file).probabilities(np.array([[0, math.log(3)]]))
     first = math.exp(0.7) / (math.exp(0.7) + 3 * math.exp(0.3))
     np.testing.assert_allclose(found, [[first, 1 - first]], rtol=1e-6)
 
 
 def test_a_model_whose_ridge_head_predicted_beside_the_net_is_refused(tmp_path: Path):
-    file = write(tmp_path / "model", {**NET, **RIDGE}, ridge_blend="2.0")
+    file = write(tmp_path / "model", {**NET, **SKIP}, ridge_blend="2.0")
     with pytest.raises(ClassifierError, match=r"of an older release.*train the model again"):
         load_classifier(file)
     assert load_classifier(write(tmp_path / "alone", NET, ridge_blend="0.0")).dim == 2
@@ -110,7 +110,7 @@ def test_it_says_what_the_evaluation_says(tmp_path: Path, shard: TokenShard, sca
     arrays = load_file(file)
     skip = None
     if scale:
-        skip = RidgeSkip(arrays.pop("ridge.weight"), arrays.pop("ridge.bias"))
+        skip = LinearSkip(arrays.pop("skip.weight"), arrays.pop("skip.bias"))
     accuracy, loss = evaluate_arrays(arrays, shard, skip)
     probabilities = load_classifier(file).probabilities(shard.tokens)
     right = probabilities[np.arange(50), shard.labels]
@@ -172,11 +172,11 @@ def test_float16_weights_are_read(tmp_path: Path):
         (
             {
                 **NET,
-                "ridge.weight": np.zeros((2, 3), np.float32),
-                "ridge.bias": RIDGE["ridge.bias"],
+                "skip.weight": np.zeros((2, 3), np.float32),
+                "skip.bias": SKIP["skip.bias"],
             },
             {},
-            r"its ridge head is {'ridge.weight': \(2, 3\)",
+            r"its fixed head is {'skip.weight': \(2, 3\)",
         ),
         ({**NET, "fc1.bias": np.zeros(3, np.float32)}, {}, "are not the layers fc1, fc2"),
         ({"other": NET["fc1.bias"]}, {}, "are not the layers fc1, fc2"),

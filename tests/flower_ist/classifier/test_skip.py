@@ -1,4 +1,4 @@
-"""The ridge head inside a net: logits by hand, and evaluation with it."""
+"""The fixed head inside a net: logits by hand, and evaluation with it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import pytest
 from flower_ist.classifier.ensemble import evaluate_ensemble
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
-from flower_ist.classifier.skip import RidgeSkip, softmax, with_skip
+from flower_ist.classifier.skip import LinearSkip, softmax, with_skip
+from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.prior import TokenPrior
-from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
+from flower_ist.statistics.sums import Statistics, ridge_head
 from flower_ist.submodels.axes import mlp_axes
 from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import open_shard
 from tests.fakes.shards import BLOB_DIM
 
 
-def skip_of(weight: list[list[float]], bias: list[float]) -> RidgeSkip:
-    return RidgeSkip(np.array(weight, np.float32), np.array(bias, np.float32))
+def skip_of(weight: list[list[float]], bias: list[float]) -> LinearSkip:
+    return LinearSkip(np.array(weight, np.float32), np.array(bias, np.float32))
 
 
 def test_logits_by_hand():
@@ -29,17 +30,16 @@ def test_logits_by_hand():
     np.testing.assert_allclose(both(np.array([[2.0]])), [[1, math.log(3) - 1]], rtol=1e-6)
 
 
-def test_the_scale_is_a_multiple_of_the_logarithm_of_the_classes():
-    head = {"fc1.weight": np.eye(3, 2, dtype=np.float32), "fc1.bias": np.ones(3, np.float32)}
-    found = RidgeSkip.of_head(head, 4.0)
-    np.testing.assert_allclose(found.bias, [4 * math.log(3)] * 3, rtol=1e-6)
-    np.testing.assert_allclose(found.weight, 4 * math.log(3) * np.eye(3, 2), rtol=1e-6)
+def test_the_head_alone_gives_the_classes_probabilities():
+    """Two Gaussians with means -1 and 1, variance 1, equal shares: p(1 | x = 1/2) is 1 / (1 + 1/e).
 
-
-def test_a_certain_ridge_output_is_a_probability_near_1():
-    """(1, 0, 0) times 4 ln 3 = ln 81: 81 / (81 + 2)."""
-    skip = RidgeSkip.of_head({"fc1.weight": np.eye(3), "fc1.bias": np.zeros(3)}, 4.0)
-    np.testing.assert_allclose(softmax(skip.of(np.eye(3)[:1]))[0, 0], 81 / 83, rtol=1e-6)
+    Tokens at -2, 0 and 0, 2 have these means and this variance.
+    """
+    statistics = Statistics.empty(2, 1, gram=True)
+    statistics.add_tokens(np.array([[-2.0], [0.0], [0.0], [2.0]]), np.array([0, 0, 1, 1]))
+    skip = LinearSkip.of_head(lda_heads(statistics, [1e-9])[0])
+    found = softmax(skip.of(np.array([[0.5]])))[0, 1]
+    assert found == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-6)
 
 
 def test_without_a_skip_the_net_is_as_it_was():
@@ -51,7 +51,7 @@ def test_without_a_skip_the_net_is_as_it_was():
 
 def test_a_head_has_the_order_of_a_model_file():
     """Ridge solves for the transposed weight; safetensors writes memory as it lies."""
-    found = RidgeSkip.of_head(ridge_head(np.arange(12.0).reshape(4, 3)), 1 / math.log(3))
+    found = LinearSkip.of_head(ridge_head(np.arange(12.0).reshape(4, 3)))
     assert found.weight.flags.c_contiguous
     np.testing.assert_allclose(found.weight, [[0, 3, 6], [1, 4, 7], [2, 5, 8]], rtol=1e-6)
 
@@ -76,12 +76,11 @@ def test_clients_get_the_same_head_for_standardized_tokens():
     np.testing.assert_allclose(travelled.head.weight, prior.head.weight, rtol=1e-3)
 
 
-def test_a_class_that_nobody_has_is_never_chosen_by_ridge(blobs):
-    """Its column of the ridge solution is 0, so its score is."""
+def test_a_class_that_nobody_has_is_never_chosen(blobs):
     statistics = Statistics.empty(4, BLOB_DIM, gram=True)
     tokens, labels = open_shard(blobs / "client-0").batch(slice(None))
     statistics.add_tokens(tokens, labels)
-    skip = RidgeSkip.of_head(ridge_head(ridge(*ridge_system(statistics), 1.0)), 1.0)
+    skip = LinearSkip.of_head(lda_heads(statistics, [1.0])[0])
     assert (skip.of(tokens).argmax(axis=1) != 3).all()
 
 
@@ -90,9 +89,9 @@ def test_evaluation_with_a_skip(blobs):
     shard = open_shard(blobs / "test")
     statistics = Statistics.empty(3, BLOB_DIM, gram=True)
     statistics.add_tokens(*open_shard(blobs / "client-0").batch(slice(None)))
-    solved = ridge_head(ridge(*ridge_system(statistics), 1.0))
+    solved = lda_heads(statistics, [1.0])[0]
     zeros = {name: 0 * weight for name, weight in initial_weights([BLOB_DIM, 3], 0).items()}
-    accuracy, loss = evaluate_arrays(zeros, shard, RidgeSkip.of_head(solved, 4.0))
+    accuracy, loss = evaluate_arrays(zeros, shard, LinearSkip.of_head(solved))
     assert accuracy == evaluate_arrays(solved, shard)[0] > 0.7
     assert 0 < loss < evaluate_arrays(zeros, shard)[1] == pytest.approx(math.log(3))
 

@@ -50,7 +50,7 @@ def test_plain_is_each_strategy_as_it_was_published(calls):
         "validation-share": 0.2,
         "standardize": False,
         "replay": False,
-        "ridge-skip": 0.0,
+        "lda-skip": False,
         "wire-dtype": "float32",
     }
 

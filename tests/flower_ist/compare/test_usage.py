@@ -71,7 +71,7 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         ("batch-size", TRAINED),
         ("standardize", TRAINED),
         ("replay", TRAINED),
-        ("ridge-skip", TRAINED),
+        ("lda-skip", TRAINED),
         ("fraction-train", TRAINED),
         ("validation-share", STRATEGIES),
         ("max-examples", STRATEGIES),
@@ -80,7 +80,7 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         ("num-rounds", TRAINED),
         ("capacities", SCHEMES),
         ("close-early", SLICED),
-        ("ridge-penalties", {"ridge", "ridge-features"}),
+        ("ridge-penalties", {"ridge", "ridge-features", "lda"}),
     ],
 )
 def test_who_uses_a_setting(key, users):
@@ -90,8 +90,8 @@ def test_who_uses_a_setting(key, users):
 @pytest.mark.parametrize(
     ("key", "beside", "more"),
     [
-        ("ridge-penalties", {"ridge-skip": (0.0, 2.0)}, TRAINED),
-        ("ridge-penalties", {"ridge-skip": (0.0,)}, ()),
+        ("ridge-penalties", {"lda-skip": (False, True)}, TRAINED),
+        ("ridge-penalties", {"lda-skip": (False,)}, ()),
         ("num-slices", {"slice-bytes": (0, 9000)}, TRAINED),
         ("num-slices", {"slice-bytes": (0,)}, ()),
     ],

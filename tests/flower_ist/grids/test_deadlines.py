@@ -199,7 +199,7 @@ def usual(blob_config: MakeConfig) -> dict[str, Any]:
         min_available_nodes=4,
         standardize=True,
         replay=True,
-        ridge_skip=2.0,
+        lda_skip=True,
         wire_dtype="int8",
     )
 

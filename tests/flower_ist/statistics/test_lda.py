@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flower_ist.statistics.lda import lda_head, oas_shrinkage, within_class_covariance
-from flower_ist.statistics.sums import Statistics
+from flower_ist.statistics.lda import lda_heads, within_class_covariance
+from flower_ist.statistics.sums import Head, Statistics
 
 
 def tokens(count: int = 400, dim: int = 6, classes: int = 3, seed: int = 0):
@@ -24,53 +24,68 @@ def sums(x: np.ndarray, labels: np.ndarray, classes: int = 3) -> Statistics:
     return statistics
 
 
+def logits(head: Head, x: np.ndarray) -> np.ndarray:
+    return x @ head["fc1.weight"].T + head["fc1.bias"]
+
+
 def test_two_classes_on_a_line_by_hand():
-    """Tokens -2, 0 and 2, 4: means -1 and 3, S = 1, equal shares: weights -1 and 3, biases
-    -1/2 and -9/2 less log 2. At 1, halfway, both give -3/2 - log 2."""
-    head = lda_head(
-        sums(np.array([[-2.0], [0.0], [2.0], [4.0]]), np.array([0, 0, 1, 1]), 2),
-        score=lambda head: float(head["fc1.weight"][0, 0] == -1.0),
-        shrinkages=[0.0],
-    )
-    np.testing.assert_allclose(head["fc1.weight"], [[-1.0], [3.0]], rtol=1e-6)
-    np.testing.assert_allclose(head["fc1.bias"], [-0.5 - np.log(2), -4.5 - np.log(2)], rtol=1e-6)
+    """Tokens -2, 0 and 2, 4: means -1 and 3, variance 1, equal shares.
+
+    A penalty of 4 on 4 tokens adds 1 to the variance: weights -1/2 and 3/2, biases -1/4 and -9/4
+    less log 2. At 1, halfway, both give -3/4 - log 2.
+    """
+    of_four = sums(np.array([[-2.0], [0.0], [2.0], [4.0]]), np.array([0, 0, 1, 1]), 2)
+    (head,) = lda_heads(of_four, [4.0])
+    np.testing.assert_allclose(head["fc1.weight"], [[-0.5], [1.5]], rtol=1e-6)
+    np.testing.assert_allclose(head["fc1.bias"], [-0.25 - np.log(2), -2.25 - np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(logits(head, np.ones((1, 1))), [[-0.75 - np.log(2)] * 2], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.5])
-def test_the_head_is_scikit_learns(shrinkage):
-    """Its covariance is the mean over the classes' own by their shares, which is ours."""
+@pytest.mark.parametrize("penalty", [1e-9, 40.0, 4000.0])
+def test_the_probabilities_are_scikit_learns(penalty: float):
+    """It takes any estimate of the covariance; ours has the penalty over N on its diagonal."""
     x, labels = tokens()
-    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=None, store_covariance=True)
+
+    class Penalized:
+        def fit(self, of_class: np.ndarray) -> Penalized:
+            self.covariance_ = np.cov(of_class.T, bias=True) + penalty / len(x) * np.eye(x.shape[1])
+            return self
+
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Penalized())
     theirs.fit(x, labels)
-    covariance = within_class_covariance(sums(x, labels))
-    np.testing.assert_allclose(covariance, theirs.covariance_, rtol=1e-9)
-    head = lda_head(sums(x, labels), score=lambda _: 1.0, shrinkages=[])
-    logits = x @ head["fc1.weight"].T + head["fc1.bias"]
-    assert (logits.argmax(axis=1) == theirs.predict(x)).mean() > 0.98
+    found = logits(lda_heads(sums(x, labels), [penalty])[0], x)
+    found -= np.logaddexp.reduce(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, theirs.predict_log_proba(x), rtol=1e-3, atol=1e-4)
 
 
-def test_the_shrinkage_by_hand():
-    """S = diag(9, 1), D = 2, N = 20: tr(S^2) = 82, tr(S)^2 = 100, so 100 / (20 (82 - 50))."""
-    assert oas_shrinkage(np.diag([9.0, 1.0]), 20) == pytest.approx(100 / 640)
-    assert oas_shrinkage(np.eye(3), 20) == 1.0  # a sphere already
+def test_the_covariance_is_scikit_learns():
+    x, labels = tokens()
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", store_covariance=True).fit(x, labels)
+    found = within_class_covariance(sums(x, labels))
+    np.testing.assert_allclose(found, theirs.covariance_, rtol=1e-9)
 
 
 def test_sums_of_parts_give_the_head_of_all():
     x, labels = tokens()
-    whole = lda_head(sums(x, labels))
+    (whole,) = lda_heads(sums(x, labels), [1.0])
     parts = Statistics.total([sums(x[:100], labels[:100]), sums(x[100:], labels[100:])])
-    np.testing.assert_allclose(lda_head(parts)["fc1.weight"], whole["fc1.weight"], rtol=1e-5)
+    (found,) = lda_heads(parts, [1.0])
+    np.testing.assert_allclose(found["fc1.weight"], whole["fc1.weight"], rtol=1e-5)
 
 
 def test_a_class_that_nobody_has_never_wins_and_tokens_alike_divide_by_nothing():
-    head = lda_head(sums(np.ones((5, 2)), np.array([0, 0, 1, 1, 1])))
+    (head,) = lda_heads(sums(np.ones((5, 2)), np.array([0, 0, 1, 1, 1])), [1.0])
     assert np.isfinite(head["fc1.weight"]).all()
-    logits = np.ones((1, 2)) @ head["fc1.weight"].T + head["fc1.bias"]
-    assert logits.argmax() != 2
+    assert logits(head, np.ones((1, 2))).argmax() != 2
 
 
-def test_validation_chooses_the_shrinkage():
-    x, labels = tokens(count=20)
-    seen = []
-    lda_head(sums(x, labels), score=lambda head: seen.append(head) or 0.0)
-    assert len(seen) == 6  # five shrinkages and the one that follows from the sums
+def test_rounding_below_zero_is_no_negative_variance():
+    """Tokens 1 and 3, one of each class: S is 0, and -5e-6 as the Gram matrix is 1e-5 too small.
+
+    With a penalty of 2e-6 on two tokens the weights are m_c / 1e-6, and not their negatives.
+    """
+    statistics = sums(np.array([[1.0], [3.0]]), np.array([0, 1]), 2)
+    assert statistics.gram is not None
+    statistics.gram -= 1e-5
+    (head,) = lda_heads(statistics, [2e-6])
+    np.testing.assert_allclose(head["fc1.weight"], [[1e6], [3e6]], rtol=1e-6)

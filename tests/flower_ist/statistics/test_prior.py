@@ -227,7 +227,7 @@ def test_a_head_beyond_float16_is_refused(size: float):
     prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS))
     weight = HEAD.copy()
     weight[1, 1] = size
-    with pytest.raises(ValueError, match=r"vary too widely for a ridge head: set 'ridge-skip' to"):
+    with pytest.raises(ValueError, match=r"vary too widely for a head: set 'lda-skip' to"):
         prior.with_head(weight, np.zeros(3, np.float32))
 
 

@@ -251,7 +251,7 @@ def test_the_app_leaves_no_half_written_file_behind(
     blob_config: Callable[..., dict[str, Any]], blobs: Path
 ) -> None:
     """The whole ServerApp: one client dies in the last round, another never answers in it."""
-    alone = {"standardize": False, "replay": False, "ridge_skip": 0.0}
+    alone = {"standardize": False, "replay": False, "lda_skip": False}
     config = blob_config(num_rounds=3, min_train_nodes=2, min_available_nodes=4, **alone)
     grid = FaultyGrid(real_client, 4, config)
     grid.dies = training_of(grid, 1, 3)

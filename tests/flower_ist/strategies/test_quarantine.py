@@ -197,7 +197,7 @@ def test_a_wire_dtype_hides_no_fault(blob_config, dtype, spoil, reason, selected
         num_rounds=5,
         standardize=True,
         replay=True,
-        ridge_skip=2.0,
+        lda_skip=True,
         wire_dtype=dtype,
     )
     grid = Spoiling(real_client, 4, config)
