@@ -32,10 +32,10 @@ RATIOS = {
 }
 # The app's defaults but for the wire dtypes, which are float32 unless said: `flower-ist compare`
 # leaves out what comes before the first round.
-HEAD_START = ("standardize=true", "replay=true", "lda-skip=2")
+HEAD_START = ("standardize=true", "replay=true", "lda-skip=true")
 EPOCHS = "local-epochs=12"
 RECIPE = (*HEAD_START, EPOCHS)
-PLAIN = ("standardize=false", "replay=false", "lda-skip=0")
+PLAIN = ("standardize=false", "replay=false", "lda-skip=false")
 INT8 = ("wire-dtype=int8",)
 INT4 = ("wire-dtype=int4",)
 # Tuned on seed 0 (docs/results.md): rounds of 4 epochs of CIFAR-10, or long ones of smaller steps.
@@ -50,7 +50,7 @@ PLAIN_IST = {"cifar": "local-steps=480", "resisc": "local-epochs=12"}
 CHANGES = {
     "no-standardize": ("standardize=false",),
     "no-replay": ("replay=false",),
-    "no-blend": ("lda-skip=0",),
+    "no-blend": ("lda-skip=false",),
 }
 
 
@@ -109,9 +109,9 @@ def _strategies(data_set: str) -> Iterator[Comparison]:
         yield Comparison(data, "ridge", "ridge,fedcof,fedncm", 1, [])
     data = f"{data_set}-r0.5-k4-iid"
     yield Comparison(data, "central", "central", 8, [*PLAIN, EPOCHS])
-    yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "lda-skip=0"))
+    yield Comparison(data, "central-standard", "central", 8, with_changes(RECIPE, "lda-skip=false"))
     yield Comparison(data, "central-recipe", "central", 8, RECIPE)
-    heads: dict[str, Sequence[str]] = {"standard": ["lda-skip=0"], "recipe": []}
+    heads: dict[str, Sequence[str]] = {"standard": ["lda-skip=false"], "recipe": []}
     for (name, head), (speed, rate) in product(heads.items(), CENTRAL_RATES.items()):
         settings = with_changes(RECIPE, f"learning-rate={rate}", *head)
         yield Comparison(data, f"central-{name}-{speed}", "central", 8, settings)
@@ -142,7 +142,7 @@ def _ratios() -> Iterator[Comparison]:
         for data in (f"{data_set}-r{ratio}" for ratio in ratios):
             # At the rate that is best for it at r = 0.5 of CIFAR-10.
             tuned = with_changes(RECIPE, f"learning-rate={CENTRAL_RATES['slower']}")
-            alone = with_changes(tuned, "lda-skip=0")
+            alone = with_changes(tuned, "lda-skip=false")
             yield Comparison(f"{data}-k4-iid", "central-6-slower", "central", 6, alone)
             yield Comparison(f"{data}-k4-iid", "central-recipe-6-slower", "central", 6, tuned)
             yield Comparison(f"{data}-k4-iid", "recipe-6", "ist", 6, RECIPE)
