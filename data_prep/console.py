@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from flower_ist.console import print_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_sentence(console: Console, sentence: str) -> None:
     """Print a sentence on one line, as it is; nothing where it is empty."""
-    if sentence:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    print_text(console, sentence)
+
+
+def print_sentences(console: Console, sentences: Iterable[str]) -> None:
+    """Print each sentence once: two sets cut from one source both carry its own."""
+    for sentence in dict.fromkeys(sentences):
+        print_sentence(console, sentence)
 
 
 def print_skipped(console: Console, skipped: Iterable[str]) -> None:
@@ -18,5 +27,4 @@ def print_skipped(console: Console, skipped: Iterable[str]) -> None:
     sentences = dict.fromkeys(skipped)
     if sentences:
         print_sentence(console, f"Skipped {len(sentences)} unreadable image files:")
-    for sentence in sentences:
-        print_sentence(console, sentence)
+    print_sentences(console, sentences)

@@ -12,10 +12,11 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from flower_ist.console import cell, text_column
 
 Advance = Callable[[int], object]
 """Is called with the number of images that were finished since the last call."""
@@ -24,7 +25,7 @@ Advance = Callable[[int], object]
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} images/s")
+        return cell("" if speed is None else f"{speed:.1f} images/s")
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def image_progress(
         finished: Images that an earlier run finished.
     """
     columns = (
-        TextColumn("{task.description}"),
+        text_column("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Speed(),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flower_ist.command_group import Commands, ManyValues
+from flower_ist.console import say, terminal
 from flower_ist.deploy.command import app as deployment
 from flower_ist.errors import ArgumentError
 
@@ -59,7 +59,7 @@ def demo(
     """
     from flower_ist.compare.demo import run_demo
 
-    run_demo(out, strategies.split(","), clients, rounds, Console())
+    run_demo(out, strategies.split(","), clients, rounds, terminal())
 
 
 @app.later("app")
@@ -67,7 +67,7 @@ def print_app() -> None:
     """Print the folder of this project's Flower app, for flwr run "$(flower-ist app)"."""
     from flower_ist.runs.app_import import find_app
 
-    typer.echo(str(find_app()))
+    say(str(find_app()))
 
 
 @app.later()
@@ -88,10 +88,10 @@ def report(
     if plot is not None:
         reports.plot(runs, plot)
     if output is Format.TABLE:
-        Console().print(reports.to_table(summaries))
+        terminal().print(reports.to_table(summaries))
     else:
         text = reports.to_json if output is Format.JSON else reports.to_csv
-        typer.echo(text(summaries), nl=output is Format.JSON)
+        say(text(summaries), nl=output is Format.JSON)
 
 
 @app.later()
@@ -107,7 +107,7 @@ def watch(
     from flower_ist.runs.watch.table import watch as watch_runs
 
     try:
-        good = watch_runs(runs, Console(), once=once, every=every)
+        good = watch_runs(runs, terminal(), once=once, every=every)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if not good:
@@ -133,7 +133,7 @@ def track(
     from flower_ist.runs.track import track as send
 
     try:
-        send(run, to, follow=follow, project=project, per_client=per_client, tell=typer.echo)
+        send(run, to, follow=follow, project=project, per_client=per_client, tell=say)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -214,7 +214,7 @@ def compare_strategies(
     if source is not None and given:
         raise ArgumentError("--from repeats a comparison as it is: give only --out beside it.")
     plan = make_plan(**given) if source is None else repeated_plan(source)
-    if not compare(plan, out, Console(), jobs):
+    if not compare(plan, out, terminal(), jobs):
         raise typer.Exit(1)
 
 
@@ -230,7 +230,7 @@ def epsilon(
     """Print the epsilon that a run has spent after each round, or that some replies would spend."""
     from flower_ist.runs.privacy_budget import plan_table, run_table
 
-    Console().print(
+    terminal().print(
         run_table(run, noise, delta) if run else plan_table(noise or 0.0, replies, delta)
     )
 

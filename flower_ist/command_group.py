@@ -10,7 +10,8 @@ import click
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from flower_ist.errors import FlowerIstError
+from flower_ist.console import say, survive_any_encoding
+from flower_ist.errors import FlowerIstError, first_line
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -72,6 +73,11 @@ class _Group(TyperGroup):
         super().__init__(*args, **options)
         self.commands = {**self.later, **self.commands}
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program. Errors of the command line are printed, too."""
+        survive_any_encoding()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -80,7 +86,7 @@ class _Group(TyperGroup):
         except OSError as err:
             if err.filename is None:
                 raise
-            raise fail(f"{err.filename}: {err.strerror}.") from err
+            raise fail(f"{err.filename}: {first_line(err)}.") from err
 
 
 class _Later(TyperCommand):
@@ -139,5 +145,5 @@ def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[st
 
 def fail(sentence: str) -> typer.Exit:
     """Print an error and return the exception that ends the command with code 1."""
-    typer.secho(f"Error: {sentence}", fg=typer.colors.RED, err=True)
+    say(f"Error: {sentence}", err=True, color="red")
     return typer.Exit(1)

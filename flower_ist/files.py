@@ -28,7 +28,12 @@ class NotWrittenError(FlowerIstError):
 def write_file(file: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Write ``content`` to ``file``; a string as UTF-8. See :func:`whole_file`."""
     with whole_file(file, mode) as stream:
-        _write_all(stream.fileno(), content.encode() if isinstance(content, str) else content)
+        _write_all(stream.fileno(), encoded(content))
+
+
+def encoded(content: bytes | str) -> bytes:
+    """Return a text as UTF-8. Bytes of a path that are no text become escapes, as JSON has them."""
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 @contextmanager

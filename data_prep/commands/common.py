@@ -9,13 +9,13 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from rich.console import Console
 
 from data_prep.errors import first_line
 from data_prep.options import ON_ERROR_HELP
+from flower_ist.console import say, terminal
 from flower_ist.errors import FlowerIstError
 
-console = Console()
+console = terminal()
 S = TypeVar("S")
 
 OnError = Annotated[str, typer.Option(help=ON_ERROR_HELP)]
@@ -83,10 +83,10 @@ def resumable(kept: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as err:
-        typer.echo(f"Stopped: give the same command again to go on; {kept}.", err=True)
+        say(f"Stopped: give the same command again to go on; {kept}.", err=True)
         raise typer.Exit(code=130) from err
 
 
 def _fail(sentence: str, err: Exception) -> None:
-    typer.echo(f"Error: {sentence}", err=True)
+    say(f"Error: {sentence}", err=True)
     raise typer.Exit(code=1) from err

@@ -10,6 +10,7 @@ import typer
 from data_prep import PrepError
 from data_prep.commands.common import console, errors_as_sentences
 from data_prep.console import print_sentence
+from flower_ist.console import say
 
 
 def inspect(
@@ -49,6 +50,6 @@ def inspect(
             data = read_source(source, split or whole.meta.split, "skip", classes=names)
             print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
         for sentence in (*report.damages, *report.disagreements):
-            typer.echo(f"Error: {sentence}", err=True)
+            say(f"Error: {sentence}", err=True)
         if not report.sound:
             raise typer.Exit(code=1)

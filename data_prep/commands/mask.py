@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep.commands.common import command_of, console
-from data_prep.console import print_sentence, print_skipped
+from data_prep.console import print_sentence, print_sentences, print_skipped
 from data_prep.options import option
 from data_prep.patches.settings import MaskSettings
 from data_prep.sources.settings import SourceSettings
@@ -35,11 +35,19 @@ def mask(settings: MaskCommand) -> None:
     from flower_ist.files import refuse_existing
 
     out, workers = settings.out, settings.workers
+    settings.reading()
     settings.refuse_inside(out)
     refuse_existing(out)
     train, test = settings.read_images(settings.seed, workers)
-    print_sentence(console, settings.left_out())
     sets = [train] if test is None else [train, test]
+    print_sentences(
+        console,
+        (
+            settings.left_out(),
+            *(sentence for data in sets for sentence in data.left_out),
+            *(unusual.sentence() for data in sets for unusual in data.unusual),
+        ),
+    )
     with image_progress(console, "Masking images", sum(map(len, sets))) as advance:
         if test is None:
             metas = [write_masked(train, out, settings, workers=workers, advance=advance)]

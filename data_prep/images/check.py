@@ -18,6 +18,7 @@ from rich.progress import track
 from data_prep import PrepError
 from data_prep.images.decode import ImageFiles, look_at_file
 from data_prep.images.prefetch import prefetch, usual_workers
+from data_prep.images.reading import USUAL_READING, Reading, Unusual, find_unusual
 from data_prep.images.stored import StoredImages
 
 ON_ERROR = ("stop", "skip")
@@ -32,6 +33,7 @@ class ReadOptions:
             ``skipped``. The other images keep their ids.
         partial: A list of classes is given, so a class may lack images or be in one split only.
         workers: Threads that check images; None for one per core, up to 8.
+        reading: What becomes of images that are not plain 8-bit RGB or gray.
 
     Raises:
         PrepError: the choice on error is unknown.
@@ -40,6 +42,7 @@ class ReadOptions:
     on_error: str = "stop"
     partial: bool = False
     workers: int | None = None
+    reading: Reading = USUAL_READING
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
@@ -56,23 +59,31 @@ class Readable:
         rows: (M,) positions of the readable images among all, in order.
         facts: (M, F) what ``look`` returned for each of them.
         skipped: A sentence for each of the others.
+        unusual: What was done to those that are not plain 8-bit RGB or gray.
     """
 
     rows: NDArray[np.int64]
     facts: NDArray[np.int64]
     skipped: tuple[str, ...]
+    unusual: tuple[Unusual, ...]
 
 
 def check_images(
-    look: Callable[[int], tuple[int, ...]], count: int, split: str, options: ReadOptions
+    look: Callable[[int], tuple[int, ...]],
+    count: int,
+    split: str,
+    options: ReadOptions,
+    name: Callable[[int], object],
 ) -> Readable:
     """Look at images 0 to ``count - 1``, several at once; the result is in their order.
 
     Args:
-        look: Decodes image i and returns F whole numbers; raises PrepError where it cannot.
+        look: Decodes image i and returns F whole numbers, of which the first three are its
+            :class:`Facts`; raises PrepError where it cannot.
         count: Number of images, 1 and up.
         split: Names the set on the progress bar.
         options: What to do at an unreadable image, and the number of threads.
+        name: Names image i in what is said of it.
 
     Raises:
         PrepError: an image cannot be read under ``stop`` (the first in order is named), or none can
@@ -99,7 +110,10 @@ def check_images(
                 skipped.append(str(found))
     if not rows:
         raise PrepError(f"None of {count} {split} images can be read: {skipped[0]}")
-    return Readable(np.array(rows, dtype=np.int64), np.array(facts, dtype=np.int64), tuple(skipped))
+    table = np.array(facts, dtype=np.int64)
+    _, traits, largest = table.T[:3]
+    unusual = find_unusual(traits, largest, lambda row: name(rows[row]), split, options.reading)
+    return Readable(np.array(rows, dtype=np.int64), table, tuple(skipped), unusual)
 
 
 def check_files(
@@ -113,7 +127,11 @@ def check_files(
     Raises:
         PrepError: as :func:`check_images`.
     """
-    found = check_images(lambda row: look_at_file(paths[row]), len(paths), split, options)
-    native, size, checksum = found.facts.T
-    files = ImageFiles(tuple(paths[row] for row in found.rows), checksum)
+
+    def look(row: int) -> tuple[int, ...]:
+        return look_at_file(paths[row], options.reading)
+
+    found = check_images(look, len(paths), split, options, paths.__getitem__)
+    native, _, _, size, checksum = found.facts.T
+    files = ImageFiles(tuple(paths[row] for row in found.rows), checksum, options.reading)
     return StoredImages(files, np.arange(len(found.rows)), native), size, found

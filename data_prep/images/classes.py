@@ -8,6 +8,7 @@ schema.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
 from data_prep.json_file import read_json
+from flower_ist.console import is_unicode, printable
 from flower_ist.files import make_folder, write_file
 
 FORMAT = "flower-ist-classes"
@@ -60,8 +62,13 @@ def check_names(names: Sequence[object], where: str) -> tuple[str, ...]:
     checked = tuple(name for name in names if isinstance(name, str) and name.strip())
     if len(checked) != len(names):
         raise PrepError(f"{where}: every class name must be a text that is not empty.")
-    if repeated := sorted({name for name in checked if checked.count(name) > 1}):
-        raise PrepError(f"{where} names the class {repeated[0]!r} twice.")
+    if broken := next((name for name in checked if not is_unicode(name)), None):
+        raise PrepError(
+            f"{where}: the class name {printable(broken)!r} holds bytes that are no UTF-8: rename "
+            "it."
+        )
+    if repeated := next((name for name, n in Counter(checked).items() if n > 1), None):
+        raise PrepError(f"{where} names the class {repeated!r} twice.")
     return checked
 
 
@@ -102,16 +109,16 @@ def apply_classes(data: ImageSet, names: Sequence[str]) -> ImageSet:
     """Number the labels by the schema's order; a class may have no images here.
 
     Raises:
-        PrepError: there are images of a class that the schema lacks; both lists are shown.
+        PrepError: there are images of a class that the schema lacks.
     """
     schema = check_names(names, "The class schema")
-    present = np.unique(data.labels)
-    if unknown := [data.class_names[c] for c in present if data.class_names[c] not in schema]:
-        raise PrepError(
-            f"{data.source} has images of the class {unknown[0]!r}, which the class schema lacks; "
-            f"the source has {', '.join(data.class_names[c] for c in present)}, the schema "
-            f"{', '.join(schema)}: add it to every client's schema or remove its images."
-        )
     number = {name: label for label, name in enumerate(schema)}
+    present = [data.class_names[label] for label in np.unique(data.labels)]
+    if unknown := [name for name in present if name not in number]:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise PrepError(
+            f"{data.source} has images of the class {unknown[0]!r}{more}, which the class schema "
+            f"lacks (it has {len(schema)}): add it to every client's schema or remove its images."
+        )
     renumbered = np.array([number.get(name, -1) for name in data.class_names], dtype=np.int64)
     return replace(data, labels=renumbered[data.labels], class_names=schema)

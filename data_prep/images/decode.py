@@ -1,22 +1,11 @@
-"""Image files of any size, decoded with PIL only when they are needed.
-
-What a file's mode becomes:
-
-* 1, L and 16-bit gray: one channel of 8 bits (of 16 bits the upper 8 are taken);
-* RGB, palettes, CMYK, YCbCr: RGB;
-* anything with transparency, be it an alpha channel or a transparent color: RGB over white;
-* modes without a known range, such as 32-bit numbers, are refused.
-
-Of an animation the first picture is taken. A rotation in the EXIF data is not applied, as in
-torchvision's ``ImageFolder``.
-"""
+"""Image files of any size, decoded with PIL only when they are needed."""
 
 from __future__ import annotations
 
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,13 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from data_prep import PrepError
-from data_prep.errors import first_line
+from data_prep.errors import first_line, why_unreadable
+from data_prep.images.convert import Facts, facts_of, to_pixels
+from data_prep.images.reading import USUAL_READING, Reading
 
-_GRAY = ("1", "L", "LA", "La")
-_DEEP_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
-_COLOR = ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
-_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _BLOCK_BYTES = 1 << 20
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True)
@@ -42,10 +30,12 @@ class ImageFiles:
     Attributes:
         paths: N files.
         checksums: (N,) CRC-32 of each file's content, or None where they were not read.
+        reading: What becomes of unusual ones.
     """
 
     paths: tuple[Path, ...]
     checksums: NDArray[np.int64] | None = None
+    reading: Reading = USUAL_READING
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, 1 or 3) of a file.
@@ -53,7 +43,7 @@ class ImageFiles:
         Raises:
             PrepError: it cannot be read any more.
         """
-        return decode_image(self.paths[index], self.paths[index])
+        return decode_image(self.paths[index], self.paths[index], self.reading)
 
     def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
         """Return the checksums of some files and their names below the folder of them all."""
@@ -66,18 +56,21 @@ class ImageFiles:
         return self.checksums[indices].astype("<i8").tobytes() + names
 
 
-def decode_image(file: Path | BinaryIO, name: object) -> NDArray[np.uint8]:
+def decode_image(
+    file: Path | BinaryIO, name: object, reading: Reading = USUAL_READING
+) -> NDArray[np.uint8]:
     """Return the pixels (H, W, 1 or 3) of a file, or of its content; errors call it ``name``.
 
     Raises:
-        PrepError: it is missing, damaged, no image, or of a mode without a known range.
+        PrepError: it is missing, damaged, no image, of a mode without a known range, or its values
+            have more bits than ``reading`` says.
     """
     with _opened(file, name) as image:
-        return to_pixels(image, name)
+        return to_pixels(image, name, reading)
 
 
-def check_image(file: Path | BinaryIO, name: object) -> int:
-    """Return what :func:`native_bytes` of a file would be; refuses what decoding would refuse.
+def check_image(file: Path | BinaryIO, name: object, reading: Reading = USUAL_READING) -> Facts:
+    """Return what an image measures and has; refuses what decoding would refuse.
 
     The whole file is decoded, but a JPEG at an eighth of its size: its data are read to the end
     and most of the arithmetic is saved.
@@ -86,20 +79,16 @@ def check_image(file: Path | BinaryIO, name: object) -> int:
         PrepError: as :func:`decode_image`.
     """
     with _opened(file, name) as image:
-        size = image.size
-        drafted = image.draft(None, (1, 1)) is not None
-        image.load()
-        _check_mode(image, name)
-        return _bytes_of(size if drafted else image.size, image)
+        return facts_of(image, name, reading)
 
 
-def look_at_file(path: Path) -> tuple[int, int, int]:
-    """Return a file's :func:`native_bytes`, its own bytes and its content's CRC-32.
+def look_at_file(path: Path, reading: Reading = USUAL_READING) -> tuple[int, int, int, int, int]:
+    """Return a file's :class:`Facts`, its own bytes and its content's CRC-32.
 
     Raises:
         PrepError: as :func:`decode_image`.
     """
-    native = check_image(path, path)
+    facts = check_image(path, path, reading)
     size = checksum = 0
     try:
         with path.open("rb") as file:
@@ -107,7 +96,7 @@ def look_at_file(path: Path) -> tuple[int, int, int]:
                 size, checksum = size + len(block), zlib.crc32(block, checksum)
     except OSError as err:
         raise PrepError(f"{path} cannot be read as an image: {first_line(err)}.") from err
-    return native, size, checksum
+    return *facts, size, checksum
 
 
 def is_image(file: Path) -> bool:
@@ -119,56 +108,40 @@ def is_image(file: Path) -> bool:
         return False
 
 
-def native_bytes(image: Image.Image) -> int:
-    """Return height x width x channels as stored, in bytes.
-
-    A palette's index and a gray value are 1 channel, transparency is 1 more, and a 16-bit gray
-    value counts 2.
-    """
-    return _bytes_of(image.size, image)
-
-
-def to_pixels(image: Image.Image, name: object) -> NDArray[np.uint8]:
-    """Return an image's pixels (H, W, 1 or 3) uint8; errors call it ``name``.
-
-    Raises:
-        PrepError: its mode has no known range.
-    """
-    # Some readers know the mode only after decoding.
-    image.load()
-    _check_mode(image, name)
-    if image.mode in _DEEP_GRAY:
-        # PIL's own conversion cuts off everything above 255.
-        return (np.asarray(image) >> 8).astype(np.uint8)[..., None]
-    if image.mode in _ALPHA or "transparency" in image.info:
-        shown = image.convert("RGBA")
-        white = Image.new("RGBA", shown.size, "white")
-        return np.asarray(Image.alpha_composite(white, shown).convert("RGB"))
-    if image.mode in _GRAY:
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
-
-
-def _bytes_of(size: tuple[int, int], image: Image.Image) -> int:
-    return size[0] * size[1] * (2 if image.mode in _DEEP_GRAY else len(image.getbands()))
-
-
-def _check_mode(image: Image.Image, name: object) -> None:
-    if image.mode not in _GRAY + _DEEP_GRAY + _COLOR:
-        raise PrepError(f"{name} has pixels of mode {image.mode}: store it with 8 bits.")
-
-
 @contextmanager
 def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
     try:
-        with Image.open(file) as image:
-            yield image
+        with ExitStack() as opened:
+            # Not by its name: PIL would map a plain TIFF into memory, and turn it wrongly.
+            stream = opened.enter_context(file.open("rb")) if isinstance(file, Path) else file
+            yield opened.enter_context(_open(stream, name))
     except PrepError:
         raise
     # On damaged files PIL's readers raise OSError, SyntaxError, IndexError and many others.
     except Exception as err:
-        raise PrepError(f"{name} cannot be read as an image: {_reason(err)}.") from err
+        raise PrepError(f"{name} cannot be read as an image: {_reason(name, err)}.") from err
 
 
-def _reason(err: Exception) -> str:
-    return "its format is unknown" if isinstance(err, UnidentifiedImageError) else first_line(err)
+def _open(stream: BinaryIO, name: object) -> Image.Image:
+    try:
+        return Image.open(stream)
+    except UnidentifiedImageError:
+        stream.seek(0)
+        head = stream.read(12)
+        if head[4:8] != b"ftyp" or head[8:] not in _HEIC_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise PrepError(
+            f"{name} is a HEIC image, which needs pillow-heif: pip install pillow-heif."
+        ) from None
+    register_heif_opener()
+    stream.seek(0)
+    return Image.open(stream)
+
+
+def _reason(name: object, err: Exception) -> str:
+    if isinstance(err, UnidentifiedImageError):
+        err = ValueError("its format is unknown")
+    return why_unreadable(name, err)

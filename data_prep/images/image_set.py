@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.images.pixels import network_input
+from data_prep.images.reading import Unusual
 from data_prep.images.stored import StoredImages
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import array_sha256
@@ -34,6 +35,8 @@ class ImageSet:
         split: ``train`` or ``test``.
         file_bytes: (N,) bytes of each image's stored file, or None where images have no own file.
         skipped: A sentence for each unreadable file that was left out.
+        unusual: What was done to images that are not plain 8-bit RGB or gray.
+        left_out: A sentence on each part of the source that neither split reads.
         owners: (N,) whose image it is, or None where that is unknown.
         mask: The mask under which patches were dropped already (their pixels are 0), if any.
         masked_bytes: (N,) stored bytes of each image's kept patches, where ``mask`` is given.
@@ -50,6 +53,8 @@ class ImageSet:
     split: str = "train"
     file_bytes: NDArray[np.int64] | None = None
     skipped: tuple[str, ...] = ()
+    unusual: tuple[Unusual, ...] = ()
+    left_out: tuple[str, ...] = ()
     owners: NDArray[np.str_] | None = None
     mask: Mask | None = None
     masked_bytes: NDArray[np.int64] | None = None

@@ -27,6 +27,7 @@ from data_prep.images.image_set import ImageSet
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
 from data_prep.progress import image_progress
+from flower_ist.console import terminal
 from flower_ist.files import is_unfinished, make_folder, write_file
 
 ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"
@@ -76,7 +77,7 @@ def pretrain(
     else:
         _make_folder(out)
     total, done = settings.epochs * len(data), training.epoch * len(data)
-    with image_progress(console or Console(), "Pre-training", total, done) as advance:
+    with image_progress(console or terminal(), "Pre-training", total, done) as advance:
         while training.epoch < settings.epochs:
             lines.append(_train_epoch(training, data, advance))
             write_file(out / LOSS_FILE, "".join(json.dumps(line) + "\n" for line in lines))

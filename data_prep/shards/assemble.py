@@ -32,16 +32,18 @@ def assemble(
         ShardError: another shard has the name of one.
         NotWrittenError: a shard cannot be written.
     """
-    for index, shard in enumerate(shards):
+    parts: list[list[Chunk]] = [[] for _ in shards]
+    for chunk in chunks:
+        parts[chunk.shard].append(chunk)
+    for shard, own in zip(shards, parts, strict=True):
         folder = out / shard.name
         if _is_assembled(folder, shard):
             continue
         try:
             with ShardWriter(folder, shard.meta, scratch=work.path) as writer:
-                for chunk in chunks:
-                    if chunk.shard == index:
-                        stored = work.read(chunk.number)
-                        writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
+                for chunk in own:
+                    stored = work.read(chunk.number)
+                    writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
         except (ShardError, NotWrittenError, FileNotFoundError) as err:
             # The other process was first with this shard, or with all and removed the chunks.
             if _is_assembled(folder, shard):

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from data_prep import PrepError
 from data_prep.errors import first_line
+from flower_ist.console import cell
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import META_FILE, ShardError, TokenShard, open_shard
@@ -148,11 +149,10 @@ def to_table(report: FolderReport) -> Table:
             min_width=_SHA_CHARACTERS if heading == "encoder" else None,
         )
     for found in report.inspections:
-        name = Text(found.name)
+        name = cell(found.name)
         if found.shard is None:
             table.add_row(name.append("\ndamaged", style="red"))
         else:
-            # Text: a name in square brackets is no markup.
             table.add_row(name.append("\nwhole"), *map(Text, _cells(found.shard)))
     return table
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from data_prep.images.image_set import ImageSet
+from data_prep.images.reading import Unusual
 from data_prep.shards.chunks import Chunk, PlannedShard, cut_chunks
 from data_prep.shards.encode import Encoding
 from data_prep.splits.report import SplitReport
@@ -28,6 +30,8 @@ class Job:
             together.
         split: Class counts of the clients' images; None where all images are one client's.
         skipped: A sentence for each unreadable image.
+        left_out: A sentence on each part of the source that is not read.
+        unusual: What was done to images that are not plain 8-bit RGB or gray.
     """
 
     encoding: Encoding
@@ -36,6 +40,8 @@ class Job:
     plan: Mapping[str, Any]
     split: SplitReport | None
     skipped: tuple[str, ...]
+    left_out: tuple[str, ...]
+    unusual: tuple[Unusual, ...]
 
 
 def plan_job(
@@ -83,7 +89,10 @@ def plan_job(
         tuple(cut_chunks(shards, chunk_images)),
         plan,
         split,
-        tuple(sentence for data in sets for sentence in data.skipped),
+        # Two sets cut from one source both carry what is said of it.
+        skipped=tuple(dict.fromkeys(chain.from_iterable(data.skipped for data in sets))),
+        left_out=tuple(dict.fromkeys(chain.from_iterable(data.left_out for data in sets))),
+        unusual=tuple(dict.fromkeys(chain.from_iterable(data.unusual for data in sets))),
     )
 
 

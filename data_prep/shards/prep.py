@@ -20,10 +20,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from data_prep.console import print_sentence
+from data_prep.images.reading import unusual_choices
 from data_prep.masks.names import check_views
 from data_prep.patches.read import check_mask_fits, stored_meta
 from data_prep.progress import image_progress
@@ -31,10 +31,14 @@ from data_prep.shards.assemble import all_assembled, assemble, refuse_existing
 from data_prep.shards.chunks import count_images, encode_chunks
 from data_prep.shards.encode import Encoding
 from data_prep.shards.job import Job, plan_job
-from data_prep.shards.report import print_report, write_reports
+from data_prep.shards.report import print_notes, print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
 from data_prep.splits.kinds import ClientSplit
+from flower_ist.console import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["PrepSettings", "open_job", "prep"]
 
@@ -60,10 +64,10 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
         ShardError: a shard exists already.
         NotWrittenError: a file cannot be written.
     """
-    out, console = settings.out, console or Console(quiet=True)
+    out, console = settings.out, console or terminal(quiet=True)
     # Open source, encoder, mask and split, and plan the shards that are made of them.
     job = open_job(settings)
-    print_sentence(console, settings.left_out())
+    print_notes(console, job, settings.left_out())
     if not (out / WORK_FOLDER / PLAN_FILE).exists():
         refuse_existing(out, job.shards)
     # Encode what is not finished: a chunk at a time, so that a run that was stopped resumes.
@@ -129,7 +133,11 @@ def open_job(settings: PrepSettings) -> Job:
         split,
         views=settings.views,
         chunk_images=settings.chunk_images,
-        asked={"client": settings.client, "split": str(ClientSplit.parse(settings.split))},
+        asked={
+            "client": settings.client,
+            "split": str(ClientSplit.parse(settings.split)),
+            **unusual_choices(settings.reading()),
+        },
     )
 
 

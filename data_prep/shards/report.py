@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from data_prep.console import print_skipped
+from data_prep.console import print_sentences, print_skipped
 from data_prep.images.classes import write_classes
 from data_prep.shards.chunks import PlannedShard
 from data_prep.shards.job import Job
 from data_prep.splits.plot import plot_split
 from data_prep.splits.report import to_json, to_table
+from flower_ist.console import cell
 from flower_ist.files import write_file
 
 
@@ -28,7 +29,17 @@ def write_reports(out: Path, job: Job) -> None:
     write_classes(out / "classes.json", job.shards[0].meta.class_names)
     if job.split is not None:
         plot_split(job.split, out / "split.png")
-        write_file(out / "split.json", to_json(job.split))
+        notes = {
+            "unusual_images": [asdict(each) for each in job.unusual],
+            "left_out": job.left_out,
+            "unreadable": job.skipped,
+        }
+        write_file(out / "split.json", to_json(job.split, notes))
+
+
+def print_notes(console: Console, job: Job, left_out: str) -> None:
+    """Say before the work what is not read, and what is done to unusual images."""
+    print_sentences(console, (left_out, *job.left_out, *(each.sentence() for each in job.unusual)))
 
 
 def print_report(console: Console, job: Job) -> None:
@@ -53,7 +64,7 @@ def shard_table(shards: Sequence[PlannedShard]) -> Table:
         table.add_column(title, str(total), justify="right")
     table.add_column("saved %", _saved(totals[1], totals[3]), justify="right")
     for name, *counts in rows:
-        table.add_row(Text(name), *map(str, counts), _saved(counts[1], counts[3]))
+        table.add_row(cell(name), *map(str, counts), _saved(counts[1], counts[3]))
     return table
 
 

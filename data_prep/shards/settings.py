@@ -77,3 +77,4 @@ class PrepSettings(SplitSettings, EncoderSettings, SourceSettings):
         if self.ray and self.num_shards > 1:
             raise PrepError("Ray shares the work out itself: leave --num-shards or --ray out.")
         self.check_split()
+        self.reading()

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.figure import new_figure, save_png
+from data_prep.images.figure import new_figure, plain_texts, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import masked_pixels
 from data_prep.masks.draw import draw_mask, square_grid
 from data_prep.masks.kinds import Grid
+from flower_ist.console import shortened
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import TokenShard
 
@@ -57,7 +58,8 @@ def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -
     epochs = range(min(mask.views, _MOST_VIEWS))
     figure_rows = [_panels(data, row, mask, grid, epochs) for row in rows]
     titles = [data.class_names[label] for label in data.labels[rows]]
-    return save_png(_figure(figure_rows, titles, _caption(shard, len(rows))), file)
+    with plain_texts():
+        return save_png(_figure(figure_rows, titles, _caption(shard, len(rows))), file)
 
 
 def shown_pixels(
@@ -94,13 +96,11 @@ def _figure(rows: list[list[NDArray[np.uint8]]], titles: list[str], caption: str
     figure = new_figure(width=max(6.0, 1.4 * panels * across), height=0.6 + 1.6 * down)
     blocks = figure.subfigures(down, across, squeeze=False, wspace=0.06).ravel()
     for block, images, title in zip(blocks, rows, titles, strict=False):
-        name = title if len(title) <= _LONGEST_NAME else title[: _LONGEST_NAME - 1] + "…"
-        # A dollar sign in a name does not start a formula.
-        block.suptitle(name, fontsize=8, parse_math=False)
+        block.suptitle(shortened(title, _LONGEST_NAME), fontsize=8)
         for axes, image in zip(block.subplots(1, panels, squeeze=False)[0], images, strict=True):
             axes.imshow(image)
             axes.set_axis_off()
-    figure.suptitle(caption, fontsize=9, parse_math=False)
+    figure.suptitle(caption, fontsize=9)
     return figure
 
 

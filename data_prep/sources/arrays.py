@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import first_line
+from data_prep.errors import why_unreadable
+from data_prep.images.classes import check_names
 from data_prep.images.image_set import ImageSet
+from flower_ist.console import printable
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -36,8 +38,8 @@ class NpzSource:
     """A ``.npz`` file with ``x`` (N, H, W) or (N, H, W, C) uint8 and ``y`` (N,) whole numbers.
 
     Optional arrays: ``index`` (N,), the images' positions in the published order (default: 0 to
-    N - 1), and ``class_names`` (C,) texts (default: the labels' numbers). It is one set: it
-    publishes no test split.
+    N - 1), and ``class_names`` (C,) texts that labels index (default: the labels themselves). It
+    is one set: it publishes no test split.
     """
 
     has_test = False
@@ -55,23 +57,30 @@ class NpzSource:
         Raises:
             PrepError: the file is missing or damaged, or an array is missing or of another form.
         """
-        path, arrays = self._path, _read_npz(self._path)
+        path, (arrays, others) = self._path, _read_npz(self._path)
         if "x" not in arrays or "y" not in arrays:
             raise PrepError(f"{path} must hold the arrays x (images) and y (labels).")
         x, y = arrays["x"], arrays["y"]
+        if y.ndim == 2 and y.shape[1] == 1:  # as Keras has them
+            y = y[:, 0]
         if y.dtype.kind not in "iu" or y.ndim != 1 or not len(y) or y.min() < 0:
             raise PrepError(f"{path}: y must hold one whole number of 0 and up per image.")
-        names = arrays.get("class_names", np.arange(int(y.max()) + 1).astype(str))
+        names, labels = arrays.get("class_names"), y.astype(np.int64)
+        if names is None:
+            # Labels of 1 to 3, or of 0, 7 and 255, are three classes, called by their numbers.
+            numbers, labels = np.unique(labels, return_inverse=True)
+            names = numbers.astype(str)
         index = arrays.get("index", np.arange(len(x)))
         if index.dtype.kind not in "iu" or (len(index) and index.min() < 0):
             raise PrepError(f"{path}: index must hold whole numbers of 0 and up.")
         return ImageSet(
             images=x[..., None] if x.ndim == 3 else x,
-            labels=y.astype(np.int64),
+            labels=labels,
             image_ids=index.astype(np.int64),
-            class_names=tuple(str(name) for name in names),
-            source=path.stem,
+            class_names=check_names([str(name) for name in names], str(path)),
+            source=printable(path.stem),
             split=split,
+            left_out=(f"The arrays {', '.join(others)} of {path} are left out.",) * bool(others),
         )
 
 
@@ -137,9 +146,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as err:
-        raise PrepError(f"{path} cannot be read: {err}.") from err
+        raise PrepError(f"{path} cannot be read: {why_unreadable(path, err)}.") from err
     if len(content) < 4 or content[:3] != bytes((0, 0, _IDX_UINT8)):
-        raise PrepError(f"{path} is not an idx file of bytes.")
+        not_bytes = ValueError("it is not an idx file of bytes")
+        raise PrepError(f"{path} cannot be read: {why_unreadable(path, not_bytes)}.")
     axes = content[3]
     shape = tuple(int(n) for n in np.frombuffer(content[4:][: 4 * axes], dtype=">u4"))
     body = content[4 + 4 * axes :]
@@ -148,7 +158,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return the arrays that are used, and the names of the others."""
+    used = ("x", "y", "index", "class_names")
     try:
         # numpy leaves a file open that it opened itself and cannot read.
         with path.open("rb") as opened:
@@ -157,8 +169,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 raise zipfile.BadZipFile("it is no zip archive, or one that was cut off")
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as file:
-                return {n: file[n] for n in ("x", "y", "index", "class_names") if n in file}
+                others = sorted(set(file.files) - set(used))
+                return {name: file[name] for name in used if name in file}, others
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise PrepError(
-            f"{path} is not a readable .npz file of plain arrays: {first_line(err)}."
+            f"{path} is not a readable .npz file of plain arrays: {why_unreadable(path, err)}."
         ) from err

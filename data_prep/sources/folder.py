@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from data_prep import PrepError
 from data_prep.errors import first_line
 from data_prep.images.check import ReadOptions, check_files
-from data_prep.images.classes import check_same_classes
+from data_prep.images.classes import check_names, check_same_classes
 from data_prep.images.decode import is_image
 from data_prep.images.image_set import ImageSet
+from data_prep.sources.table import TEST_NAMES
+from flower_ist.console import printable
 
-_TEST_FOLDERS = ("test", "val")
 _LEFTOVER = "__MACOSX"
 """What one system's archives hold beside the images."""
 
@@ -22,8 +24,8 @@ class FolderSource:
     """The images of class folders; only their paths and sizes stay in memory.
 
     Classes are the sorted names of the folders in ``folder`` (or in the lone folder inside it, see
-    :func:`class_root`), or, where a split is published, of those in its ``train`` and in its
-    ``test`` (else ``val``) folder. An image's id is its position among the sorted relative paths,
+    :func:`class_root`), or, where a split is published, of those in its ``train`` folder and in the
+    first of its ``TEST_NAMES``. An image's id is its position among the sorted relative paths,
     unreadable files included, so that a bad file changes no other image's mask. Names that start
     with a dot are ignored. Every file is decoded once when a split is read: what is damaged is
     found before anything is encoded.
@@ -36,13 +38,13 @@ class FolderSource:
         self._root = class_root(folder)
         self._options = options
         published = (self._root / "train").is_dir()
-        tests = [self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()]
+        tests = [self._root / name for name in TEST_NAMES if (self._root / name).is_dir()]
         self._test = tests[0] if published and tests else None
         self._train = self._root if self._test is None else self._root / "train"
 
     @property
     def has_test(self) -> bool:
-        """Whether there are a ``train`` and a ``test`` (or ``val``) folder."""
+        """Whether there are a ``train`` folder and one for testing."""
         return self._test is not None
 
     def count_test(self) -> int:
@@ -85,11 +87,32 @@ class FolderSource:
             labels=labels,
             image_ids=checked.rows,
             class_names=tuple(names),
-            source=self._root.resolve().name,
+            source=printable(self._root.resolve().name),
             split=split,
             file_bytes=file_bytes,
             skipped=checked.skipped,
+            unusual=checked.unusual,
+            left_out=self._left_out(),
         )
+
+    def _left_out(self) -> tuple[str, ...]:
+        """Say which entries beside the class folders, or beside both splits, are not read."""
+        sentences, read = [], [self._train] if self._test is None else [self._train, self._test]
+        for folder in sorted(_listed(self._root)) if self._test is not None else []:
+            if folder.is_dir() and folder not in read:
+                count = sum(len(files) for _, _, files in os.walk(folder))
+                sentences.append(
+                    f"{folder} is left out with its {count} files: only {read[0].name} and "
+                    f"{read[1].name} are read."
+                )
+        for place in dict.fromkeys((self._root, *read)):
+            if beside := sorted(path for path in _listed(place) if path.is_file()):
+                s = "s are" if len(beside) > 1 else " is"
+                sentences.append(
+                    f"{len(beside)} file{s} left out beside the folders in {place}, such as "
+                    f"{beside[0].name}."
+                )
+        return tuple(sentences)
 
 
 def class_root(folder: Path) -> Path:
@@ -102,7 +125,7 @@ def class_root(folder: Path) -> Path:
         PrepError: a folder cannot be listed.
     """
     inside = [path for path in _listed(folder) if path.is_dir()]
-    if len(inside) != 1 or inside[0].name in ("train", *_TEST_FOLDERS):
+    if len(inside) != 1 or inside[0].name in ("train", *TEST_NAMES):
         return folder
     entries = _listed(inside[0])
     if any(is_image(path) for path in entries if path.is_file()):
@@ -117,6 +140,7 @@ def _class_names(root: Path) -> list[str]:
             f"{root} has no class folders: put each class's images into a folder of its own, or "
             "give a folder with Fashion-MNIST's idx files."
         )
+    check_names(names, str(root))
     return names
 
 

@@ -7,72 +7,22 @@ which this needs, cannot.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from data_prep.images.check import ReadOptions, check_images
-from data_prep.images.classes import check_same_classes, in_order
-from data_prep.images.decode import check_image, decode_image
+from data_prep.images.classes import check_names, check_same_classes, in_order
 from data_prep.images.image_set import ImageSet
 from data_prep.images.stored import StoredImages
+from data_prep.sources.column import ColumnImages, holds_images, holds_texts, undecoded
+from data_prep.sources.network import cause_of
 from data_prep.sources.table import TEST_NAMES
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """Reads one image of a data set; only the place of its data is in memory.
-
-    Attributes:
-        dataset: A ``datasets.Dataset`` whose image column is not decoded.
-        column: The image column.
-        name: Names the data set in errors.
-    """
-
-    dataset: Any
-    column: str
-    name: str
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return the pixels (H, W, 1 or 3) of image ``index``.
-
-        Raises:
-            PrepError: the image cannot be read.
-        """
-        file, _, name = self._file(index)
-        return decode_image(file, name)
-
-    def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
-        """Return nothing: the images' ids and bytes are all that is known of them."""
-        return b""
-
-    def check(self, index: int) -> tuple[int, int]:
-        """Return the native bytes and the bytes as a file of image ``index``.
-
-        Raises:
-            PrepError: the image cannot be read.
-        """
-        file, size, name = self._file(index)
-        return check_image(file, name), size
-
-    def _file(self, index: int) -> tuple[Path | BinaryIO, int, str]:
-        name = f"Image {index} of {self.name}"
-        entry = self.dataset[index][self.column]
-        if entry is None or (entry["bytes"] is None and entry["path"] is None):
-            raise PrepError(f"{name} is missing.")
-        if entry["bytes"] is not None:
-            return io.BytesIO(entry["bytes"]), len(entry["bytes"]), name
-        path = Path(entry["path"])
-        if not path.is_file():
-            raise PrepError(f"{name} is missing: there is no file {path}.")
-        return path, path.stat().st_size, f"{name}, {path},"
+from flower_ist.console import printable
 
 
 class HubSource:
@@ -101,7 +51,8 @@ class HubSource:
         self._splits = _load(name)
         # A local folder's whole path says more about the machine than about the images.
         local = Path(name)
-        self._name = f"hf:{local.resolve().name if local.exists() else name}"
+        self._name = f"hf:{printable(local.resolve().name) if local.exists() else name}"
+        self._folder = local if local.is_dir() else Path()
         self._train, self._test = (self._split_name(s, name) for s in ("train", "test"))
 
     @property
@@ -120,16 +71,15 @@ class HubSource:
             PrepError: a column is missing or ambiguous, an image has no label, or an image cannot
                 be read under ``stop``.
         """
-        import datasets
-
         asked = self._test if split == "test" else self._train
         chosen = asked or self._train or self._test or next(iter(self._splits))
         dataset = self._splits[chosen]
         image, label, client = self._columns(dataset)
         labels, class_names = self._labels(label, chosen)
-        stored = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        images = HubImages(stored, image, self._name)
-        checked = check_images(images.check, len(dataset), split, self._read_options)
+        check_names(class_names, self._name)
+        stored, options = undecoded(dataset, image), self._read_options
+        images = ColumnImages(stored, image, self._name, self._folder, options.reading)
+        checked = check_images(images.check, len(dataset), split, options, images.call)
         owners = _values(dataset, client) if client else None
         return ImageSet(
             images=StoredImages(images, checked.rows, checked.facts[:, 0]),
@@ -138,9 +88,20 @@ class HubSource:
             class_names=class_names,
             source=self._name,
             split=split,
-            file_bytes=checked.facts[:, 1],
+            file_bytes=checked.facts[:, 3],
             skipped=checked.skipped,
+            unusual=checked.unusual,
+            left_out=self._left_out(chosen),
             owners=None if owners is None else np.array([str(v) for v in owners])[checked.rows],
+        )
+
+    def _left_out(self, chosen: str) -> tuple[str, ...]:
+        read = {self._train, self._test, chosen}
+        return tuple(
+            f"The split {name} of {self._name} is left out with its {len(self._splits[name])} "
+            "images: choose splits with ?train=SPLIT&test=SPLIT."
+            for name in self._splits
+            if name not in read
         )
 
     def _split_name(self, split: str, name: str) -> str | None:
@@ -162,14 +123,16 @@ class HubSource:
                 raise PrepError(
                     f"{name} has no column {options[option]!r}: it has {', '.join(features)}."
                 )
-        images = [c for c, feature in features.items() if isinstance(feature, datasets.Image)]
-        image = options.get("image") or _only(images, "image", name, features)
-        if image not in images:
-            raise PrepError(f"The column {image!r} of {name} holds no images.")
+        images = [c for c, feature in features.items() if holds_images(feature)]
+        texts = [c for c, feature in features.items() if holds_texts(feature)]
+        image = options.get("image") or _only(images, images or texts, "image", name)
+        if image not in images + texts:
+            raise PrepError(f"The column {image!r} of {name} holds neither images nor their paths.")
         labels = [c for c, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
         if not labels and "label" in features:
             labels = ["label"]
-        label = options.get("label") or _only(labels, "label", name, features)
+        usable = labels or [c for c in features if c not in images]
+        label = options.get("label") or _only(labels, usable, "label", name)
         client = options.get("client") or ("client" if "client" in features else None)
         return image, label, client
 
@@ -213,20 +176,17 @@ def _load(name: str) -> Mapping[str, Any]:
             loaded = datasets.load_dataset(place, config)
     # The hub, the network and each file format have errors of their own.
     except Exception as err:
-        raise PrepError(
-            f"The data set {name!r} cannot be loaded: {first_line(err)}; check the name and the "
-            "network."
-        ) from err
+        raise PrepError(f"The data set {name!r} cannot be loaded: {cause_of(err)}.") from err
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _only(found: list[str], what: str, name: str, features: Mapping[str, Any]) -> str:
+def _only(found: list[str], usable: list[str], what: str, name: str) -> str:
+    """Return the only column found; else say which of the usable ones to choose from."""
     if len(found) == 1:
         return found[0]
-    several = f"several {what} columns, {', '.join(found)}" if found else f"no {what} column"
-    raise PrepError(
-        f"{name} has {several}: choose one of {', '.join(features)} with ?{what}=COLUMN."
-    )
+    several = f"several {what} columns" if found else f"no {what} column"
+    remedy = f"choose one of {', '.join(usable)} with ?{what}=COLUMN" if usable else "it needs one"
+    raise PrepError(f"{name} has {several}: {remedy}.")
 
 
 def _refuse_unlabeled(values: list[Any], split: str, name: str) -> None:

@@ -12,11 +12,13 @@ from data_prep import PrepError
 from data_prep.images.check import ReadOptions
 from data_prep.images.classes import apply_classes, check_same_classes
 from data_prep.images.image_set import ImageSet
+from data_prep.images.reading import USUAL_READING, Reading
 from data_prep.patches.read import MaskedSource, is_masked
 from data_prep.sources.arrays import FashionMnistSource, NpzSource
 from data_prep.sources.folder import FolderSource
 from data_prep.sources.hub import HubSource
 from data_prep.sources.table import SUFFIXES, TableSource
+from data_prep.sources.table_files import parquet_files
 from data_prep.sources.torchvision import TorchvisionSource
 from data_prep.splits.rows import stratified_hold_out
 
@@ -55,7 +57,8 @@ def open_source(source: str | Path, options: ReadOptions) -> Source:
     * a folder with Fashion-MNIST's idx files;
     * a folder that ``flower-ist mask`` wrote;
     * a ``.npz`` file of ``x`` and ``y``;
-    * a ``.csv`` or ``.parquet`` file with the columns path and label;
+    * a ``.csv`` or ``.parquet`` file, or a folder of the latter, with the columns path and label,
+      or image bytes and label;
     * ``hf:NAME[:CONFIG]``, a data set of the Hugging Face hub or saved in a local folder;
     * ``torchvision:NAME``, such as ``torchvision:CIFAR10``.
 
@@ -66,11 +69,18 @@ def open_source(source: str | Path, options: ReadOptions) -> Source:
     if colon and scheme in _NAMED:
         return _open_named(scheme, rest, options)
     path = Path(source)
+    place, mark, query = str(source).partition("?")
+    if mark and not path.exists():
+        path, columns = Path(place), _parsed(query, str(source), TableSource.OPTIONS)
+        if path.suffix in SUFFIXES or parquet_files(path):
+            return TableSource(path, options, columns)
     if path.is_dir():
         if is_masked(path):
             return MaskedSource(path)
         if FashionMnistSource.is_here(path):
             return FashionMnistSource(path)
+        if parquet_files(path):
+            return TableSource(path, options)
         return FolderSource(path, options)
     if path.suffix in SUFFIXES:
         return TableSource(path, options)
@@ -86,20 +96,28 @@ def _open_named(scheme: str, rest: str, read_options: ReadOptions) -> Source:
     name, _, query = rest.partition("?")
     if not name:
         raise PrepError(f"The source '{scheme}:{rest}' lacks a name: write {scheme}:NAME.")
+    kind = _NAMED[scheme]
+    return kind(name, _parsed(query, f"{scheme}:{rest}", kind.OPTIONS), read_options)
+
+
+def _parsed(query: str, source: str, known: Sequence[str]) -> dict[str, str]:
+    """Return the options behind a source's question mark.
+
+    Raises:
+        PrepError: they cannot be read, or one is unknown.
+    """
     try:
         options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
     except ValueError as err:
         raise PrepError(
-            f"The options in '{scheme}:{rest}' cannot be read: write them as "
-            "?name=value&name=value."
+            f"The options in '{source}' cannot be read: write them as ?name=value&name=value."
         ) from err
-    kind = _NAMED[scheme]
-    if unknown := sorted(options.keys() - set(kind.OPTIONS)):
+    if unknown := sorted(options.keys() - set(known)):
         raise PrepError(
-            f"The source {scheme}:{name} knows no option {unknown[0]!r}: use "
-            f"{', '.join(kind.OPTIONS)}."
+            f"The source {source.partition('?')[0]} knows no option {unknown[0]!r}: use "
+            f"{', '.join(known)}."
         )
-    return kind(name, options, read_options)
+    return options
 
 
 def read_source(
@@ -109,6 +127,7 @@ def read_source(
     *,
     classes: Sequence[str] | None = None,
     workers: int | None = None,
+    reading: Reading = USUAL_READING,
 ) -> ImageSet:
     """Read one split of any source; a source that publishes no test split is read whole.
 
@@ -118,11 +137,12 @@ def read_source(
         on_error: As in :class:`ReadOptions`.
         classes: The class schema's names. Labels are numbered by it, and classes may lack images.
         workers: As in :class:`ReadOptions`.
+        reading: As in :class:`ReadOptions`.
 
     Raises:
         PrepError: nothing readable is there.
     """
-    options = ReadOptions(on_error, classes is not None, workers)
+    options = ReadOptions(on_error, classes is not None, workers, reading)
     data = open_source(source, options).read(split)
     return data if classes is None else apply_classes(data, classes)
 
@@ -136,6 +156,7 @@ def read_train_and_test(
     classes: Sequence[str] | None = None,
     *,
     workers: int | None = None,
+    reading: Reading = USUAL_READING,
 ) -> tuple[ImageSet, ImageSet | None]:
     """Read both sets: a published test split, a second source, or a share held out by the seed.
 
@@ -150,12 +171,13 @@ def read_train_and_test(
         on_error: As in :class:`ReadOptions`.
         classes: The class schema's names.
         workers: As in :class:`ReadOptions`.
+        reading: As in :class:`ReadOptions`.
 
     Raises:
         PrepError: a source cannot be read, the two sets have different classes or number them
             differently, or the share leaves a set empty.
     """
-    options = ReadOptions(on_error, classes is not None, workers)
+    options = ReadOptions(on_error, classes is not None, workers, reading)
     opened = open_source(source, options)
     train, held = opened.read("train"), None
     if test is not None:

@@ -11,6 +11,7 @@ from data_prep.options import argument, on_error, option
 
 if TYPE_CHECKING:
     from data_prep.images.image_set import ImageSet
+    from data_prep.images.reading import Reading
 
 _PANEL = "Images"
 
@@ -33,6 +34,27 @@ class SourceSettings:
         "Class names that all clients agreed on (classes.json).", None, panel=_PANEL
     )
     on_error: str = on_error(panel=_PANEL)
+    bit_depth: int | None = option(
+        "Bits that 16-bit gray values use, 8 to 16; default: what the file states, or 16.",
+        None,
+        panel=_PANEL,
+    )
+    alpha: str = option(
+        "Transparent pixels: shown over white, or ignore: their colors.", "white", panel=_PANEL
+    )
+    orientation: str = option(
+        "Images are read as stored, or turned by what their exif data say.", "stored", panel=_PANEL
+    )
+
+    def reading(self) -> Reading:
+        """Return what becomes of images that are not plain 8-bit RGB or gray.
+
+        Raises:
+            PrepError: a choice is unknown.
+        """
+        from data_prep.images.reading import Reading
+
+        return Reading(self.bit_depth, self.alpha, self.orientation)
 
     def refuse_inside(self, out: Path) -> None:
         """Refuse to write among the images, where the result would be read as images next time.
@@ -72,6 +94,7 @@ class SourceSettings:
             self.on_error,
             None if self.classes is None else read_classes(self.classes),
             workers=workers,
+            reading=self.reading(),
         )
         check_names(train.class_names, train.source)
         return train, test

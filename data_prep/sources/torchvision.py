@@ -16,9 +16,11 @@ from data_prep import PrepError
 from data_prep.encoders.torchvision_guard import guard_torchvision
 from data_prep.errors import first_line
 from data_prep.images.check import ReadOptions, check_images
-from data_prep.images.decode import native_bytes, to_pixels
+from data_prep.images.convert import facts_of, to_pixels
 from data_prep.images.image_set import ImageSet
+from data_prep.images.reading import USUAL_READING, Reading
 from data_prep.images.stored import StoredImages
+from data_prep.sources.network import cause_of
 from flower_ist.files import make_folder
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -45,10 +47,12 @@ class TorchvisionImages:
     Attributes:
         dataset: Gives ``(PIL image, label)`` by number.
         name: Names the data set in errors.
+        reading: What becomes of unusual images.
     """
 
     dataset: Any
     name: str
+    reading: Reading = USUAL_READING
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return the pixels (H, W, 1 or 3) of image ``index``.
@@ -56,31 +60,31 @@ class TorchvisionImages:
         Raises:
             PrepError: the image cannot be read.
         """
-        return to_pixels(self._item(index)[0], self._call(index))
+        return to_pixels(self._item(index)[0], self.call(index), self.reading)
 
     def fingerprint(self, indices: NDArray[np.int64]) -> bytes:
         """Return nothing: the images' ids and bytes are all that is known of them."""
         return b""
 
-    def check(self, index: int) -> tuple[int, int]:
-        """Return the native bytes and the label of image ``index``.
+    def check(self, index: int) -> tuple[int, ...]:
+        """Return the facts and the label of image ``index``.
 
         Raises:
             PrepError: the image cannot be read.
         """
         image, label = self._item(index)
-        to_pixels(image, self._call(index))
-        return native_bytes(image), int(label)
+        return *facts_of(image, self.call(index), self.reading), int(label)
 
     def _item(self, index: int) -> tuple[Image.Image, Any]:
         try:
             image, label = self.dataset[index]
         # PIL's readers raise many kinds, see images/decode.py.
         except Exception as err:
-            raise PrepError(f"{self._call(index)} cannot be read: {first_line(err)}.") from err
+            raise PrepError(f"{self.call(index)} cannot be read: {first_line(err)}.") from err
         return image, label
 
-    def _call(self, index: int) -> str:
+    def call(self, index: int) -> str:
+        """Return what image ``index`` is called."""
         return f"Image {index} of {self.name}"
 
 
@@ -122,9 +126,10 @@ class TorchvisionSource:
         """
         dataset = self._load(split)
         name = f"torchvision:{self._name}"
-        images = TorchvisionImages(dataset, name)
-        checked = check_images(images.check, len(dataset), split, self._read_options)
-        labels = checked.facts[:, 1]
+        options = self._read_options
+        images = TorchvisionImages(dataset, name, options.reading)
+        checked = check_images(images.check, len(dataset), split, options, images.call)
+        labels = checked.facts[:, 3]
         known = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
         return ImageSet(
             images=StoredImages(images, checked.rows, checked.facts[:, 0]),
@@ -134,6 +139,7 @@ class TorchvisionSource:
             source=name,
             split=split,
             skipped=checked.skipped,
+            unusual=checked.unusual,
         )
 
     def _load(self, split: str) -> Any:
@@ -150,7 +156,7 @@ class TorchvisionSource:
         except Exception as err:
             raise PrepError(
                 f"torchvision's {name} cannot be downloaded to {folder} or read there: "
-                f"{first_line(err)}; check the network, or give a folder that holds it as "
+                f"{cause_of(err)}; or give a folder that holds it as "
                 f"torchvision:{name}?root=FOLDER."
             ) from err
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.images.figure import new_figure, save_png
+from data_prep.images.figure import new_figure, plain_texts, save_png
 from data_prep.splits.report import SplitReport
+from flower_ist.console import printable, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LONGEST_NAME = 22
-_MOST_NUMBERS = 20
+_MOST_NUMBERS, _MOST_NAMES = 20, 50
 _DARK = 0.55
 """From this share of the darkest color on, numbers are white."""
 
@@ -26,11 +30,17 @@ def plot_split(report: SplitReport, file: Path) -> Path:
     Raises:
         PrepError: the file cannot be written.
     """
+    with plain_texts():
+        return save_png(_draw(report), file)
+
+
+def _draw(report: SplitReport) -> Figure:
     clients, classes = report.counts.shape
     figure = new_figure(
         width=min(14.0, 4.0 + 0.42 * classes), height=min(13.0, 2.4 + 0.3 * max(clients, 3))
     )
-    cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(3.0, 0.28 * classes), 1.2))
+    ratios = (min(10.0, max(3.0, 0.28 * classes)), 1.2)
+    cells, bars = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
     # The scale ends at three even shares or above: an even split must not look skewed.
     darkest = min(1.0, max(report.shares.max(), 3 / classes))
     shares = np.ma.masked_equal(report.shares, 0)
@@ -39,14 +49,13 @@ def plot_split(report: SplitReport, file: Path) -> Path:
     if clients <= _MOST_NUMBERS and classes <= _MOST_NUMBERS:
         _write_counts(cells, report, darkest)
     small = 8 if max(clients, classes) <= _MOST_NUMBERS else 6.5
-    names = [_short(name) for name in report.class_names]
-    # A dollar sign in a name does not start a formula.
-    options: dict[str, Any] = {"fontsize": small, "parse_math": False}
+    # A name for each class or client up to 50, for every nth of more.
+    columns, rows = (range(0, n, -(-n // _MOST_NAMES)) for n in (classes, clients))
+    names = [shortened(report.class_names[column], _LONGEST_NAME) for column in columns]
     cells.set_xticks(
-        range(classes), names, rotation=60, ha="right", rotation_mode="anchor", **options
+        columns, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=small
     )
-    step = -(-clients // 50)
-    cells.set_yticks(range(0, clients, step), list(report.clients[::step]), **options)
+    cells.set_yticks(rows, [printable(report.clients[row]) for row in rows], fontsize=small)
     cells.set_xlabel("class")
     bars.barh(range(clients), report.images, height=0.8, color="#4878a8")
     bars.set_xlim(0, 1.05 * report.images.max())
@@ -65,14 +74,16 @@ def plot_split(report: SplitReport, file: Path) -> Path:
         f"mean distance from the overall mix {mean:.2f}",
         fontsize=10,
     )
-    return save_png(figure, file)
+    return figure
 
 
 def _separate(cells: Any, clients: int, classes: int) -> None:
-    """Draw white lines between the cells and no frame."""
-    cells.set_xticks([k - 0.5 for k in range(1, classes)], minor=True)
-    cells.set_yticks([k - 0.5 for k in range(1, clients)], minor=True)
-    cells.grid(which="minor", color="white", linewidth=0.8)
+    """Draw white lines between the cells, and a light frame."""
+    # Of more cells than that, lines would be most of the picture.
+    if max(clients, classes) <= 2 * _MOST_NAMES:
+        cells.set_xticks([k - 0.5 for k in range(1, classes)], minor=True)
+        cells.set_yticks([k - 0.5 for k in range(1, clients)], minor=True)
+        cells.grid(which="minor", color="white", linewidth=0.8)
     cells.tick_params(which="both", length=0)
     for spine in cells.spines.values():
         spine.set_color("#b0b0b0")
@@ -90,7 +101,3 @@ def _write_counts(cells: Any, report: SplitReport, darkest: float) -> None:
             fontsize=7,
             color="white" if dark else "#303030",
         )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

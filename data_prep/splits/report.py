@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.splits.rows import Rows
+from flower_ist.console import cell
 
 Counts = NDArray[np.int64]
 MOST_COLUMNS = 12
@@ -99,32 +100,32 @@ def to_table(report: SplitReport) -> Table:
         table.add_column("owner", overflow="fold")
     table.add_column("images", f"{total.sum()}", justify="right", no_wrap=True)
     if one_by_one:
-        for name, cell in zip(report.class_names, _each_class(total), strict=True):
-            # Text: a name in square brackets is no markup. Never narrower than its number.
+        for name, count in zip(report.class_names, _each_class(total), strict=True):
+            # Never narrower than its number.
             table.add_column(
-                Text(name),
-                cell,
+                cell(name),
+                count,
                 justify="right",
                 overflow="fold",
-                min_width=len(cell),
+                min_width=len(count),
                 max_width=_COLUMN_WIDTH,
             )
     else:
-        for name, cell in zip(_OVERVIEW, _overview(total, report.class_names), strict=True):
+        for name, value in zip(_OVERVIEW, _overview(total, report.class_names), strict=True):
             justify: Literal["left", "right"] = "left" if name == _OVERVIEW[-1] else "right"
-            table.add_column(name, cell, justify=justify, overflow="fold")
+            table.add_column(name, value, justify=justify, overflow="fold")
     mean = report.distance @ report.images / report.images.sum()
     table.add_column("distance", f"{mean:.2f}", justify="right", no_wrap=True)
     for k, client in enumerate(report.clients):
         counts = report.counts[k]
         cells = _each_class(counts) if one_by_one else _overview(counts, report.class_names)
-        owner = [Text(report.owners[k])] if report.owners else []
+        owner = [cell(report.owners[k])] if report.owners else []
         table.add_row(client, *owner, str(counts.sum()), *cells, f"{report.distance[k]:.2f}")
     return table
 
 
-def to_json(report: SplitReport) -> str:
-    """Return the counts and what follows from them as JSON."""
+def to_json(report: SplitReport, notes: Mapping[str, Any] | None = None) -> str:
+    """Return the counts and what follows from them as JSON, and notes on the images behind them."""
     clients: dict[str, Any] = {
         client: {
             **({"owner": report.owners[k]} if report.owners else {}),
@@ -135,21 +136,21 @@ def to_json(report: SplitReport) -> str:
         }
         for k, client in enumerate(report.clients)
     }
-    content = {"class_names": list(report.class_names), "clients": clients}
+    content = {"class_names": list(report.class_names), "clients": clients, **(notes or {})}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _each_class(counts: Counts) -> list[Text]:
-    return [Text(str(count) if count else "·") for count in counts]
+    return [cell(str(count) if count else "·") for count in counts]
 
 
 def _overview(counts: Counts, names: Sequence[str]) -> list[Text]:
     shares = counts / counts.sum()
     return [
-        Text(str(np.count_nonzero(counts))),
-        Text(f"{_effective(shares[None])[0]:.1f}"),
-        Text(f"{100 * shares.max():.1f}"),
-        Text(names[int(counts.argmax())]),
+        cell(str(np.count_nonzero(counts))),
+        cell(f"{_effective(shares[None])[0]:.1f}"),
+        cell(f"{100 * shares.max():.1f}"),
+        cell(names[int(counts.argmax())]),
     ]
 
 

@@ -38,7 +38,9 @@ def first_of_each_class(labels: NDArray[np.integer], per_class: int, classes: in
     Raises:
         PrepError: a class has fewer rows.
     """
-    chosen = [np.flatnonzero(labels == c)[:per_class] for c in range(classes)]
+    ends = np.cumsum(np.bincount(labels, minlength=classes))[: classes - 1]
+    by_class = np.split(np.argsort(labels, kind="stable"), ends)
+    chosen = [rows[:per_class] for rows in by_class]
     for c, rows in enumerate(chosen):
         if len(rows) < per_class:
             raise PrepError(f"Class {c} has {len(rows)} images, {per_class} are needed.")
@@ -90,7 +92,8 @@ def stratified_hold_out(labels: NDArray[np.integer], share: float, seed: int) ->
     if not tests.any():
         raise PrepError(f"A test share of {share} of {len(labels)} images leaves a set empty.")
     order = permutation(len(labels), seed, _HOLD_OUT)
-    drawn = [order[labels[order] == label] for label in range(len(counts))]
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    drawn = np.split(by_class, np.cumsum(counts)[:-1])
     train = np.concatenate([rows[count:] for rows, count in zip(drawn, tests, strict=True)])
     test = np.concatenate([rows[:count] for rows, count in zip(drawn, tests, strict=True)])
     return np.sort(train), np.sort(test)

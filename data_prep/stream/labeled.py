@@ -7,7 +7,6 @@ from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
@@ -19,6 +18,7 @@ from data_prep.progress import image_progress
 from data_prep.shards.encode import Batch
 from data_prep.sources.open import read_source
 from data_prep.stream.tokens import open_encoding
+from flower_ist.console import terminal
 from flower_ist.tokens.recipe import Recipe
 
 Example = tuple[dict[float, NDArray[np.float32]], NDArray[np.int64], list[str]]
@@ -70,6 +70,8 @@ def labeled_tokens(
     for ratio in _ratios(mask_ratios):
         masks[ratio] = make_mask(mask.kind, ratio, mask.seed, mask.patches)
     data = read_source(source, split, on_error, classes=class_names, workers=workers)
+    for sentence in (*data.left_out, *(unusual.sentence() for unusual in data.unusual)):
+        tell(sentence)
     for sentence in data.skipped:
         tell(f"Skipped: {sentence}")
     record = encoding.encoder.record
@@ -84,7 +86,7 @@ def labeled_tokens(
     order = np.arange(len(data))
     parts = (order[start : start + batch_size] for start in range(0, len(data), batch_size))
     with (
-        image_progress(Console(stderr=True), "Encoding images", len(data)) as advance,
+        image_progress(terminal(stderr=True), "Encoding images", len(data)) as advance,
         closing(prefetch(prepare, parts, workers)) as prepared,
     ):
         for part, batch in prepared:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from data_prep.progress import image_progress
 from data_prep.stream.paths import batches, count_images, image_paths, watched_batches
 from data_prep.stream.tokens import TokenStream, open_encoding
+from flower_ist.console import terminal
 from flower_ist.tokens.recipe import Recipe
 
 
@@ -59,7 +59,7 @@ def image_tokens(
         # An image must not wait for the next ones to be taken.
         yield from stream.of(watched_batches(watch, batch_size), workers=0)
         return
-    console = Console(stderr=True, quiet=not (show_bar and sys.stderr.isatty()))
+    console = terminal(stderr=True, quiet=not (show_bar and sys.stderr.isatty()))
     found = batches(image_paths(images, sys.stdin), batch_size)
     with (
         image_progress(console, "Classifying images", count_images(images)) as advance,

@@ -21,6 +21,7 @@ from flower_ist.compare.report import front_sentences, percent, to_csv, to_html,
 from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.compare.usage import Value
+from flower_ist.console import print_text
 from flower_ist.files import write_file
 from flower_ist.runs.app_import import find_app, import_from
 from flower_ist.runs.log import read_run
@@ -143,20 +144,18 @@ def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) ->
         for name, choice in choices.items():
             if choice.validation_accuracy is not None:
                 accuracy = percent(choice.validation_accuracy)
-                text = f"{name}: {slug(choice.settings)} is best on validation, {accuracy} %"
-                console.print(text, markup=False, highlight=False)
+                chosen = f"{name}: {slug(choice.settings)} is best on validation, {accuracy} %"
+                print_text(console, chosen)
         runner.execute(final_runs(plan, choices), "comparison")
         comparison = write_outcome(folder, plan, choices, runner.failed)
     for table in to_tables(comparison):
         console.print(table)
-    console.print(f"Target: {percent(comparison.target_accuracy)} %. Best for the bytes:")
+    print_text(console, f"Target: {percent(comparison.target_accuracy)} %. Best for the bytes:")
     for sentence in front_sentences(comparison):
-        console.print(f"  {sentence}", markup=False, highlight=False)
+        print_text(console, f"  {sentence}")
     for name, why in runner.failed.items():
-        console.print(f"{name} failed: {why}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"{time.monotonic() - began:.0f} s. Report: {folder.path / REPORT_FILE}", soft_wrap=True
-    )
+        print_text(console, f"{name} failed: {why}")
+    print_text(console, f"{time.monotonic() - began:.0f} s. Report: {folder.path / REPORT_FILE}")
     return not runner.failed
 
 

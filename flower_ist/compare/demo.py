@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
 from flower_ist.compare.plan import Plan, PlanError, Run
+from flower_ist.console import print_text, text_column
 from flower_ist.files import make_folder, output_file, write_file
 from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LaunchError, LocalFlower, tail
@@ -67,17 +68,17 @@ def run_demo(
     folder = out.absolute() / datetime.now().strftime("%Y%m%d-%H%M%S")
     make_folder(folder)
     if engine == "inprocess":
-        console.print(
+        print_text(
+            console,
             "Ray is not installed, so the clients take turns in one process. For Flower's own "
             "simulation: pip install 'flower-ist[simulation]'.",
-            markup=False,
         )
     runs = [folder / strategy for strategy in strategies]
     columns = (
-        TextColumn("{task.description:8}"),
+        text_column("{task.description:8}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
-        TextColumn("{task.fields[state]}"),
+        text_column("{task.completed:.0f}/{task.total:.0f} rounds"),
+        text_column("{task.fields[state]}"),
         TimeElapsedColumn(),
     )
     log = folder / "flower.log"
@@ -99,7 +100,7 @@ def run_demo(
                 state = f"accuracy {100 * (last['accuracy'] or 0):.1f} %"
                 if last["round"] > progress.tasks[task].completed and not console.is_terminal:
                     # Where there is no bar that moves, each round gets a line.
-                    console.print(f"{run.name} round {last['round']}/{total}: {state}")
+                    print_text(console, f"{run.name} round {last['round']}/{total}: {state}")
                 progress.update(task, completed=last["round"], state=state)
                 return int(last["round"])
 
@@ -111,14 +112,15 @@ def _outcome(folder: Path, runs: Sequence[Path], console: Console) -> Path:
     summaries = [summarize(run) for run in runs]
     console.print(to_table(summaries))
     for summary in summaries[:-1]:
-        console.print(compare(summary, summaries[-1]))
-    console.print(
+        print_text(console, compare(summary, summaries[-1]))
+    print_text(
+        console,
         "These bytes are the messages'. Nobody fetched an app bundle here, or waited on a line: "
-        "docs/measuring.md says what a device pays for that."
+        "docs/measuring.md says what a device pays for that.",
     )
     picture = folder / "accuracy-by-bytes.png"
     plot(runs, picture)
-    console.print(f"Run logs, models and the plot are in {folder}", soft_wrap=True)
+    print_text(console, f"Run logs, models and the plot are in {folder}")
     return picture
 
 

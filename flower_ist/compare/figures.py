@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from flower_ist.compare.analyze import Comparison, front_points
-from flower_ist.runs.picture import new_figure, to_png
+from flower_ist.figure import new_figure, plain_texts, to_png
 from flower_ist.runs.report import plain_log_x
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def draw_all(comparison: Comparison) -> dict[str, bytes]:
     Raises:
         FlowerIstError: matplotlib is not installed.
     """
-    return {name: _png(draw, comparison) for name, (_, draw) in PICTURES.items()}
+    with plain_texts():
+        return {name: _png(draw, comparison) for name, (_, draw) in PICTURES.items()}
 
 
 def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from flower_ist.compare.analyze import BUDGET_SHARES, Comparison, Result, Spread
 from flower_ist.compare.figures import PICTURES
 from flower_ist.compare.plan import value_text
+from flower_ist.console import cell
 
 NOT_FEDERATED = "not federated"
 Value = str | int | float | bool | None
@@ -178,7 +179,7 @@ def to_tables(comparison: Comparison) -> list[Table]:
         for heading, *_ in figures.columns:
             table.add_column(heading, justify="right", no_wrap=True)
         for result in figures.results:
-            table.add_row(result.strategy, *(text for _, _, text in figures.cells(result)))
+            table.add_row(cell(result.strategy), *(text for _, _, text in figures.cells(result)))
         tables.append(table)
     return tables
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from flower_ist.compare.folder import (
     DONE_FILE,
@@ -33,6 +33,7 @@ from flower_ist.compare.folder import (
     share_lock,
 )
 from flower_ist.compare.plan import Plan, Run
+from flower_ist.console import print_text, text_column
 from flower_ist.files import output_file, write_file
 from flower_ist.runs.log import RUN_LOG, RunLogError, read_run
 
@@ -171,7 +172,7 @@ class Runner:
                 write_file(folder / FAILED_FILE, f"{why}\n")
             self.failed[run.name] = why
             text = f"{run.name} failed: {why} (more in {folder / OUTPUT_FILE})"
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_text(self.console, text)
 
 
 def _begin(folder: Path, held: Connection) -> None:
@@ -197,7 +198,7 @@ def _progress(console: Console) -> Progress:
         "{task.completed:.0f}/{task.total:.0f}",
         "{task.fields[state]}",
     )
-    name, count, state = map(TextColumn, columns)
+    name, count, state = map(text_column, columns)
     bar = BarColumn(bar_width=20)
     hidden = not console.is_terminal
     return Progress(name, bar, count, state, TimeElapsedColumn(), console=console, disable=hidden)

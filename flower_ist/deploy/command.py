@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flower_ist.command_group import Commands
+from flower_ist.console import say
 
 DEVICE_SHARD = "/var/lib/flower-ist/shard"
 """Where a device keeps its shard by default."""
@@ -69,9 +70,7 @@ def init(
         flower_version=flower_version or version("flwr"),
     )
     write_deployment(plan, folder)
-    typer.echo(
-        f"Wrote {folder}: its README.md says what goes where. Devices connect to {plan.address}."
-    )
+    say(f"Wrote {folder}: its README.md says what goes where. Devices connect to {plan.address}.")
 
 
 @app.later()
@@ -82,7 +81,7 @@ def renew(
     from flower_ist.deploy.writer import renew_server_certificate
 
     last_day = renew_server_certificate(folder)
-    typer.echo(
+    say(
         f"Wrote {folder}/superlink/server.crt and server.key, good until {last_day}: copy both to "
         "the server and start its two programs again."
     )
@@ -105,4 +104,4 @@ def demo_shards(
         for path, shard in zip(folders, (*shards, demo.test_shard()), strict=True):
             with ShardWriter(path, shard.meta) as writer:
                 writer.append_shard(shard)
-    typer.echo(f"Wrote client-0 to client-{nodes - 1} and test to {folder}.")
+    say(f"Wrote client-0 to client-{nodes - 1} and test to {folder}.")

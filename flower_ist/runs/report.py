@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from flower_ist.console import cell, printable
 from flower_ist.errors import FlowerIstError
+from flower_ist.figure import add_legend, new_figure, plain_texts
 from flower_ist.files import whole_file
 from flower_ist.runs.log import RunLogError, read_run
-from flower_ist.runs.picture import new_figure
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MB = 1e6
 _MOST_TICKS = 2e4  # span of an axis that has room for three ticks a decade
@@ -137,7 +139,7 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for run in summaries:
         table.add_row(
-            run.name,
+            cell(run.name),
             str(run.rounds),
             f"{run.wire_bytes_down / _MB:.2f}",
             f"{run.wire_bytes_up / _MB:.2f}",
@@ -182,6 +184,16 @@ def plot(folders: Sequence[Path], file: Path) -> None:
         FlowerIstError: matplotlib is not installed, or does not know the file's extension.
         NotWrittenError: the file cannot be written.
     """
+    with plain_texts():
+        figure = _draw(folders)
+        try:
+            with whole_file(file) as stream:
+                figure.savefig(stream, dpi=150, format=file.suffix[1:] or None)
+        except ValueError as err:
+            raise FlowerIstError(f"The plot cannot be written to {file}: {err}.") from err
+
+
+def _draw(folders: Sequence[Path]) -> Figure:
     figure = new_figure()
     axes = figure.add_subplot()
     for folder in folders:
@@ -193,18 +205,14 @@ def plot(folders: Sequence[Path], file: Path) -> None:
             if line["round"] > 0 and line["accuracy"] is not None
         ]
         megabytes, accuracy = zip(*points, strict=True) if points else ((), ())
-        label = f"{_name(folder)}: best {max(accuracy, default=0):.1f} %"
+        label = f"{printable(_name(folder))}: best {max(accuracy, default=0):.1f} %"
         axes.plot(megabytes, accuracy, marker="o", markersize=3, linewidth=1.5, label=label)
     plain_log_x(axes)
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("accuracy on the server's shard (%)")
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(loc="lower right")
-    try:
-        with whole_file(file) as stream:
-            figure.savefig(stream, dpi=150, format=file.suffix[1:] or None)
-    except ValueError as err:
-        raise FlowerIstError(f"The plot cannot be written to {file}: {err}.") from err
+    add_legend(axes, loc="lower right")
+    return figure
 
 
 def plain_log_x(axes: Axes) -> None:

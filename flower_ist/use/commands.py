@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flower_ist.command_group import imported
+from flower_ist.console import print_bytes, say, terminal
 from flower_ist.errors import ArgumentError
 
 Model = Annotated[
@@ -87,9 +87,9 @@ def predict(
     def tell(sentence: str) -> None:
         nonlocal skipped
         skipped += 1
-        typer.echo(f"Skipped: {sentence}", err=True)
+        say(f"Skipped: {sentence}", err=True)
 
-    with answers.open_output(out, _print_bytes, append=watch is not None) as write:
+    with answers.open_output(out, print_bytes, append=watch is not None) as write:
         if len(names) == 1 and is_shard(Path(names[0])):
             shard = open_shard(Path(names[0]), verify=True)
             tally = answers.write(answers.of_shard(classifier, shard), lines, write)
@@ -117,7 +117,7 @@ def predict(
                 raise typer.Exit(130) from None
             left_out = f"; {skipped} could not be read" if skipped else ""
             summary = f"{tally.images} images are answered{left_out}."
-    typer.echo(summary, err=out is None)
+    say(summary, err=out is None)
 
 
 def evaluate(
@@ -166,7 +166,7 @@ def evaluate(
             data[0],
             split=split,
             mask_ratios=mask_ratios,
-            tell=lambda sentence: typer.echo(sentence, err=True),
+            tell=lambda sentence: say(sentence, err=True),
             on_error=on_error,
             encoder=encoder,
             weights=weights,
@@ -181,13 +181,9 @@ def evaluate(
     evaluation = run(classifier, found)
     measures = evaluation.measures
     for table in tables_of(evaluation):
-        Console().print(to_rich(table))
-    typer.echo(f"Expected calibration error: {100 * measures.calibration_error:.2f} %.")
-    typer.echo(answer(measures))
+        terminal().print(to_rich(table))
+    say(f"Expected calibration error: {100 * measures.calibration_error:.2f} %.")
+    say(answer(measures))
     if out is not None:
         page = write_report(evaluation, out, str(model), ", ".join(data))
-        typer.echo(f"Page: {page}")
-
-
-def _print_bytes(content: bytes) -> None:
-    typer.echo(content, nl=False)
+        say(f"Page: {page}")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flower_ist.runs.picture import new_figure, to_png
+from flower_ist.console import shortened
+from flower_ist.figure import new_figure, plain_texts, to_png
 from flower_ist.use.measures import BINS, Measures, Share
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
@@ -14,6 +15,7 @@ _MOST_NAMED = 40  # classes whose names fit beside the matrix
 _MOST_WRITTEN = 15  # classes whose counts fit into its cells
 
 
+@plain_texts()
 def confusion(measures: Measures) -> bytes:
     """Draw the confusion matrix; the shade is the share of a label's examples."""
     names, counts = measures.class_names, measures.confusion
@@ -23,8 +25,7 @@ def confusion(measures: Measures) -> bytes:
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= _MOST_NAMED:
-        # A dollar sign in a name would begin a formula.
-        shown = [name[:24].replace("$", r"\$") for name in names]
+        shown = [shortened(name, 24) for name in names]
         axes.set_xticks(range(len(names)), shown, rotation=90, fontsize="small")
         axes.set_yticks(range(len(names)), shown, fontsize="small")
     if len(names) <= _MOST_WRITTEN:

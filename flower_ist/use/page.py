@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from flower_ist.console import cell
 from flower_ist.files import new_file, new_folder
 from flower_ist.use import figures
 from flower_ist.use.evaluate import Evaluation
@@ -70,7 +70,7 @@ def to_rich(table: PageTable) -> Table:
     for number, heading in enumerate(table.columns):
         shown.add_column(heading, justify="right" if number else "left")
     for row in table.rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*map(cell, row))
     return shown
 
 

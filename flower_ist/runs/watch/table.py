@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flower_ist.console import cell, print_text, printable
 from flower_ist.runs.watch.follow import RunFollower, State
 from flower_ist.runs.watch.progress import Progress, progress
 
@@ -66,7 +67,7 @@ def watch(
             for run, state in zip(runs, states, strict=True):
                 if state.round is not None and shown.get(run.folder) != len(run.rounds):
                     shown[run.folder] = len(run.rounds)
-                    console.print(Text(as_line(state)), soft_wrap=True)
+                    print_text(console, as_line(state))
             if _ended(states):
                 break
             time.sleep(every)
@@ -90,14 +91,14 @@ def view(states: Sequence[Progress], console: Console) -> RenderableType:
 def as_line(run: Progress) -> str:
     """Return a run as one line of plain text."""
     parts = [
-        f"{_clean(run.name)}: round {_round(run)}",
+        f"{printable(run.name)}: round {_round(run)}",
         f"accuracy {_percent(_last(run.accuracies))}",
         f"{run.bytes_down / _MB:.2f} MB down",
         f"{run.bytes_up / _MB:.2f} MB up",
     ]
     failed = [client for number, client, _ in run.failures if number == run.round]
     if failed:
-        parts.append("nothing from " + " ".join(map(_clean, failed)))
+        parts.append("nothing from " + " ".join(map(printable, failed)))
     if run.eta is not None:
         parts.append(f"{_duration(run.eta)} left")
     return ", ".join(parts)
@@ -136,11 +137,12 @@ def _full(run: Progress, blocks: str) -> RenderableType:
 
 
 def _head(run: Progress) -> RenderableType:
-    title = Text.assemble((_clean(run.name), "bold"), f"  {_clean(run.strategy)}  ", _state(run))
+    name, strategy = printable(run.name), printable(run.strategy)
+    title = Text.assemble((name, "bold"), f"  {strategy}  ", _state(run))
     line = Table.grid(padding=(0, 2))
     bar = ProgressBar(run.total_rounds or 1, run.round or 0, width=_SPARKS)
     left = "" if run.eta is None else f"{_duration(run.eta)} left"
-    line.add_row(Text(f"round {_round(run)}"), bar, Text(left))
+    line.add_row(cell(f"round {_round(run)}"), bar, cell(left))
     return Group(title, line)
 
 
@@ -157,9 +159,9 @@ def _client_table(run: Progress) -> list[RenderableType]:
         down, up, failed = run.clients[name]
         style = "red" if failed else ""
         cells = (f"{down / _MB:.3f}", f"{up / _MB:.3f}", str(failed))
-        table.add_row(Text(_clean(name)), *cells, style=style)
+        table.add_row(cell(name), *cells, style=style)
     rest = len(run.clients) - len(names)
-    return [table, Text(f"and {rest} more clients", style="dim")] if rest else [table]
+    return [table, cell(f"and {rest} more clients", style="dim")] if rest else [table]
 
 
 def _failures(run: Progress) -> list[RenderableType]:
@@ -168,9 +170,9 @@ def _failures(run: Progress) -> list[RenderableType]:
     lines: list[RenderableType] = []
     earlier = len(run.failures) - _MOST_FAILURES
     if earlier > 0:
-        lines.append(Text(f"{earlier} earlier failures", style="dim"))
+        lines.append(cell(f"{earlier} earlier failures", style="dim"))
     for number, client, reason in run.failures[-_MOST_FAILURES:]:
-        lines.append(Text(f"round {number}  {_clean(client)}: {_clean(reason)}", style="red"))
+        lines.append(cell(f"round {number}  {client}: {reason}", style="red"))
     return lines
 
 
@@ -183,7 +185,7 @@ def _table(states: Sequence[Progress], blocks: str) -> Table:
     table.add_column("", overflow="fold")
     for run in states:
         table.add_row(
-            Text(_clean(run.name)),
+            cell(run.name),
             _round(run).replace(" of ", "/"),
             _percent(_last(run.accuracies)).removesuffix(" %"),
             _percent(run.best[0] if run.best else None).removesuffix(" %"),
@@ -200,10 +202,10 @@ def _table(states: Sequence[Progress], blocks: str) -> Table:
 def _state(run: Progress) -> Text:
     text = run.state.value
     if run.state is State.FAILED and run.reason:
-        text += f": {_clean(run.reason)}"
+        text += f": {run.reason}"
     elif run.state is State.RUNNING and run.idle >= 1:
         text += f", last line {_duration(run.idle)} ago"
-    return Text(text, style=_STYLES.get(run.state, ""))
+    return cell(text, style=_STYLES.get(run.state, ""))
 
 
 def _ended(states: Sequence[Progress]) -> bool:
@@ -232,8 +234,3 @@ def _percent(share: float | None) -> str:
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _clean(text: str) -> str:
-    """Return what a client or a log wrote, without characters that would control a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep import PrepError
-from data_prep.sources.arrays import read_idx
+from data_prep.sources.arrays import NpzSource, read_idx
 from data_prep.sources.open import read_source, read_train_and_test
 
 
@@ -101,3 +101,34 @@ def test_a_file_that_is_no_archive_is_not_called_a_pickle_to_trust(tmp_path):
     (tmp_path / "set.npz").write_bytes(b"hello")
     with pytest.raises(PrepError, match=r"it is no zip archive, or one that was cut off\.$"):
         read_source(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbered", "names"),
+    [
+        ([1, 3, 2, 1], [0, 2, 1, 0], ("1", "2", "3")),
+        ([0, 255, 7, 0], [0, 2, 1, 0], ("0", "7", "255")),
+    ],
+)
+def test_labels_that_leave_numbers_out_make_no_phantom_classes(tmp_path, labels, numbered, names):
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.array(labels))
+    data = NpzSource(tmp_path / "a.npz").read("train")
+    assert (data.labels.tolist(), data.class_names) == (numbered, names)
+
+
+def test_a_column_of_labels_is_read_and_other_arrays_are_said_to_be_left_out(tmp_path):
+    images = np.zeros((2, 2, 2), np.uint8)
+    np.savez(tmp_path / "a.npz", x=images, y=np.array([[1], [0]]), x_test=images, y_test=images)
+    data = NpzSource(tmp_path / "a.npz").read("train")
+    assert data.labels.tolist() == [1, 0]
+    assert data.left_out == (f"The arrays x_test, y_test of {tmp_path / 'a.npz'} are left out.",)
+
+
+def test_pointers_of_git_lfs_are_called_so(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "a.npz").write_text(pointer)
+    with pytest.raises(PrepError, match="it is a pointer of git-lfs"):
+        NpzSource(tmp_path / "a.npz").read("train")
+    (tmp_path / "images").write_text(pointer)
+    with pytest.raises(PrepError, match="it is a pointer of git-lfs"):
+        read_idx(tmp_path / "images")

@@ -1,3 +1,4 @@
+import os
 import tracemalloc
 
 import numpy as np
@@ -235,3 +236,42 @@ def test_decoding_waits_until_a_batch_is_asked_for(tmp_path, monkeypatch):
     assert not read
     data.network_input(slice(2, 4), 8)
     assert [pixels[0, 0, 0] for pixels in read] == [2, 3]
+
+
+def test_what_is_neither_train_nor_test_is_said_to_be_left_out(tmp_path):
+    for name in ("train", "valid", "test"):
+        fill(tmp_path / name, {"a": 1, "b": 2})
+    (tmp_path / "README.txt").write_text("hello")
+    (tmp_path / "train" / "notes.txt").write_text("hello")
+    data = read_source(tmp_path)
+    assert len(data) == 3
+    assert data.left_out == (
+        f"{tmp_path / 'valid'} is left out with its 3 files: only train and test are read.",
+        f"1 file is left out beside the folders in {tmp_path}, such as README.txt.",
+        f"1 file is left out beside the folders in {tmp_path / 'train'}, such as notes.txt.",
+    )
+
+
+def test_valid_is_the_test_split_where_there_is_no_other(tmp_path):
+    for name in ("train", "valid"):
+        fill(tmp_path / name, {"a": 1})
+    train, test = read_train_and_test(tmp_path, None, 0.2, seed=0)
+    assert (len(train), len(test), train.left_out) == (1, 1, ())
+
+
+def test_a_class_folder_whose_name_is_no_text_is_found_before_an_image_is_opened(tmp_path):
+    """The name is in Latin-1: its byte for e with an accent is no UTF-8."""
+    fill(tmp_path, {"a": 1})
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    with open(os.path.join(folder, b"0.png"), "wb") as file:
+        file.write(b"damaged")
+    with pytest.raises(PrepError, match=r"class name 'caf\\\\xe9' holds bytes that are no UTF-8"):
+        read_source(tmp_path)
+
+
+def test_files_whose_names_are_no_text_are_read(tmp_path):
+    fill(tmp_path, {"a": 1})
+    odd = os.path.join(os.fsencode(tmp_path), b"a", b"caf\xe9.png")
+    os.rename(next((tmp_path / "a").iterdir()), odd)
+    assert len(read_source(tmp_path)) == 1

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
+from data_prep.sources.network import cause_of
 from data_prep.sources.open import left_out_tests, read_source, read_train_and_test
 
 
@@ -104,7 +105,9 @@ def test_options_name_columns_and_splits(saved):
     both = build([1, 2], [0, 1], CATS, writer=["x", "y"]).add_column("fine", [0, 1])
     both = both.cast_column("fine", datasets.ClassLabel(names=["p", "q"]))
     source = saved(left=both, right=both)
-    with pytest.raises(PrepError, match=r"several label columns, label, fine: .* \?label=COLUMN"):
+    with pytest.raises(
+        PrepError, match=r"several label columns: choose one of label, fine with \?label=COLUMN"
+    ):
         read_source(source)
     asked = f"{source}?label=fine&client=writer&train=left&test=right"
     train, test = read_train_and_test(asked, None, 0.5, seed=0)
@@ -112,7 +115,7 @@ def test_options_name_columns_and_splits(saved):
     assert test.owners.tolist() == ["x", "y"]
     for option, message in (
         ("label=none", "has no column 'none': it has image, label, writer, fine"),
-        ("image=writer&label=fine", "column 'writer' of hf:.* holds no images"),
+        ("image=fine&label=fine", "column 'fine' of hf:.* holds neither images nor their paths"),
         ("train=middle", "has no split 'middle': it has left, right"),
         ("color=red", "knows no option 'color': use image, label, client, train, test"),
         ("label", r"options in '.*' cannot be read"),
@@ -172,3 +175,49 @@ def test_a_configuration_follows_the_name(monkeypatch):
     read_source("hf:user/birds:small")
     read_source("hf:user/birds?label=label")
     assert asked == [("user/birds", "small"), ("user/birds", None)]
+
+
+def test_bytes_and_structs_that_are_not_declared_as_images_are_images(saved, tmp_path):
+    content = build([1, 2], [0, 1], CATS).cast_column("image", datasets.Image(decode=False))
+    plain = datasets.Dataset.from_dict(
+        {"image": [row["image"]["bytes"] for row in content], "label": ["a", "b"]}
+    )
+    struct = datasets.Dataset.from_dict({"image": content["image"][:], "label": ["a", "b"]})
+    for data in (plain, struct):
+        read = read_source(saved(train=data))
+        assert [pixels[0, 0, 0] for pixels in read.images.decode(slice(None))] == [1, 2]
+
+
+def test_what_a_hint_offers_can_be_followed(saved, tmp_path):
+    """A column of paths is offered where there is no column of images, and is then read."""
+    Image.new("L", (2, 2), 7).save(tmp_path / "a.png")
+    data = datasets.Dataset.from_dict({"file": [str(tmp_path / "a.png")], "kind": ["a"]})
+    source = saved(train=data)
+    with pytest.raises(PrepError, match=r"no image column: choose one of file, kind with"):
+        read_source(source)
+    with pytest.raises(PrepError, match=r"no label column: choose one of file, kind with"):
+        read_source(f"{source}?image=file")
+    read = read_source(f"{source}?image=file&label=kind")
+    assert (next(read.images.decode(slice(None))).item(0), read.class_names) == (7, ("a",))
+
+
+def test_splits_that_are_not_read_are_counted(saved):
+    part = build([1, 2], [0, 1], CATS)
+    source = saved(train=part, validation=part, test=part)
+    (sentence,) = read_source(source).left_out
+    assert sentence.startswith("The split validation of hf:")
+    assert "is left out with its 2 images" in sentence
+
+
+def wrapped(text, inner):
+    err = RuntimeError(text)
+    err.__cause__ = inner
+    return err
+
+
+def test_a_cause_that_the_library_wraps_is_named_and_the_network_only_where_it_is_one():
+    label = wrapped("An error occurred while generating", ValueError("Bad label 'x'\nat length"))
+    assert cause_of(label) == "Bad label 'x'"
+    reset = wrapped("No data found", ConnectionResetError(104, "Connection reset by peer"))
+    assert cause_of(reset) == "No data found; check the network"
+    assert cause_of(ValueError("No such name.")) == "No such name"

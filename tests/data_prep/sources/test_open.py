@@ -19,9 +19,7 @@ def test_a_second_set_of_other_classes_is_refused(tmp_path):
     two = save(tmp_path / "two.npz", class_names=np.array(["a", "b", "d"]))
     with pytest.raises(PrepError, match="class 'c' is in the training images but not in the test"):
         read_train_and_test(one, two, 0.2, seed=0)
-    with pytest.raises(
-        PrepError, match=r"images of the class 'd', .* has a, b, d, the schema c, b"
-    ):
+    with pytest.raises(PrepError, match=r"images of the class 'd', which the class schema lacks"):
         read_train_and_test(one, two, 0.2, 0, classes=("c", "b", "a"))
     train, test = read_train_and_test(one, two, 0.2, 0, classes=("d", "c", "b", "a"))
     assert (train.labels.tolist(), test.labels.tolist()) == ([3, 1, 2, 1], [3, 0, 2, 0])

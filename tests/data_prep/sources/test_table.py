@@ -1,4 +1,5 @@
 import csv
+import io
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +145,7 @@ def test_a_damaged_file_is_skipped_without_moving_ids(tmp_path):
     ("text", "message"),
     [
         ("", "lacks the column 'path'"),
-        ("file,label\na.png,cat\n", "lacks the column 'path': it has file, label and needs"),
+        ("file,label\na.png,cat\n", "lacks the column 'path': it has file, label; name"),
         ("path,label\n", "lists no images"),
         ("path,label\na.png\n", "row 1 has 1 of 2 fields"),
         ("path,label\na.png,cat\na.png,\n", "has no label in row 2: fill it in"),
@@ -177,3 +178,118 @@ def test_damaged_and_odd_parquet_files_are_refused(tmp_path):
     pq.write_table(pa.table({"path": ["a.png"], "class": ["b"]}), path)
     with pytest.raises(PrepError, match="lacks the column 'label': it has path, class"):
         read_source(path)
+
+
+BYTES = {
+    "pandas": pa.binary(),
+    "polars": pa.large_binary(),
+    "polars, views": pa.binary_view(),
+    "pandas, struct": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    "polars, struct": pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())]),
+}
+
+
+def png(value, mode="L"):
+    file = io.BytesIO()
+    Image.new(mode, (3, 2), value).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_bytes(file, kind, count=4, first=0, **columns):
+    """Write a Parquet file whose images are gray of 0, 1, 2 and so on, of the classes a and b."""
+    contents = [png(first + value) for value in range(count)]
+    if pa.types.is_struct(kind):
+        contents = [{"bytes": content, "path": f"{k}.png"} for k, content in enumerate(contents)]
+    labels = {"label": pa.array([f"{'ab'[k % 2]}" for k in range(count)], pa.large_string())}
+    pq.write_table(pa.table({"image": pa.array(contents, kind), **labels, **columns}), file)
+    return file
+
+
+def values(data):
+    return [int(pixels[0, 0, 0]) for pixels in data.images.decode(slice(None))]
+
+
+@pytest.mark.parametrize("kind", BYTES.values(), ids=BYTES.keys())
+def test_parquet_files_with_image_bytes_are_read_as_they_are_written_elsewhere(tmp_path, kind):
+    split, client = ["train", "test"] * 3, ["x", "y", "x", "y", "z", "y"]
+    path = write_bytes(tmp_path / "t.parquet", kind, 6, split=split, client=client)
+    train, test = read_train_and_test(path, None, 0.5, seed=0, classes=("a", "b"))
+    assert (values(train), values(test)) == ([0, 2, 4], [1, 3, 5])
+    assert (train.image_ids.tolist(), test.image_ids.tolist()) == ([0, 2, 4], [1, 3, 5])
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0], [1, 1, 1])
+    assert train.owners.tolist() == ["x", "x", "z"]
+    assert train.file_bytes.tolist() == [len(png(value)) for value in (0, 2, 4)]
+
+
+def test_a_folder_of_parquet_files_is_one_table_as_spark_writes_it(tmp_path):
+    folder = tmp_path / "birds.parquet"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    write_bytes(folder / "part-00001.snappy.parquet", pa.binary(), first=4)
+    write_bytes(folder / "part-00000.snappy.parquet", pa.binary())
+    data = read_source(folder)
+    assert (values(data), data.source) == (list(range(8)), "birds")
+    assert data.image_ids.tolist() == list(range(8))
+    pq.write_table(pa.table({"x": [1]}), folder / "part-00002.parquet")
+    with pytest.raises(PrepError, match="have different columns"):
+        read_source(folder)
+
+
+def test_paths_beside_bytes_count_only_where_they_lead_somewhere(tmp_path):
+    """Spark's binaryFile has paths of the machine that it ran on."""
+    far = [f"hdfs://far/{k}.png" for k in range(4)]
+    path = write_bytes(tmp_path / "far.parquet", pa.binary(), path=far)
+    assert values(read_source(path)) == [0, 1, 2, 3]
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(png(9))
+    near = write_bytes(tmp_path / "near.parquet", pa.binary(), path=[f"{k}.png" for k in range(4)])
+    assert values(read_source(near)) == [9] * 4
+
+
+def test_columns_of_other_names_are_given_as_the_hints_say(tmp_path):
+    path = tmp_path / "t.parquet"
+    two = {"one": [png(1)], "two": [png(2)], "kind": ["a"]}
+    pq.write_table(pa.table(two), path)
+    with pytest.raises(PrepError, match=r"several columns of images: choose one of one, two with"):
+        read_source(path)
+    with pytest.raises(PrepError, match=r"lacks the column 'label': .* with \?label=COLUMN"):
+        read_source(f"{path}?image=two")
+    assert values(read_source(f"{path}?image=two&label=kind")) == [2]
+    with pytest.raises(PrepError, match=r"has no column 'none' for .image="):
+        read_source(f"{path}?image=none")
+    with pytest.raises(PrepError, match="knows no option 'color': use image, label, split, client"):
+        read_source(f"{path}?color=red")
+    plain = tmp_path / "t.csv"
+    plain.write_text("file,kind\n0.png,a\n")
+    with pytest.raises(PrepError, match=r"lacks the column 'path': .* with \?image=COLUMN"):
+        read_source(plain)
+    (tmp_path / "0.png").write_bytes(png(5))
+    assert values(read_source(f"{plain}?image=file&label=kind")) == [5]
+
+
+def test_damaged_bytes_are_named_by_their_row_and_unusual_ones_counted(tmp_path):
+    contents = [png(1), b"damaged", png((1, 2, 3, 4), "RGBA")]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": contents, "label": ["a", "b", "a"]}), path)
+    with pytest.raises(PrepError, match=r"Image 1 of t\.parquet cannot be read as an image"):
+        read_source(path)
+    data = read_source(path, on_error="skip")
+    assert data.image_ids.tolist() == [0, 2]
+    assert [each.example for each in data.unusual] == ["image 2 of t.parquet"]
+
+
+def test_rows_of_a_split_that_is_not_read_are_counted(tmp_path):
+    words = ["train", "test", "val", "val"]
+    rows = [{"path": f"{k}.png", "label": "a", "split": word} for k, word in enumerate(words)]
+    data = read_source(write(tmp_path / "t.csv", rows, ("path", "label", "split")))
+    (sentence,) = data.left_out
+    assert "The split val of" in sentence
+    assert "is left out with its 2 images: only train and test are read." in sentence
+
+
+def test_a_table_that_is_a_pointer_of_git_lfs_is_called_one(tmp_path):
+    for name in ("t.parquet", "t.csv"):
+        path = tmp_path / name
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(PrepError, match="it is a pointer of git-lfs"):
+            read_source(path)
