@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,16 +33,16 @@ def assemble(
         ShardError: another shard has the name of one.
         NotWrittenError: a shard cannot be written.
     """
-    parts: list[list[Chunk]] = [[] for _ in shards]
+    parts: dict[int, list[Chunk]] = defaultdict(list)
     for chunk in chunks:
         parts[chunk.shard].append(chunk)
-    for shard, own in zip(shards, parts, strict=True):
+    for index, shard in enumerate(shards):
         folder = out / shard.name
         if _is_assembled(folder, shard):
             continue
         try:
             with ShardWriter(folder, shard.meta, scratch=work.path) as writer:
-                for chunk in own:
+                for chunk in parts[index]:
                     stored = work.read(chunk.number)
                     writer.append_stored(stored, *shard.labels_and_ids(chunk.part))
         except (ShardError, NotWrittenError, FileNotFoundError) as err:

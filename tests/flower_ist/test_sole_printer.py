@@ -17,6 +17,7 @@ ALLOWED = {
     ("flower_ist/console.py", "Console"),
     ("flower_ist/console.py", "Text"),
     ("flower_ist/console.py", "TextColumn"),
+    ("flower_ist/console.py", "echo"),
     ("flower_ist/console.py", "print"),
     ("flower_ist/console.py", "secho"),
 }

@@ -122,7 +122,7 @@ def test_class_names_that_cannot_be_are_found_before_anything_is_masked(tmp_path
     names = np.array(["a", "a"])
     np.savez(source, x=np.zeros((4, 8, 8), np.uint8), y=np.arange(4) % 2, class_names=names)
     said = call("mask", source, "--out", tmp_path / "kept", *SIZES, code=1)
-    assert "set names the class 'a' twice" in said
+    assert "set.npz names the class 'a' twice" in said
     assert not (tmp_path / "kept").exists()
 
 

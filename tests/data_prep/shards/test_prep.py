@@ -130,7 +130,9 @@ def test_class_names_that_no_shard_set_can_have_are_found_before_anything_is_enc
 ):
     images = np.zeros((9, 8, 8), np.uint8)
     np.savez(settings.source, x=images, y=np.arange(9) % 3, class_names=np.array(names))
-    with pytest.raises(PrepError, match=r"set(: every class name must| names the class 'a' twice)"):
+    with pytest.raises(
+        PrepError, match=r"set\.npz(: every class name must| names the class 'a' twice)"
+    ):
         prep(settings)
     assert not settings.out.exists()
 
