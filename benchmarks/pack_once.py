@@ -60,7 +60,7 @@ class Echo(InProcessGrid):
     def send_and_receive(self, messages, *, timeout=None):
         replies = []
         for message in messages:
-            arrays = message.content.array_records["arrays"]
+            arrays = message.content["arrays"]
             metrics = MetricRecord({"num-examples": 10})
             content = RecordDict({"arrays": arrays, "metrics": metrics})
             replies.append(Message(content, reply_to=message))
@@ -94,7 +94,7 @@ for server_round in range(1, 5):  # the first ones load the model and take memor
     calls.update(pack=0, unpack=0)
     start = time.process_time()
     messages = strategy.configure_train(server_round, record, ConfigRecord({}), grid)
-    record, _ = strategy.aggregate_train(server_round, list(grid.send_and_receive(messages)))
+    record, _ = strategy.aggregate_train(server_round, grid.send_and_receive(messages))
     del messages
 seconds = time.process_time() - start
 print(json.dumps({

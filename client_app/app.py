@@ -35,6 +35,7 @@ from flower_ist.wire.protocol import (
     STATISTICS_ACTION,
     STATISTICS_KEY,
 )
+from flower_ist.wire.records import arrays_in, configs_in
 
 app = ClientApp(mods=[packed_mod, blas_threads_mod])
 
@@ -47,11 +48,11 @@ def train_slice(message: Message, context: Context) -> Message:
     (:mod:`client_app.privacy`) the update is clipped and noisy, and the metrics are those that
     reveal nothing about an example.
     """
-    if STATISTICS_KEY in message.content.config_records["config"]:
+    if STATISTICS_KEY in configs_in(message.content)["config"]:
         return sum_up(message, context)
     privacy = Privacy.of(context)
     shard = open_client_shard(context)
-    settings = LocalSettings.from_config(message.content.config_records["config"])
+    settings = LocalSettings.from_config(configs_in(message.content)["config"])
     prior = token_prior(message, context, shard.meta)
     batches = Batches(shard, settings, shard.meta.client, prior)
     sent = _arrays(message)
@@ -118,7 +119,7 @@ def sum_up(message: Message, context: Context) -> Message:
     start = time.monotonic()
     _refuse_with(Privacy.of(context), "sums over them")
     shard = open_client_shard(context)
-    arrays = statistics_record(shard, message.content.config_records["config"])
+    arrays = statistics_record(shard, configs_in(message.content)["config"])
     metrics = MetricRecord(
         {
             "num-examples": len(shard),
@@ -139,7 +140,7 @@ def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:
 
 
 def _arrays(message: Message) -> dict[str, NDArray[Any]]:
-    return {name: a.numpy() for name, a in message.content.array_records["arrays"].items()}
+    return {name: a.numpy() for name, a in arrays_in(message.content)["arrays"].items()}
 
 
 def _input_bytes(shard: TokenShard, examples: int) -> dict[str, int]:

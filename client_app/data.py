@@ -16,6 +16,7 @@ from flower_ist.tokens.shard import (
     open_shard,
     verify_shard,
 )
+from flower_ist.wire.records import configs_in
 
 # What is remembered of a verified shard, in the context's state: it is the SuperNode's own, and
 # lasts from message to message although each has a process of its own.
@@ -46,7 +47,7 @@ def open_client_shard(context: Context) -> TokenShard:
     shard = _open(path, stamps)
     hashes = {name: shard.meta.sha256.get(Path(name).stem, "") for name, *_ in stamps}
     found = {name: f"{size} {changed} {hashes[name]}" for name, size, changed in stamps}
-    verified = context.state.config_records.get(VERIFIED_RECORD)
+    verified = configs_in(context.state).get(VERIFIED_RECORD)
     if verified is None or dict(verified) != found:
         verify_shard(shard, str(path))
         context.state[VERIFIED_RECORD] = ConfigRecord({**found})

@@ -12,6 +12,7 @@ from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.wire.layout import digest_of, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
+from flower_ist.wire.records import arrays_in, configs_in
 
 
 class PriorError(FlowerIstError):
@@ -35,12 +36,12 @@ def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPri
         WireError: the prior received does not have the shard's dimensions.
         ArgumentError: the prior received holds invalid numbers.
     """
-    config = message.content.config_records.get(PRIOR_KEY)
+    config = configs_in(message.content).get(PRIOR_KEY)
     if config is None:
         return None
     name, replay, skip = _named(config)
-    brought = message.content.array_records.get(PRIOR_RECORD)
-    array = _array(context.state.array_records.get(PRIOR_RECORD) if brought is None else brought)
+    brought = arrays_in(message.content).get(PRIOR_RECORD)
+    array = _array(arrays_in(context.state).get(PRIOR_RECORD) if brought is None else brought)
     if array is None or digest_of(array) != name:
         raise PriorError("This client does not hold the token prior: send it again.")
     layout = prior_layout(meta.dim, meta.num_classes, replay=replay, skip=skip)

@@ -4,17 +4,60 @@
 
 Filters run in list order: messages pass through the first filter first, and replies pass through
 it last, as with the ``mods=[...]`` of a ClientApp. Any strategy runs on the chain unchanged.
+
+Messages and replies pass through one at a time: a message is made, packed and sent before the next
+one is made, and with :class:`OneByOne` a reply is merged before the next one is unpacked. So the
+server's memory holds the model, a slice, and what is on its way, however many clients there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Generic, TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.wire._flwr import NodeInfo, Run
 from flower_ist.wire.protocol import ROUND_KEY
+from flower_ist.wire.records import configs_in
+
+# Between two looks for replies: a tenth of the time waited so far, in these bounds. The upper one
+# is Flower's own.
+_PAUSE_SHARE = 0.1
+_SHORTEST_PAUSE = 0.1
+_LONGEST_PAUSE = 3.0
+
+
+_Made = TypeVar("_Made")
+
+
+class PerContent(Generic[_Made]):
+    """What a function makes of a message's content; FedAvg sends the same one to all clients.
+
+    Only the last few contents are kept, so that a round's slices are not.
+
+    Args:
+        make: is called once for a content that comes several times in a row.
+        keep: how many contents may take turns.
+    """
+
+    def __init__(self, make: Callable[[RecordDict], _Made], keep: int = 2) -> None:
+        self._make = make
+        self._made: deque[tuple[RecordDict, _Made]] = deque(maxlen=keep)
+
+    def __call__(self, content: RecordDict) -> _Made:
+        """Return what was made of this content, or make it."""
+        for known, made in self._made:
+            if known is content:
+                return made
+        made = self._make(content)
+        self._made.append((content, made))
+        return made
 
 
 class Filter:
@@ -28,15 +71,17 @@ class Filter:
         """
         return grid.get_node_ids()
 
-    def down(self, messages: list[Message]) -> list[Message]:
-        """Return the messages to send to the clients in place of these."""
+    def down(self, messages: Iterable[Message]) -> Iterable[Message]:
+        """Return the messages to send to the clients in place of these, best as a generator."""
         return messages
 
-    def up(self, replies: list[Message]) -> list[Message]:
-        """Return the replies to give to the strategy in place of these."""
+    def up(self, replies: Iterable[Message]) -> Iterable[Message]:
+        """Return the replies to give to the strategy in place of these, best as a generator."""
         return replies
 
-    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+    def exchange(
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
+    ) -> Iterable[Message]:
         """Send messages and return their replies; by default :meth:`down`, wait, :meth:`up`.
 
         Args:
@@ -44,7 +89,15 @@ class Filter:
             messages: the strategy's messages.
             timeout: seconds to wait for replies; None waits without a limit.
         """
-        return self.up(list(grid.send_and_receive(self.down(messages), timeout=timeout)))
+        return self.up(grid.send_and_receive(self.down(messages), timeout=timeout))
+
+
+class OneByOne(list[Message]):
+    """Messages to whose replies a strategy wants an iterator: each as it comes, and only once.
+
+    A strategy that returns them from ``configure_train`` must read the replies in one loop. To any
+    other list a chain answers with a list, as Flower's own grids do.
+    """
 
 
 class FilteredGrid(Grid):
@@ -56,6 +109,8 @@ class FilteredGrid(Grid):
     """
 
     def __init__(self, grid: Grid, filters: Sequence[Filter]) -> None:
+        if type(grid).__module__.startswith("flwr."):
+            grid = _Arriving(grid)
         for step in reversed(filters):
             grid = _Step(grid, step)
         self._grid = grid
@@ -99,8 +154,19 @@ class FilteredGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages and wait for the replies, both through the filters."""
-        return self._grid.send_and_receive(messages, timeout=timeout)
+        """Send messages and wait for the replies, both through the filters.
+
+        To :class:`OneByOne` and to an iterator it answers with an iterator when the first reply has
+        come, and to a list with a list.
+        """
+        whole = isinstance(messages, list) and not isinstance(messages, OneByOne)
+        replies = iter(self._grid.send_and_receive(iter(messages), timeout=timeout))
+        if whole:
+            return list(replies)
+        # Everything is sent now, whether the strategy reads the replies or not; if there are none,
+        # it is told so by an empty list, which Flower's strategies look for.
+        first = next(replies, None)
+        return [] if first is None else chain([first], replies)
 
 
 class _Step(FilteredGrid):
@@ -114,15 +180,48 @@ class _Step(FilteredGrid):
         return self._step.nodes(self._grid)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(self._step.down(list(messages)))
+        return self._grid.push_messages(list(self._step.down(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._step.up(list(self._grid.pull_messages(message_ids)))
+        return list(self._step.up(self._grid.pull_messages(message_ids)))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        return self._step.exchange(self._grid, list(messages), timeout)
+        return self._step.exchange(self._grid, messages, timeout)
+
+
+class _Arriving(FilteredGrid):
+    """One of Flower's grids, whose own ``send_and_receive`` holds all messages, then all replies.
+
+    Here a message is pushed before the next one is made, and replies are handed on when they come.
+    Flower's HttpGrid looks for them every 3 s; the first looks are closer together here, so that a
+    round of quick clients does not wait for the next look.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        waiting: set[str] = set()
+        for message in messages:
+            # Flower names a message that it could not push None, or in later versions "".
+            waiting.update(filter(None, self._grid.push_messages([message])))
+        start = time.monotonic()
+        while waiting:
+            arrived = deque(self._grid.pull_messages(waiting))
+            waiting.difference_update(reply.metadata.reply_to_message_id for reply in arrived)
+            while arrived:
+                yield arrived.popleft()
+            passed = time.monotonic() - start
+            left = math.inf if timeout is None else timeout - passed
+            if left <= 0:
+                return
+            if waiting:
+                pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, passed * _PAUSE_SHARE))
+                time.sleep(min(pause, left))
 
 
 def category(message: Message) -> str:
@@ -138,7 +237,7 @@ def is_train(message: Message) -> bool:
 def round_of(message: Message, default: int = 0) -> int:
     """Return the round named in a message's config; all of Flower's strategies put it there."""
     if message.has_content():
-        for config in message.content.config_records.values():
+        for config in configs_in(message.content).values():
             named = config.get(ROUND_KEY)
             if isinstance(named, int):
                 return named

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT
+from flower_ist.wire.records import configs_in
 from flower_ist.wire.reported import client_name, is_superlink_error, last_line
 
 _LONGEST_WAIT = 3600.0
@@ -135,7 +136,7 @@ class ClientRegistry:
         self._told_names[node_id] = told or f"node-{node_id}"
         facts: dict[str, ConfigRecordValues] = {}
         if answer is not None and answer.has_content():
-            for config in answer.content.config_records.values():
+            for config in configs_in(answer.content).values():
                 facts.update(config)
         silent = answer is None or is_superlink_error(answer)
         problem = _problem(answer)

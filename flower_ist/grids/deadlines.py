@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flower_ist.grids.chain import Filter, is_train
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT, PRIOR_RECORD
+from flower_ist.wire.records import arrays_in
 
 _POLL_SECONDS = 1.0
 
@@ -47,27 +50,32 @@ class Deadlines(Filter):
         self.close_early = close_early
         self.min_replies = min_replies
 
-    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+    def exchange(
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
+    ) -> Iterable[Message]:
         """Send messages and return the replies that have arrived when the round closes."""
         if timeout is not None:
-            for message in messages:
-                # A message's life begins when it is created.
-                age = time.time() - message.metadata.created_at
-                message.metadata.ttl = age + timeout + LIFE_AFTER_TIMEOUT
-        if self.close_early and messages and is_train(messages[0]):
-            return self._until_enough(grid, messages, timeout)
-        return super().exchange(grid, messages, timeout)
+            messages = _mortal(messages, timeout + LIFE_AFTER_TIMEOUT)
+        if not self.close_early:
+            return super().exchange(grid, messages, timeout)
+        messages = iter(messages)
+        first = next(messages, None)
+        if first is None:
+            return []
+        messages = chain([first], messages)
+        if not is_train(first):
+            return super().exchange(grid, messages, timeout)
+        return self._until_enough(grid, messages, timeout)
 
     def _until_enough(
-        self, grid: Grid, messages: list[Message], timeout: float | None
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
     ) -> list[Message]:
+        piece_of: dict[str, bytes] = {}
+        for message in messages:
+            piece = _piece(message)
+            grid.push_messages([message])  # this sets its id
+            piece_of[message.metadata.message_id] = piece
         start = time.monotonic()
-        pieces = [_piece(message) for message in messages]
-        grid.push_messages(messages)  # this sets their ids
-        piece_of = {
-            message.metadata.message_id: piece
-            for message, piece in zip(messages, pieces, strict=True)
-        }
         waiting, good = set(piece_of), set[str]()
         replies: list[Message] = []
         while True:
@@ -83,12 +91,20 @@ class Deadlines(Filter):
             time.sleep(_POLL_SECONDS)
 
 
+def _mortal(messages: Iterable[Message], life: float) -> Iterator[Message]:
+    """Let messages expire so many seconds after now, when they are sent."""
+    for message in messages:
+        # A message's life begins when it is created.
+        message.metadata.ttl = time.time() - message.metadata.created_at + life
+        yield message
+
+
 def _piece(message: Message) -> bytes:
     """Return what identifies a piece of work: a digest of the model's arrays.
 
     The token prior is excluded: it goes only to those clients of a slice that do not have it yet.
     """
-    records = message.content.array_records
+    records = arrays_in(message.content)
     work = [record for key, record in records.items() if key != PRIOR_RECORD]
     if not work:
         return str(message.metadata.dst_node_id).encode()

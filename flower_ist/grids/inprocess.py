@@ -8,7 +8,7 @@ the same seed gives the same run bit for bit.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
@@ -102,7 +102,12 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Run the messages' clients one after another and return their replies in that order."""
+        """Run the messages' clients one after another and return their replies in that order.
+
+        To an iterator it answers with an iterator.
+        """
+        if isinstance(messages, Iterator):
+            return (r for m in messages for r in self.pull_messages(self.push_messages([m])))
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:

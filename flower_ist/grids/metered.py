@@ -22,13 +22,16 @@ open, and discards the reply.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, Metadata, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.grids.chain import Filter, FilteredGrid, category, is_train, round_of
+from flower_ist.grids.chain import Filter, FilteredGrid, PerContent, category, is_train, round_of
+from flower_ist.wire._flwr import empty_message
 from flower_ist.wire.protocol import INPUT_METRICS, STEPS_KEY
+from flower_ist.wire.records import metrics_in
 from flower_ist.wire.reported import finite, is_superlink_error, last_line
 from flower_ist.wire.size import payload_bytes, wire_bytes
 
@@ -67,9 +70,9 @@ class RoundTraffic:
         selected: nodes that got a train message; replied: those whose reply reached the strategy
             without an error.
         failures: node id -> the error that came in place of its reply.
-        train_seconds: from sending train messages to having the replies.
+        train_seconds: from sending train messages to having the replies, without what the strategy
+            did in between with those that had come.
         evaluate_seconds: the same for evaluate messages.
-        trained_at: clock time at which the last train replies had arrived.
         sent_at: clock time at which the first train messages were sent.
     """
 
@@ -84,7 +87,6 @@ class RoundTraffic:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     sent_at: float | None = None
-    trained_at: float | None = None
 
     def count(self, node_id: int, message_type: str, traffic: Traffic) -> None:
         """Add one message to the sums."""
@@ -119,38 +121,51 @@ class Meter(Filter):
         """Return what has been counted for a round so far."""
         return self.rounds.setdefault(server_round, RoundTraffic())
 
-    def down(self, messages: list[Message]) -> list[Message]:
+    def down(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Count messages on their way to the clients."""
         # FedAvg sends the same content to all clients: its objects are serialized only once here.
-        shared: dict[int, tuple[int, int]] = {}
+        current = list[Message]()
+        sizes = PerContent(lambda _: (wire_bytes(current[0]), payload_bytes(current[0])))
         for message in messages:
             self.current_round = round_of(message, self.current_round)
-            key = id(message.content)
-            if key not in shared:
-                shared[key] = (wire_bytes(message), payload_bytes(message))
-            wire, payload = shared[key]
+            current[:] = [message]
+            wire, payload = sizes(message.content)
             self.traffic(self.current_round).count(
                 message.metadata.dst_node_id,
                 message.metadata.message_type,
                 Traffic(wire_bytes_down=wire, payload_bytes_down=payload, messages_down=1),
             )
-        return messages
+            yield message
 
-    def up(self, replies: list[Message]) -> list[Message]:
+    def up(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Count replies."""
         for reply in replies:
             self._count_up(reply)
-        return replies
+            yield reply
 
-    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+    def exchange(
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
+    ) -> Iterator[Message]:
         """Count messages, send them, wait for the replies and count them."""
-        self.down(messages)
-        self._count_late(grid)
-        replies = list(grid.send_and_receive(messages, timeout=timeout))
-        replies = self.up(_attributed(replies, messages))
-        self._count_late(grid)
-        self._remember_unanswered(messages, replies)
-        return replies
+        sent: list[Metadata] = []  # a message's id is set when it is pushed
+        answered: set[str] = set()
+
+        def noted(messages: Iterable[Message]) -> Iterator[Message]:
+            for message in messages:
+                sent.append(message.metadata)
+                yield message
+            self._count_late(grid)
+
+        try:
+            outgoing = noted(self.down(messages))
+            for reply in self.up(
+                _attributed(grid.send_and_receive(outgoing, timeout=timeout), sent)
+            ):
+                answered.add(reply.metadata.reply_to_message_id)
+                yield reply
+            self._count_late(grid)
+        finally:
+            self._remember_unanswered(sent, answered)
 
     def _count_late(self, grid: Grid) -> None:
         """Fetch replies to closed rounds that have since arrived, only to count their bytes."""
@@ -162,10 +177,8 @@ class Meter(Filter):
             self._unanswered.pop(reply.metadata.reply_to_message_id, None)
             self._count_up(reply)
 
-    def _remember_unanswered(self, messages: list[Message], replies: list[Message]) -> None:
-        answered = {reply.metadata.reply_to_message_id for reply in replies}
-        for message in messages:
-            metadata = message.metadata
+    def _remember_unanswered(self, sent: list[Metadata], answered: set[str]) -> None:
+        for metadata in sent:
             if metadata.message_id and metadata.message_id not in answered:
                 self._unanswered[metadata.message_id] = metadata.created_at + metadata.ttl
         for message_id in list(self._unanswered)[:-_MOST_UNANSWERED]:
@@ -198,42 +211,57 @@ class Outcomes(Filter):
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    def down(self, messages: list[Message]) -> list[Message]:
+    def down(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Note who is asked to train."""
         for message in messages:
             if is_train(message):
                 traffic = self._traffic(message)
                 traffic.selected.add(message.metadata.dst_node_id)
-        return messages
+            yield message
 
-    def up(self, replies: list[Message]) -> list[Message]:
+    def up(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Note who replied, and with what."""
-        traffic = self._meter.traffic(self._meter.current_round)
         for reply in replies:
-            node_id = reply.metadata.src_node_id
-            if not is_train(reply):
-                continue
-            if reply.has_error():
-                traffic.failures[node_id] = last_line(reply.error.reason)
-            else:
-                traffic.replied.add(node_id)
-                _add_inputs(traffic, reply.content)
-        return replies
+            if is_train(reply):
+                self._note(reply)
+            yield reply
 
-    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
-        """Note both, and how long the exchange took."""
+    def exchange(
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
+    ) -> Iterator[Message]:
+        """Note both, and how long the exchange took, without what is done with the replies."""
         start = time.monotonic()
-        replies = super().exchange(grid, messages, timeout)
-        end = time.monotonic()
-        if messages:
-            traffic = self._traffic(messages[0])
-            if is_train(messages[0]):
-                traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
-                traffic.trained_at = end
-                traffic.train_seconds += end - start
-            elif category(messages[0]) == MessageType.EVALUATE:
-                traffic.evaluate_seconds += end - start
-        return replies
+        kinds: set[str] = set()
+
+        def noted(messages: Iterable[Message]) -> Iterator[Message]:
+            for message in messages:
+                if not kinds and is_train(message):
+                    traffic = self._traffic(message)
+                    traffic.sent_at = start if traffic.sent_at is None else traffic.sent_at
+                kinds.add(category(message))
+                yield message
+
+        for reply in super().exchange(grid, noted(messages), timeout):
+            self._add_seconds(kinds, time.monotonic() - start)
+            yield reply
+            start = time.monotonic()
+        self._add_seconds(kinds, time.monotonic() - start)
+
+    def _note(self, reply: Message) -> None:
+        traffic = self._meter.traffic(self._meter.current_round)
+        node_id = reply.metadata.src_node_id
+        if reply.has_error():
+            traffic.failures[node_id] = last_line(reply.error.reason)
+        else:
+            traffic.replied.add(node_id)
+            _add_inputs(traffic, reply.content)
+
+    def _add_seconds(self, kinds: set[str], seconds: float) -> None:
+        traffic = self._meter.traffic(self._meter.current_round)
+        if MessageType.TRAIN in kinds:
+            traffic.train_seconds += seconds
+        elif MessageType.EVALUATE in kinds:
+            traffic.evaluate_seconds += seconds
 
     def _traffic(self, message: Message) -> RoundTraffic:
         self._meter.current_round = round_of(message, self._meter.current_round)
@@ -261,22 +289,24 @@ class MeteredGrid(FilteredGrid):
         return self.meter.traffic(server_round)
 
 
-def _attributed(replies: list[Message], messages: list[Message]) -> list[Message]:
+def _attributed(replies: Iterable[Message], sent: Sequence[Metadata]) -> Iterator[Message]:
     """Set the source of the SuperLink's own errors to the node that they are about.
 
     They carry the SuperLink's node id: the node is known only from the message that they answer.
     """
-    asked = {message.metadata.message_id: message for message in messages}
-    return [
-        Message(reply.error, reply_to=asked[reply.metadata.reply_to_message_id])
-        if is_superlink_error(reply) and reply.metadata.reply_to_message_id in asked
-        else reply
-        for reply in replies
-    ]
+    asked: dict[str, Metadata] = {}
+    for reply in replies:
+        if not is_superlink_error(reply):
+            yield reply
+            continue
+        if len(asked) < len(sent):
+            asked = {metadata.message_id: metadata for metadata in sent}
+        about = asked.get(reply.metadata.reply_to_message_id)
+        yield reply if about is None else Message(reply.error, reply_to=empty_message(about))
 
 
 def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:
-    for record in content.metric_records.values():
+    for record in metrics_in(content).values():
         for metric, log_field in INPUT_METRICS.items():
             traffic.inputs[log_field] += _count(record.get(metric))
         traffic.local_steps = max(traffic.local_steps, _count(record.get(STEPS_KEY)))

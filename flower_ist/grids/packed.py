@@ -15,8 +15,9 @@ Evaluate and query messages pass through unchanged, and so do train messages wit
 from __future__ import annotations
 
 import zlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from flower_ist.grids.chain import Filter, is_train, round_of, with_content
+from flower_ist.grids.chain import Filter, PerContent, is_train, round_of, with_content
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.layout import (
     Codec,
     Layout,
+    RecordTensors,
     WireError,
     largest,
     layout_of,
     layout_to_text,
     pack,
-    record_of,
     tensors_of,
-    unpack,
+    unpackers,
 )
 from flower_ist.wire.protocol import (
     CODEC_KEY,
@@ -47,7 +48,9 @@ from flower_ist.wire.protocol import (
     REFUSED_CODE,
 )
 from flower_ist.wire.quantize import check_wire_dtype
+from flower_ist.wire.records import arrays_in, configs_in
 from flower_ist.wire.reported import client_text
+from flower_ist.wire.tensor_array import LazyArray
 
 _UNKNOWN_ERROR = 0  # Flower's code; strategies look only at the reason
 _NEEDS_MOD = (
@@ -58,19 +61,17 @@ _NEEDS_MOD = (
 
 @dataclass(frozen=True)
 class _Model:
-    """The model that a strategy put into a train message, and the same in the wire dtype.
+    """The model that a strategy put into a train message.
 
     Attributes:
         key: name of its ArrayRecord.
         layout: of its tensors.
-        tensors: read-only views of what the strategy sent.
-        record: the record to send.
+        tensors: what the strategy sent; a slice is cut out of the model again when it is read.
     """
 
     key: str
     layout: Layout
-    tensors: Mapping[str, NDArray[Any]]
-    record: ArrayRecord
+    tensors: RecordTensors
 
 
 class Packed(Filter):
@@ -113,44 +114,51 @@ class Packed(Filter):
         """Whether replies hold changes; with float32 both ways they hold the tensors."""
         return not self._down == self._up == "float32"
 
-    def down(self, messages: list[Message]) -> list[Message]:
+    def down(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Pack the models of train messages.
 
         Raises:
             WireError: a model cannot be sent in the wire dtype.
         """
         # FedAvg sends the same content to all clients: it is packed once.
-        models: dict[int, _Model | None] = {}
-        outgoing = []
+        packed = PerContent(self._model)
         for message in messages:
             if is_train(message):
-                content = message.content
-                if id(content) not in models:
-                    models[id(content)] = self._model(content)
-                model = models[id(content)]
+                model, record = packed(message.content)
                 self._sent[message.metadata.dst_node_id] = model
-                message = message if model is None else self._addressed(message, model)
-            outgoing.append(message)
-        return outgoing
+                if model is not None:
+                    message = self._addressed(message, model, record)
+            yield message
 
-    def up(self, replies: list[Message]) -> list[Message]:
+    def up(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Restore the tensors of replies."""
-        return [self._restore(reply) for reply in replies]
+        for reply in replies:
+            yield self._restore(reply)
 
-    def exchange(self, grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
+    def exchange(
+        self, grid: Grid, messages: Iterable[Message], timeout: float | None
+    ) -> Iterator[Message]:
         """Pack, send, and restore the replies' tensors."""
-        outgoing = self.down(messages)
-        asked = {message.metadata.dst_node_id for message in outgoing if is_train(message)}
-        replies = grid.send_and_receive(outgoing, timeout=timeout)
-        restored = [self._restore(reply, asked) for reply in replies]
-        for node_id in asked:  # a late reply is never returned, and a node may never come back
-            self._sent.pop(node_id, None)
-        return restored
+        asked: set[int] = set()
 
-    def _model(self, content: RecordDict) -> _Model | None:
-        records = content.array_records
+        def noted(messages: Iterable[Message]) -> Iterator[Message]:
+            for message in messages:
+                if is_train(message):
+                    asked.add(message.metadata.dst_node_id)
+                yield message
+
+        try:
+            for reply in grid.send_and_receive(self.down(noted(messages)), timeout=timeout):
+                yield self._restore(reply, asked)
+        finally:
+            for node_id in asked:  # a late reply is never returned, and a node may never come back
+                self._sent.pop(node_id, None)
+
+    def _model(self, content: RecordDict) -> tuple[_Model | None, ArrayRecord]:
+        """Return the model in a message's content, and the record to send in its place."""
+        records = arrays_in(content)
         if not records:
-            return None
+            return None, ArrayRecord()
         if len(records) > 1:
             raise WireError(
                 f"A packed train message has one ArrayRecord, but this one has {len(records)}: "
@@ -159,14 +167,13 @@ class Packed(Filter):
         ((key, record),) = records.items()
         tensors = tensors_of(record)
         layout = layout_of(tensors)
-        return _Model(
-            key, layout, tensors, ArrayRecord({PACKED_KEY: pack(tensors, layout, self._down)})
-        )
+        packed = ArrayRecord({PACKED_KEY: pack(tensors, layout, self._down)})
+        return _Model(key, layout, RecordTensors(record, layout)), packed
 
-    def _addressed(self, message: Message, model: _Model) -> Message:
+    def _addressed(self, message: Message, model: _Model, record: ArrayRecord) -> Message:
         """Return the message to send in place of a strategy's."""
         content = message.content
-        configs = content.config_records
+        configs = configs_in(content)
         place = next(iter(configs), "config")
         config = {**configs.get(place, {}), LAYOUT_KEY: layout_to_text(model.layout)}
         if self._sends_changes:
@@ -175,7 +182,7 @@ class Packed(Filter):
             (noise_seed,) = np.random.SeedSequence(entropy).generate_state(1)
             config[CODEC_KEY] = Codec(self._down, self._up, int(noise_seed)).to_text()
         changed: dict[str, ArrayRecord | ConfigRecord] = {
-            model.key: model.record,
+            model.key: record,
             place: ConfigRecord(config),
         }
         return with_content(message, RecordDict({**content, **changed}))
@@ -210,7 +217,7 @@ class Packed(Filter):
         return reply
 
     def _restored(self, content: RecordDict, model: _Model) -> RecordDict:
-        records = content.array_records
+        records = arrays_in(content)
         key = model.key if len(records) != 1 else next(iter(records))
         if key not in records:
             raise WireError(
@@ -218,21 +225,30 @@ class Packed(Filter):
             )
         if set(records[key]) != {PACKED_KEY}:
             raise WireError(_NEEDS_MOD)
-        tensors = unpack(records[key][PACKED_KEY], model.layout, self._up)
-        if self._sends_changes:
-            for name, change in tensors.items():
-                if change.dtype.kind != "f":
-                    continue
-                # float32 tensors are views of the bytes; all others are copies that we own.
-                out = change if change.flags.writeable else np.empty_like(change)
-                with np.errstate(over="ignore", invalid="ignore"):
-                    tensors[name] = np.add(model.tensors[name], change, out=out)
-        for name, tensor in tensors.items():
-            if not np.isfinite(largest(tensor)):
+        restored = ArrayRecord()
+        unpacked = unpackers(records[key][PACKED_KEY], model.layout, self._up)
+        for name, (dtype, shape) in model.layout.items():
+            make = unpacked[name]
+            if self._sends_changes and dtype.kind == "f":
+                make = partial(_changed, model.tensors, name, make)
+            tensor = make()
+            if not np.isfinite(size := largest(tensor)):
                 raise WireError(f"{name!r} holds values that are not finite numbers.")
+            restored[name] = LazyArray(dtype, shape, make, tensor, size)
         # One ArrayRecord was sent: an additional one has no reader, and nothing checks it.
         others = {name: record for name, record in content.items() if name not in records}
-        return RecordDict({**others, key: record_of(tensors)})
+        return RecordDict({**others, key: restored})
+
+
+def _changed(
+    sent: Mapping[str, NDArray[Any]], name: str, unpacked: Callable[[], NDArray[Any]]
+) -> NDArray[Any]:
+    """Return a tensor that was sent, with the change that came back."""
+    change = unpacked()
+    # float32 tensors are views of the bytes; all others are copies that we own.
+    out = change if change.flags.writeable else np.empty_like(change)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.add(sent[name], change, out=out)
 
 
 def _refused(reply: Message, reason: str, code: int) -> Message:

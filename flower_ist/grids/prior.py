@@ -8,11 +8,12 @@ A renewed prior goes to all clients again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
-from flower_ist.grids.chain import Filter, category, with_content
+from flower_ist.grids.chain import Filter, PerContent, category, with_content
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.wire.layout import digest_of, layout_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
@@ -43,33 +44,28 @@ class PriorOnce(Filter):
             self._prior = renewed
             self._holders.clear()
 
-    def down(self, messages: list[Message]) -> list[Message]:
+    def down(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Add the prior's name, and the prior itself for those that lack it."""
-        if self._prior is None:
-            return messages
+        prior = self._prior
+        if prior is None:
+            yield from messages
+            return
         # FedAvg sends the same content to all clients: what replaces it is shared too.
-        contents: dict[tuple[int, bool], RecordDict] = {}
-        outgoing = []
+        named = PerContent(lambda content: prior.added_to(content, holds=True))
+        sent = PerContent(lambda content: prior.added_to(content, holds=False))
         for message in messages:
             if _has_prior(message):
-                holds = message.metadata.dst_node_id in self._holders
-                key = (id(message.content), holds)
-                if key not in contents:
-                    contents[key] = self._prior.added_to(message.content, holds)
-                message = with_content(message, contents[key])
-            outgoing.append(message)
-        return outgoing
+                informed = named if message.metadata.dst_node_id in self._holders else sent
+                message = with_content(message, informed(message.content))
+            yield message
 
-    def up(self, replies: list[Message]) -> list[Message]:
+    def up(self, replies: Iterable[Message]) -> Iterator[Message]:
         """Note who has the prior."""
         for reply in replies:
-            if not _has_prior(reply):
-                continue
-            if reply.has_error():
-                self._holders.discard(reply.metadata.src_node_id)
-            else:
-                self._holders.add(reply.metadata.src_node_id)
-        return replies
+            if _has_prior(reply):
+                note = self._holders.discard if reply.has_error() else self._holders.add
+                note(reply.metadata.src_node_id)
+            yield reply
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class RoundRecorder:
         for node_id in traffic.selected - traffic.replied - failures.keys():
             failures[node_id] = "no reply came in time"
         sent = start if traffic.sent_at is None else traffic.sent_at
-        trained = start if traffic.trained_at is None else traffic.trained_at
+        merge = start - sent - traffic.train_seconds - traffic.evaluate_seconds
         return {
             "round": server_round,
             "strategy": self.settings.get("strategy", type(self.strategy).__name__),
@@ -156,7 +156,7 @@ class RoundRecorder:
             "seconds": {
                 "select": max(0.0, sent - self._round_began),
                 "train": traffic.train_seconds,
-                "merge": max(0.0, start - trained - traffic.evaluate_seconds),
+                "merge": max(0.0, merge),
                 "evaluate": end - start + traffic.evaluate_seconds,
             },
             "clients": self._named({n: asdict(t) for n, t in traffic.by_node.items()}),

@@ -20,6 +20,7 @@ from flower_ist.grids.clients import Client
 from flower_ist.strategies.state import State
 from flower_ist.submodels.partition import PartitionError
 from flower_ist.wire.protocol import CLIENT_NAME_KEY
+from flower_ist.wire.records import metrics_in
 from flower_ist.wire.reported import MAX_METRICS, finite
 
 CAPACITY_KEY = "capacity"
@@ -66,7 +67,7 @@ class ClientCapacities:
             return
         for name, content in replies.items():
             numbers: dict[str, float] = {}
-            for record in content.metric_records.values():
+            for record in metrics_in(content).values():
                 for key, value in list(record.items())[:MAX_METRICS]:
                     if (number := finite(value)) is not None:
                         numbers[key] = number

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.cut import Factor
-from flower_ist.wire.layout import Layout, WireError, decode, largest, unpack
+from flower_ist.wire.layout import Layout, RecordTensors, WireError, largest, record_of, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
+from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import client_text, last_line, metric_record
 
 # Whole numbers in a model are counters, such as BatchNorm's batches, or indices that stay: one that
@@ -62,8 +63,11 @@ class Expected:
     max_examples: float = MAX_EXAMPLES
 
 
-def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[Any]], float]:
+def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, float]:
     """Return a good reply's tensors (read-only views) and its number of examples.
+
+    The tensors of a packed reply that the filter Packed has restored may be forgotten, and are then
+    restored again when they are read (:meth:`flower_ist.wire.layout.RecordTensors.forget`).
 
     Raises:
         ClientFailed: the reply is an error from the client or the SuperLink.
@@ -77,7 +81,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
         raise ClientFailed(f"the client failed: {reason}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
-    records = reply.content.array_records
+    records = arrays_in(reply.content)
     record = records.get(expected.arrayrecord_key)
     if record is None:
         if len(records) != 1:
@@ -88,7 +92,11 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
         record = next(iter(records.values()))
     weight = _examples(reply.content, expected)
     tensors = _tensors(record, expected.layout)
-    for name, tensor in tensors.items():
+    for name in tensors:
+        try:
+            tensor = tensors[name]
+        except WireError as err:
+            raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
         if not tensor.size:
             continue
         if name in expected.sent:
@@ -98,7 +106,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
                 raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
         if tensor.dtype.kind != "f":
             continue
-        size = largest(tensor)  # NaN if there is one
+        size = tensors.largest(name)  # NaN if there is one
         if not math.isfinite(size):
             raise BadReply(f"{name!r} holds values that are not finite numbers")
         factor = expected.factors.get(name, 1.0)
@@ -110,16 +118,16 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[dict[str, NDArray[A
     return tensors, weight
 
 
-def _tensors(record: ArrayRecord, layout: Layout) -> dict[str, NDArray[Any]]:
+def _tensors(record: ArrayRecord, layout: Layout) -> RecordTensors:
     arrays: dict[str, Array] = dict(record.items())
     try:
         if set(arrays) == {PACKED_KEY}:
-            return unpack(arrays[PACKED_KEY], layout)
-        if arrays.keys() != layout.keys():
-            raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
-        return {name: decode(arrays[name], *expected) for name, expected in layout.items()}
+            arrays = dict(record_of(unpack(arrays[PACKED_KEY], layout)).items())
     except WireError as err:
         raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
+    if arrays.keys() != layout.keys():
+        raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
+    return RecordTensors(arrays, layout)
 
 
 def _uncapitalized(sentence: str) -> str:

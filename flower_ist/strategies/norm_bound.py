@@ -13,14 +13,14 @@ client were silent. The bound does not catch a poisoned update of ordinary size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from statistics import median
 
 import numpy as np
 from flwr.app import Message
 
 from flower_ist.errors import ArgumentError
-from flower_ist.strategies.replies import RoundReport
+from flower_ist.strategies.replies import RoundReport, let_go
 from flower_ist.submodels.cut import Returned, Tensors
 
 # Of two updates neither is the outlier.
@@ -58,15 +58,16 @@ def update_rms(tensors: Tensors, reply: Returned) -> float:
 
 
 def within_norm_bound(
-    good: Sequence[tuple[Message, Returned]],
+    good: Iterable[tuple[Message, Returned]],
     report: RoundReport,
     tensors: Tensors,
     norm_bound: float,
-) -> list[tuple[Message, Returned]]:
+) -> Iterable[tuple[Message, Returned]]:
     """Return the replies whose update is at most ``norm_bound`` times the round's median.
 
     With fewer than three replies, or where half of them changed nothing, there is nothing to
-    compare with, and all are returned.
+    compare with, and all are returned. With a bound all replies are read first, and wait as they
+    came over the network; without one they are handed on as they come.
 
     Args:
         good: replies that were judged good, each with its slice.
@@ -75,15 +76,19 @@ def within_norm_bound(
         norm_bound: that :func:`check_norm_bound` has passed; 0 for no bound.
     """
     if not norm_bound:
-        return list(good)
-    sizes = [update_rms(tensors, slice_) for _, slice_ in good]
-    nodes = [reply.metadata.src_node_id for reply, _ in good]
+        return good
+    entries, sizes = [], []
+    for entry in good:
+        sizes.append(update_rms(tensors, entry[1]))
+        let_go(entry[1])
+        entries.append(entry)
+    nodes = [reply.metadata.src_node_id for reply, _ in entries]
     report.update_rms = dict(zip(nodes, sizes, strict=True))
     usual = median(sizes) if len(sizes) >= _FEWEST_TO_COMPARE else 0.0
     if usual == 0.0:
-        return list(good)
+        return entries
     kept = []
-    for entry, node_id, size in zip(good, nodes, sizes, strict=True):
+    for entry, node_id, size in zip(entries, nodes, sizes, strict=True):
         if size <= norm_bound * usual:
             kept.append(entry)
             continue

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.judge import BadReply, ClientFailed
+from flower_ist.submodels.cut import Returned
+from flower_ist.wire.layout import RecordTensors
 from flower_ist.wire.protocol import PACKED_STYPE
 
 _log = logging.getLogger("flwr")
@@ -48,24 +50,24 @@ class RoundReport:
             self.faulty.add(node_id)
 
 
-def collect_replies(
+def judged_replies(
     replies: Iterable[Message],
     sent: Mapping[int, _Sent],
     judge: Callable[[Message, _Sent], _Good],
-) -> tuple[list[tuple[Message, _Good]], RoundReport]:
-    """Judge each reply on its own.
+    report: RoundReport,
+) -> Iterator[tuple[Message, _Good]]:
+    """Judge each reply on its own, when it comes.
 
     Args:
-        replies: whatever came back.
+        replies: whatever comes back.
         sent: node id -> what the node was sent.
         judge: takes a reply and what its node was sent, and returns what is used of the reply, or
             raises :class:`BadReply`.
+        report: names the nodes whose replies are refused or missing, when all are read.
 
-    Returns:
-        The good replies, each with what :func:`judge` returned, and a report that names the others.
+    Yields:
+        The good replies, each with what :func:`judge` returned.
     """
-    report = RoundReport()
-    good: list[tuple[Message, _Good]] = []
     unanswered = dict(sent)
     for reply in replies:
         node_id = reply.metadata.src_node_id
@@ -73,12 +75,36 @@ def collect_replies(
             report.refuse(node_id, "no answer is due from it: it answered twice or was not asked")
             continue
         try:
-            good.append((reply, judge(reply, unanswered.pop(node_id))))
+            good = judge(reply, unanswered.pop(node_id))
         except BadReply as refusal:
             report.refuse(node_id, str(refusal), faulty=not isinstance(refusal, ClientFailed))
+        else:
+            yield reply, good
     for node_id in unanswered:
         report.refuse(node_id, "no reply came in time")
-    return good, report
+
+
+def collect_replies(
+    replies: Iterable[Message],
+    sent: Mapping[int, _Sent],
+    judge: Callable[[Message, _Sent], _Good],
+) -> tuple[list[tuple[Message, _Good]], RoundReport]:
+    """Return all good replies, and a report of the others; arguments as :func:`judged_replies`."""
+    report = RoundReport()
+    return list(judged_replies(replies, sent, judge, report)), report
+
+
+def without_arrays(content: RecordDict) -> RecordDict:
+    """Return the metrics and configs of a reply, whose arrays would fill the server's memory."""
+    return RecordDict(
+        {key: record for key, record in content.items() if not isinstance(record, ArrayRecord)}
+    )
+
+
+def let_go(slice_: Returned) -> None:
+    """Free a slice's tensors; those that the filter Packed restored are restored when read."""
+    if isinstance(slice_.tensors, RecordTensors):
+        slice_.tensors.forget()
 
 
 def log_refusals(report: RoundReport, registry: ClientRegistry) -> None:

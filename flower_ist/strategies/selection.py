@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
@@ -70,12 +69,12 @@ class ClientSelection:
         chosen = self.turns.sample(server_round, [client.name for client in clients], count)
         return [client for client in clients if client.name in chosen]
 
-    def close_round(self, server_round: int, good: Iterable[Message], report: RoundReport) -> None:
+    def close_round(self, server_round: int, good: Iterable[int], report: RoundReport) -> None:
         """Note in the report who was in quarantine, and count who was at fault.
 
         Args:
             server_round: the round that is over.
-            good: the replies that are used.
+            good: the nodes whose replies are used.
             report: names the nodes whose replies were at fault.
         """
         report.quarantined = [
@@ -84,7 +83,7 @@ class ClientSelection:
         name = self.registry.name
         self.quarantine.note(
             server_round,
-            good=[name(reply.metadata.src_node_id) for reply in good],
+            good=[name(node_id) for node_id in good],
             faulty=[name(node_id) for node_id in report.faulty],
         )
 

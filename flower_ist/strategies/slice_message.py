@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import partial
+from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from numpy.typing import NDArray
 
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.submodels.cut import Cut, Tensors
-from flower_ist.wire.layout import largest, record_of
+from flower_ist.wire.layout import largest
 from flower_ist.wire.protocol import LR_SCALES_KEY
+from flower_ist.wire.tensor_array import LazyArray
 
 
 def slice_message(
@@ -19,28 +24,46 @@ def slice_message(
     node_id: int,
     config: ConfigRecord,
     *,
+    max_weight: float = math.inf,
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
 ) -> Message:
-    """Cut a slice out of the model and address it to a node.
+    """Address a slice of the model to a node; it is cut out when the message is packed or sent.
 
     Args:
-        weights: the whole model.
+        weights: the whole model, which must not change as long as the message is in use.
         cut: where the slice lies; its neurons are not sent.
         node_id: who gets it.
         config: the round's settings; ``lr-scales`` are added to them.
+        max_weight: no weight is of a larger magnitude; without it each slice is checked for values
+            that overflow when they are scaled.
         arrayrecord_key: name of the ArrayRecord.
         configrecord_key: name of the ConfigRecord.
 
     Raises:
-        TrainingFailedError: the slice holds values that are not finite numbers.
+        TrainingFailedError: when it is cut, the slice holds values that are not finite numbers.
     """
-    tensors = cut.take(weights)
-    for name, tensor in tensors.items():
-        if not np.isfinite(largest(tensor)):
-            raise TrainingFailedError(
-                f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
-            )
+    record = ArrayRecord()
+    for name, shape in cut.shapes().items():
+        whole = weights[name]
+        may_overflow = whole.dtype.kind == "f" and not (
+            np.max(cut.factor(name)) * max_weight <= np.finfo(whole.dtype).max
+        )
+        make = (
+            partial(_checked, cut, name, whole)
+            if may_overflow
+            else partial(cut.take_one, name, whole)
+        )
+        record[name] = LazyArray(whole.dtype, shape, make)
     config[LR_SCALES_KEY] = json.dumps(cut.lr_scales())
-    content = RecordDict({arrayrecord_key: record_of(tensors), configrecord_key: config})
+    content = RecordDict({arrayrecord_key: record, configrecord_key: config})
     return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
+
+
+def _checked(cut: Cut, name: str, whole: NDArray[Any]) -> NDArray[Any]:
+    tensor = cut.take_one(name, whole)
+    if not np.isfinite(largest(tensor)):
+        raise TrainingFailedError(
+            f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
+        )
+    return tensor

@@ -21,12 +21,20 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from flower_ist.grids.chain import OneByOne
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.capacities import Capacities, ClientCapacities
 from flower_ist.strategies.judge import Expected, judge_reply
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
-from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.strategies.replies import (
+    RoundReport,
+    judged_replies,
+    let_go,
+    log_refusals,
+    require_enough,
+    without_arrays,
+)
 from flower_ist.strategies.selection import ClientSelection
 from flower_ist.strategies.slice_message import slice_message
 from flower_ist.strategies.state import State
@@ -35,7 +43,7 @@ from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
-from flower_ist.submodels.merging import merge
+from flower_ist.submodels.merging import Merger
 from flower_ist.submodels.robust import trim_for
 from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
 from flower_ist.wire.layout import decode, record_of
@@ -88,6 +96,7 @@ class SubmodelStrategy(FedAvg):
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
             or, with the share that is cut off at each end, ``trimmed-mean:0.25``
             (:mod:`flower_ist.submodels.robust`).
+        train_metrics_aggr_fn: gets the replies without their arrays, which are merged by then.
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -196,18 +205,19 @@ class SubmodelStrategy(FedAvg):
         cuts = self.assignment.cuts(server_round, seats, self.capacities.of(clients))
         _log.info("configure_train: %d clients on %d slices", len(cuts), len(set(cuts)))
         self._sent = {client.node_id: cut for client, cut in zip(clients, cuts, strict=True)}
-        # Each message is built from its slice alone: there is no copy of the model per client.
-        return [
+        # Each slice is cut when its message is sent, and the replies are merged as they come.
+        return OneByOne(
             slice_message(
                 self._weights,
                 cut,
                 node_id,
                 ConfigRecord({**config, "server-round": server_round}),
+                max_weight=self.max_weight,
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
             )
             for node_id, cut in self._sent.items()
-        ]
+        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -215,30 +225,33 @@ class SubmodelStrategy(FedAvg):
         """Judge each reply on its own and merge the good ones into the model."""
         if not self._sent:
             return None, None
-        good, report = collect_replies(replies, self._sent, self._judge)
-        good = within_norm_bound(good, report, self._weights, self.norm_bound)
-        self.selection.close_round(server_round, [reply for reply, _ in good], report)
+        report = RoundReport()
+        good = judged_replies(replies, self._sent, self._judge, report)
+        weights = self._copy_of_model()
+        merger = Merger(weights, list(self._sent.values()), self._trim)
+        told: dict[int, RecordDict] = {}
+        for reply, slice_ in within_norm_bound(good, report, self._weights, self.norm_bound):
+            merger.add(slice_)
+            told[reply.metadata.src_node_id] = without_arrays(reply.content)
+            let_go(slice_)
+        self.selection.close_round(server_round, told, report)
         log_refusals(report, self.registry)
         self.last_round = report
         require_enough(
-            server_round, len(good), len(self._sent), self.min_train_nodes, report, self.registry
+            server_round, len(told), len(self._sent), self.min_train_nodes, report, self.registry
         )
-        weights = self._copy_of_model()
-        report.coverage = merge(weights, [slice_ for _, slice_ in good], self._trim)
+        report.coverage = merger.finish()
         self._retired, self._weights = self._weights, weights
         _log.info(
             "aggregate_train: merged %d of %d replies, %.1f %% of the weights were trained",
-            len(good),
+            len(told),
             len(self._sent),
             100 * report.coverage,
         )
         merged = self._weights_record = record_of(weights)
         merged.update(self._frozen)
-        contents = [reply.content for reply, _ in good]
-        self.capacities.note(
-            {self.registry.name(reply.metadata.src_node_id): reply.content for reply, _ in good}
-        )
-        return merged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        self.capacities.note({self.registry.name(node_id): told[node_id] for node_id in told})
+        return merged, self.train_metrics_aggr_fn(list(told.values()), self.weighted_by_key)
 
     def state(self) -> Mapping[str, State]:
         """Return what must be kept from round to round; the rest follows from the settings."""
@@ -267,11 +280,13 @@ class SubmodelStrategy(FedAvg):
 
         Fresh memory costs several times what the copy does.
         """
+        retired, self._retired = self._retired, {}
         copy = {}
         for name, tensor in self._weights.items():
-            into = self._retired.pop(name, None)
+            into = retired.pop(name, None)
             # The variable and the argument of the call itself: a record would be a third.
             if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
+                into = None  # frees it before its successor takes memory
                 into = np.empty_like(tensor)
             np.copyto(into, tensor)
             copy[name] = into

@@ -63,7 +63,8 @@ def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool
             raise ModelError(f"{name!r} is {tensor.dtype}: only real numbers can be merged.")
         if tensor.dtype.kind != "f" or not tensor.size:
             continue
-        largest = float(np.abs(tensor).max())  # NaN if there is one
+        # Without a copy of the tensor, which its magnitudes would be; NaN if there is one.
+        largest = float(np.maximum(-tensor.min(), tensor.max()))
         if not largest <= max_weight:
             raise ModelError(
                 f"{name!r} of the model holds {largest:.3g}, but replies with values above "

@@ -10,17 +10,89 @@ mean over them, or their median or trimmed mean (:mod:`flower_ist.submodels.robu
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.submodels.cut import Returned, restore_unchanged
+from flower_ist.submodels.axes import Axes
+from flower_ist.submodels.cut import Cut, Returned, restore_unchanged
 from flower_ist.submodels.robust import Trim, middle
 
+# One slice is put back so many values at a time (256 KiB of float32).
+_CACHED_VALUES = 1 << 16
 # A robust rule sorts this many float64 values at a time (32 MiB).
 _BLOCK_VALUES = 1 << 22
+
+
+class Merger:
+    """Put a round's trained slices back into the whole model, in place, each as it comes.
+
+    A slice's tensor is written at once where no other of the round's slices holds any of its
+    entries, as in Independent Subnetwork Training with a client for each slice. The others wait for
+    :meth:`finish`, as one value follows from all of them.
+
+    Args:
+        tensors: the whole model; writable arrays, changed in place.
+        cuts: of all replies that may come, each client's.
+        trim: as :func:`merge` has it.
+    """
+
+    def __init__(
+        self, tensors: dict[str, NDArray[Any]], cuts: Sequence[Cut], trim: Trim | None = None
+    ) -> None:
+        self._tensors = tensors
+        self._trim = trim
+        self._disjoint, self._holders = _overlaps(cuts)
+        self._waiting: list[Returned] = []
+        self._trained = 0
+
+    def add(self, reply: Returned) -> bool:
+        """Merge a reply as far as it depends on no other; return whether it is still needed."""
+        waits = False
+        for name, whole in self._tensors.items():
+            if self._is_alone(reply.cut, name):
+                self._trained += _put_back(whole, name, [reply], None)
+            else:
+                waits = True
+        if waits:
+            self._waiting.append(reply)
+        return waits
+
+    def finish(self) -> float:
+        """Merge what waited, and return the share of the model's weights that were trained."""
+        waiting, self._waiting = self._waiting, []
+        groups = list(_by_slice(waiting).values())
+        for name, whole in self._tensors.items():
+            shared = [reply for reply in waiting if not self._is_alone(reply.cut, name)]
+            if not shared:
+                continue
+            axes = shared[0].cut.axes
+            if not axes.is_cut(name):
+                new = _center(name, shared, whole.dtype, self._trim)
+                whole[...] = restore_unchanged(whole, new)
+                self._trained += whole.size
+            elif self._is_disjoint(axes, name):
+                for group in groups:
+                    if not self._is_alone(group[0].cut, name):
+                        self._trained += _put_back(whole, name, group, self._trim)
+            elif self._trim is None:
+                self._trained += _average_holders(whole, name, shared)
+            else:
+                self._trained += _middle_of_holders(whole, name, shared, self._trim)
+        return self._trained / max(1, sum(whole.size for whole in self._tensors.values()))
+
+    def _is_alone(self, cut: Cut, name: str) -> bool:
+        """Return whether no other reply holds any entry of this slice's tensor."""
+        if sum(self._holders.values()) == 1:
+            return True
+        return self._is_disjoint(cut.axes, name) and self._holders[_key(cut)] == 1
+
+    def _is_disjoint(self, axes: Axes, name: str) -> bool:
+        # Slices that share no neuron of the widths along one axis share none of a tensor's entries.
+        return any(all(part.width in self._disjoint for part in axis) for axis in axes.parts[name])
 
 
 def merge(
@@ -31,7 +103,7 @@ def merge(
     A weight becomes the mean, by the replies' weights, over the slices that hold it: one slice if
     they are disjoint, all of them for shared tensors. What nobody returned keeps its values, and a
     value that came back as it was sent keeps its bits: ``merge(take(W)) == W``. However many
-    clients there are, the extra memory is about two slices if they are disjoint, and two float64
+    clients there are, the extra memory is a block of a tensor if they are disjoint, and two float64
     copies of the largest tensor, and a slice's, if they overlap.
 
     Args:
@@ -44,43 +116,57 @@ def merge(
     Returns:
         Coverage: the share of the model's weights that some client trained, 0 to 1.
     """
-    if not returned:
-        return 0.0
-    axes = returned[0].cut.axes
-    groups = _by_slice(returned)
-    slices = [group[0].cut.indices for group in groups]
-    # Slices that share no neuron of the widths along one axis share none of a tensor's entries.
-    disjoint = {width for width in axes.widths if _are_disjoint([s[width] for s in slices])}
-    trained = total = 0
-    for name, whole in tensors.items():
-        total += whole.size
-        if not axes.is_cut(name):
-            whole[...] = restore_unchanged(whole, _center(name, returned, whole.dtype, trim))
-            trained += whole.size
-        elif any(all(part.width in disjoint for part in axis) for axis in axes.parts[name]):
-            trained += sum(_put_back(whole, name, group, trim) for group in groups)
-        elif trim is None:
-            trained += _average_holders(whole, name, returned)
-        else:
-            trained += _middle_of_holders(whole, name, returned, trim)
-    return trained / total
-
-
-def _by_slice(returned: Sequence[Returned]) -> list[list[Returned]]:
-    """Group the replies that hold the same neurons on the same scale."""
-    groups: dict[tuple[bool, tuple[bytes, ...]], list[Returned]] = {}
+    merger = Merger(tensors, [reply.cut for reply in returned], trim)
     for reply in returned:
-        cut = reply.cut
-        neurons = tuple(cut.indices[width].tobytes() for width in cut.axes.widths)
-        groups.setdefault((cut.scaled, neurons), []).append(reply)
-    return list(groups.values())
+        merger.add(reply)
+    return merger.finish()
+
+
+def _key(cut: Cut) -> tuple[bool, tuple[bytes, ...]]:
+    """Return what tells a slice from others: its neurons and its scale."""
+    return cut.scaled, tuple(cut.indices[width].tobytes() for width in cut.axes.widths)
+
+
+def _by_slice(returned: Sequence[Returned]) -> dict[Any, list[Returned]]:
+    """Group the replies that hold the same neurons on the same scale."""
+    groups: dict[Any, list[Returned]] = {}
+    for reply in returned:
+        groups.setdefault(_key(reply.cut), []).append(reply)
+    return groups
+
+
+def _overlaps(cuts: Sequence[Cut]) -> tuple[set[str], Counter[Any]]:
+    """Return the widths of which different slices share no neuron, and each slice's holders."""
+    holders = Counter(map(_key, cuts))
+    slices = {_key(cut): cut for cut in cuts}.values()
+    disjoint = set()
+    for width, neurons in cuts[0].axes.widths.items() if cuts else ():
+        taken = np.zeros(neurons, bool)
+        for cut in slices:
+            if taken[cut.indices[width]].any():
+                break
+            taken[cut.indices[width]] = True
+        else:
+            disjoint.add(width)
+    return disjoint, holders
 
 
 def _put_back(whole: NDArray[Any], name: str, group: Sequence[Returned], trim: Trim | None) -> int:
-    """Write what becomes of a slice that nobody outside the group holds; return its size."""
+    """Write what becomes of a slice that nobody outside the group holds; return its size.
+
+    A few rows at a time are read, restored and written while they are in the processor's cache.
+    """
     cut = group[0].cut
-    new = _center(name, group, whole.dtype, trim)
-    whole[cut.entries(name)] = restore_unchanged(cut.part(name, whole), new, cut.factor(name))
+    new, factor = _center(name, group, whole.dtype, trim), cut.factor(name)
+    if not new.ndim:
+        whole[...] = restore_unchanged(whole, new, factor)
+        return 1
+    step = max(1, _CACHED_VALUES // max(1, math.prod(new.shape[1:])))
+    varies = isinstance(factor, np.ndarray) and factor.shape[:1] == new.shape[:1]
+    by_row = np.broadcast_to(factor, new.shape) if varies else None
+    for run, where in cut.blocks(name, step):
+        of_run = factor if by_row is None else by_row[run]
+        whole[where] = restore_unchanged(whole[where], new[run], of_run)
     return new.size
 
 
@@ -125,11 +211,6 @@ def _middle_of_holders(
         block[covered] = restore_unchanged(block[covered], _as_dtype(new[covered], whole.dtype))
         held += int(covered.sum())
     return held
-
-
-def _are_disjoint(parts: Sequence[NDArray[np.intp]]) -> bool:
-    neurons = np.concatenate([*parts, np.empty(0, np.intp)])
-    return len(np.unique(neurons)) == len(neurons)
 
 
 def _center(

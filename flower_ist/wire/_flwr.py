@@ -4,7 +4,7 @@ Everything else comes from flwr's public modules. When an update of flwr moves o
 is the only file to fix.
 """
 
-from flwr.app import Message, Metadata
+from flwr.app import Message, Metadata, RecordDict
 
 # Types in the signatures of Grid's abstract methods.
 from flwr.proto.node_pb2 import NodeInfo
@@ -24,6 +24,7 @@ __all__ = [
     "NodeInfo",
     "Run",
     "TaskIdentity",
+    "empty_message",
     "get_all_nested_objects",
     "inflate_object_from_contents",
     "no_object_id_recompute",
@@ -37,6 +38,14 @@ def with_metadata(message: Message, metadata: Metadata) -> Message:
     return Message(  # type: ignore[call-overload, no-any-return]
         content=message.content if message.has_content() else None,
         error=message.error if message.has_error() else None,
+        metadata=metadata,  # accepted, but left out of the published signatures
+    )
+
+
+def empty_message(metadata: Metadata) -> Message:
+    """Return a message with this metadata and nothing in it, to reply to."""
+    return Message(  # type: ignore[call-overload, no-any-return]
+        content=RecordDict(),
         metadata=metadata,  # accepted, but left out of the published signatures
     )
 

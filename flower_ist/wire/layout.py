@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -28,7 +29,7 @@ from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
 from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
 from flower_ist.wire.quantize import decode as dequantize
 from flower_ist.wire.quantize import encode as quantize
-from flower_ist.wire.tensor_array import TensorArray
+from flower_ist.wire.tensor_array import LazyArray, TensorArray
 
 _MOST_AXES = 32  # the limit of numpy 1
 _MOST_ENTRIES = 2**56
@@ -169,6 +170,17 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     infinite or not a number.
 
     Raises:
+        WireError: as :func:`unpackers` does.
+    """
+    return {name: unpacked() for name, unpacked in unpackers(array, layout, wire_dtype).items()}
+
+
+def unpackers(
+    array: Array, layout: Layout, wire_dtype: str = "float32"
+) -> dict[str, Callable[[], NDArray[Any]]]:
+    """Return, for each tensor of a packed array, a function that unpacks it.
+
+    Raises:
         WireError: the array is of a different kind or dtype, or does not hold exactly the layout's
             bytes.
     """
@@ -180,13 +192,51 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     expected = layout_bytes(layout, wire_dtype)
     if len(array.data) != expected:
         raise WireError(f"The array has {len(array.data)} bytes instead of {expected}.")
-    tensors: dict[str, NDArray[Any]] = {}
+    found: dict[str, Callable[[], NDArray[Any]]] = {}
     data, offset = memoryview(array.data), 0
     for name, (dtype, shape) in layout.items():
         end = offset + encoded_bytes(dtype, shape, wire_dtype)
-        tensors[name] = dequantize(data[offset:end], dtype, shape, wire_dtype)
+        found[name] = partial(dequantize, data[offset:end], dtype, shape, wire_dtype)
         offset = end
-    return tensors
+    return found
+
+
+class RecordTensors(Mapping[str, NDArray[Any]]):
+    """The tensors of an ordinary ArrayRecord, as read-only views, each decoded when it is read.
+
+    Args:
+        record: holds at least the layout's arrays.
+        layout: what they must be.
+
+    Reading a tensor raises :class:`WireError` if its array is not of this dtype and shape.
+    """
+
+    def __init__(self, record: Mapping[str, Array], layout: Layout) -> None:
+        self._record = record
+        self._layout = layout
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Decode a tensor."""
+        return decode(self._record[name], *self._layout[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in the layout's order."""
+        return iter(self._layout)
+
+    def __len__(self) -> int:
+        """Return the number of tensors."""
+        return len(self._layout)
+
+    def largest(self, name: str) -> float:
+        """Return :func:`largest` of a tensor, without reading it again if that is known."""
+        known = getattr(self._record[name], "largest", None)
+        return largest(self[name]) if known is None else float(known)
+
+    def forget(self) -> None:
+        """Keep no tensor that can be made again."""
+        for array in self._record.values():
+            if isinstance(array, LazyArray):
+                array.forget()
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -232,7 +282,7 @@ def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArra
     """
     expected = f"{dtype}{list(shape)}"
     if isinstance(array, TensorArray):  # made in this process, so its claims are true
-        if (array.tensor.dtype, array.tensor.shape) != (dtype, shape):
+        if (array.dtype, array.shape) != (str(dtype), shape):
             raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
         return array.tensor
     if array.stype != NUMPY_STYPE:

@@ -25,6 +25,7 @@ from flower_ist.wire.layout import (
 )
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY
 from flower_ist.wire.quantize import noise_of
+from flower_ist.wire.records import arrays_in, configs_in
 
 
 def packed_mod(
@@ -49,7 +50,7 @@ def packed_mod(
 
     received = {
         name: unpack(record[PACKED_KEY], layout, codec.down if codec else "float32")
-        for name, record in message.content.array_records.items()
+        for name, record in arrays_in(message.content).items()
         if PACKED_KEY in record
     }
     if not received:
@@ -58,9 +59,9 @@ def packed_mod(
         message.content[name] = record_of(tensors)
     reply = call_next(message, context)
     if reply.has_content():
-        for name, record in reply.content.array_records.items():
+        for name, record in arrays_in(reply.content).items():
             # Other records that a ClientApp adds are sent unchanged.
-            if name in received or len(reply.content.array_records) == 1:
+            if name in received or len(arrays_in(reply.content)) == 1:
                 trained = tensors_of(record)
                 start = received[name] if name in received else next(iter(received.values()))
                 reply.content[name] = ArrayRecord(
@@ -71,7 +72,7 @@ def packed_mod(
 
 def _take_format(content: RecordDict) -> tuple[Layout | None, Codec | None]:
     """Remove the layout and the codec from a message, as the ClientApp need not see them."""
-    for config in content.config_records.values():
+    for config in configs_in(content).values():
         layout, codec = config.pop(LAYOUT_KEY, None), config.pop(CODEC_KEY, None)
         if isinstance(layout, str):
             return (

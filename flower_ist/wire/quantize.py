@@ -37,6 +37,8 @@ WIRE_DTYPES = ("float32", "float16", "int8", "int4")
 _LEVELS = {"int8": 127, "int4": 7}
 _GROUP = {"int8": None, "int4": 64}
 _SCALE_BYTES = 2
+# Rows are encoded and decoded about so many values at a time (256 KiB of float32).
+_CACHED_VALUES = 1 << 16
 
 Shape = tuple[int, ...]
 Bytes = bytes | memoryview
@@ -83,24 +85,44 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
         if not np.isfinite(half).all():
             raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
         return half.tobytes()
-    groups = _grouped(tensor, form)
-    # Without a copy of the tensor, which its magnitudes would be; + 0 turns -0 into 0.
-    low, high = groups.min(axis=-1, initial=0.0), groups.max(axis=-1, initial=0.0)
-    largest = np.maximum(-low, high) + np.float32(0)
-    if not np.isfinite(largest).all():
-        raise QuantizeError("holds values that are not finite numbers")
-    stored = _scales_to_bits(largest / np.float32(_LEVELS[form]))
-    scales = _bits_to_scales(stored)[..., None]
-    exact = np.divide(groups, scales, out=np.zeros_like(groups), where=scales > 0)
-    exact = exact.reshape(len(exact), -1)[:, : _row_length(tensor.shape)]
-    if noise is None:
-        np.rint(exact, out=exact)
-    else:
-        exact += _uniform(noise, exact.shape)
-        np.floor(exact, out=exact)
-    whole = np.clip(exact, -_LEVELS[form], _LEVELS[form], out=exact).astype(np.int8)
+    stored, whole = _quantized(tensor, form, noise)
     numbers = whole.tobytes() if form == "int8" else _pairs(whole.reshape(-1)).tobytes()
     return stored.tobytes() + numbers
+
+
+def _quantized(
+    tensor: NDArray[Any], form: str, noise: np.random.Philox | None
+) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
+    """Return a tensor's scales and numbers, some rows at a time that stay in the cache."""
+    rows, groups, group = _groups(tensor.shape, form)
+    matrix = tensor.reshape(rows, -1)
+    length = matrix.shape[1]
+    stored, whole = np.empty((rows, groups), "<u2"), np.empty((rows, length), np.int8)
+    step = min(rows, _rows_at_a_time(length))
+    padded = np.zeros((step, groups * group), np.float32)
+    for start in range(0, rows, step):
+        block = padded[: min(step, rows - start)]
+        here = slice(start, start + len(block))
+        exact = block[:, :length]
+        with np.errstate(over="ignore"):
+            exact[...] = matrix[here]
+        parts = block.reshape(len(block), groups, group)
+        low, high = parts.min(axis=-1, initial=0.0), parts.max(axis=-1, initial=0.0)
+        largest = np.maximum(-low, high) + np.float32(0)  # + 0 turns -0 into 0
+        if not np.isfinite(largest).all():
+            raise QuantizeError("holds values that are not finite numbers")
+        stored[here] = _scales_to_bits(largest / np.float32(_LEVELS[form]))
+        scales = _bits_to_scales(stored[here])
+        scales[scales == 0] = 1  # of nothing but zeros
+        np.divide(parts, scales[..., None], out=parts)
+        if noise is None:
+            np.rint(exact, out=exact)
+        else:
+            exact += _uniform(noise, exact.shape)
+            np.floor(exact, out=exact)
+            np.clip(exact, -_LEVELS[form], _LEVELS[form], out=exact)
+        np.copyto(whole[here], exact, casting="unsafe")
+    return stored, whole
 
 
 def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> NDArray[Any]:
@@ -121,15 +143,23 @@ def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> 
         return np.frombuffer(data, "<f2").reshape(shape).astype(dtype)
     rows, groups, group = _groups(shape, form)
     bits = np.frombuffer(data, "<u2", count=rows * groups)
-    packed = data[bits.nbytes :]
-    whole = np.frombuffer(packed, np.int8) if form == "int8" else _unpaired(packed)
-    numbers = whole[: math.prod(shape)].reshape(rows, -1).astype(np.float32)
+    packed, length = data[bits.nbytes :], _row_length(shape)
     scales = _bits_to_scales(bits).reshape(rows, groups)
-    if groups > 1:
-        scales = np.repeat(scales, group, axis=1)[:, : numbers.shape[1]]
-    with np.errstate(over="ignore", invalid="ignore"):
-        numbers *= scales
-    return numbers.reshape(shape).astype(dtype, copy=False)
+    numbers = np.empty((rows, length), dtype)
+    step = min(rows, _rows_at_a_time(length))
+    for start in range(0, rows, step):
+        here = slice(start, min(start + step, rows))
+        block, of = numbers[here], scales[here]
+        ends = here.start * length, here.stop * length
+        if form == "int8":
+            whole = np.frombuffer(packed[slice(*ends)], np.int8)
+        else:  # a block that is not the last one has an even number of entries
+            whole = _unpaired(packed[ends[0] // 2 : -(-ends[1] // 2)])[: block.size]
+        if groups > 1:
+            of = np.repeat(of, group, axis=1)[:, :length]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(whole.reshape(block.shape), of, out=block, casting="same_kind")
+    return numbers.reshape(shape)
 
 
 def encoded_bytes(dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> int:
@@ -161,15 +191,10 @@ def _groups(shape: Shape, form: str) -> tuple[int, int, int]:
     return shape[0], groups, -(-length // groups)
 
 
-def _grouped(tensor: NDArray[Any], form: str) -> NDArray[np.float32]:
-    """Return (rows, groups, numbers per group), with each row padded with zeros."""
-    rows, groups, group = _groups(tensor.shape, form)
-    with np.errstate(over="ignore"):
-        matrix = tensor.reshape(rows, -1).astype(np.float32)
-    missing = groups * group - matrix.shape[1]
-    if missing:
-        matrix = np.pad(matrix, ((0, 0), (0, missing)))
-    return matrix.reshape(rows, groups, group)
+def _rows_at_a_time(length: int) -> int:
+    # Of a multiple of 4 rows each block but the last begins with a whole byte of int4 and a whole
+    # word of noise, as if the rows were encoded together.
+    return 4 * max(1, _CACHED_VALUES // (4 * max(1, length)))
 
 
 def _scales_to_bits(scales: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import Message, MetricRecord, RecordDict
 
 from flower_ist.wire.protocol import CLIENT_NAME_KEY, MAX_NAME_LENGTH, SUPERLINK_ERRORS
+from flower_ist.wire.records import configs_in, metrics_in
 
 # Limits on the metrics kept per client: they are logged every round.
 MAX_METRICS = 64
@@ -18,7 +19,7 @@ MAX_KEY_LENGTH = 80
 
 def metric_record(content: RecordDict, key: str) -> MetricRecord | None:
     """Return the first MetricRecord that holds a key, if there is one."""
-    return next((r for r in content.metric_records.values() if key in r), None)
+    return next((r for r in metrics_in(content).values() if key in r), None)
 
 
 def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
@@ -69,7 +70,7 @@ def client_name(reply: Message) -> str | None:
     """Return the client name in a query reply, or None."""
     if not reply.has_content():
         return None
-    for config in reply.content.config_records.values():
+    for config in configs_in(reply.content).values():
         name = config.get(CLIENT_NAME_KEY)
         if isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH:
             return name

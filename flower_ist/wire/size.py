@@ -13,6 +13,7 @@ from flower_ist.wire._flwr import (
 )
 from flower_ist.wire.layout import WireError
 from flower_ist.wire.protocol import NUMPY_STYPE
+from flower_ist.wire.records import arrays_in
 
 _ITEM_BYTES = {
     kind + bits: int(bits) // 8
@@ -42,7 +43,7 @@ def payload_bytes(message: Message) -> int:
         return 0
     return sum(
         _tensor_bytes(array)
-        for record in message.content.array_records.values()
+        for record in arrays_in(message.content).values()
         for array in record.values()
     )
 

@@ -7,6 +7,7 @@ network, and for any reader of ``data``, it is byte for byte Flower's Array.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -35,7 +36,7 @@ class TensorArray(Array):
     @property
     def tensor(self) -> NDArray[Any]:
         """A read-only view of the tensor."""
-        view: NDArray[Any] = self.__dict__["_tensor"].view()
+        view = self._whole().view()
         view.flags.writeable = False
         return view
 
@@ -44,12 +45,52 @@ class TensorArray(Array):
         """The tensor in .npy form."""
         if "_data" not in self.__dict__:
             buffer = BytesIO()
-            np.save(buffer, self.__dict__["_tensor"], allow_pickle=False)
+            np.save(buffer, self._whole(), allow_pickle=False)
             self.__dict__["_data"] = buffer.getvalue()
         written: bytes = self.__dict__["_data"]
         return written
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy of the tensor, as Flower's Array does."""
-        copy: NDArray[Any] = self.__dict__["_tensor"].copy()
-        return copy
+        return self._whole().copy()
+
+    def _whole(self) -> NDArray[Any]:
+        tensor: NDArray[Any] = self.__dict__["_tensor"]
+        return tensor
+
+
+class LazyArray(TensorArray):
+    """An Array whose tensor is made whenever it is read, and takes no memory in between.
+
+    A round's slices exist one at a time this way, on their way out of the model and back into it.
+
+    Args:
+        dtype: of the tensor.
+        shape: of the tensor.
+        make: makes it, the same one at each call.
+        tensor: what was made already: it is kept until :meth:`forget`.
+        largest: its largest magnitude, if that is known.
+    """
+
+    __qualname__ = "Array"
+
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        make: Callable[[], NDArray[Any]],
+        tensor: NDArray[Any] | None = None,
+        largest: float | None = None,
+    ) -> None:
+        self.__dict__.update(
+            dtype=str(dtype), shape=shape, stype=NUMPY_STYPE, _make=make, _tensor=tensor
+        )
+        self.__dict__["largest"] = largest
+
+    def forget(self) -> None:
+        """Keep the tensor no longer: the next to read it makes it again."""
+        self.__dict__["_tensor"] = None
+
+    def _whole(self) -> NDArray[Any]:
+        made: NDArray[Any] | None = self.__dict__["_tensor"]
+        return self.__dict__["_make"]() if made is None else made  # type: ignore[no-any-return]

@@ -194,7 +194,7 @@ def test_replies_repeat_and_differ_by_seed_round_and_client():
         sent = FedAvg(**FEW).configure_train(
             server_round, model()[1], ConfigRecord(), SilentGrid(2)
         )
-        messages = packed.down(list(sent))
+        messages = list(packed.down(sent))
         return sorted(str(m.content["config"][CODEC_KEY]) for m in messages)
 
     first = codecs(0, 1)
@@ -206,7 +206,7 @@ def test_a_strategys_own_records_are_not_touched():
     """FedAvg uses one config and one ArrayRecord for all clients and rounds."""
     _, record = model()
     messages = list(FedAvg(**FEW).configure_train(1, record, ConfigRecord(), SilentGrid(2)))
-    outgoing = Packed("int8", "int8").down(messages)
+    outgoing = list(Packed("int8", "int8").down(messages))
     for before, after in zip(messages, outgoing, strict=True):
         assert before.content["arrays"] is record
         assert LAYOUT_KEY not in before.content["config"]
@@ -221,7 +221,7 @@ def test_other_messages_pass_as_they_are():
     content = RecordDict({"arrays": tiny.model(), "config": ConfigRecord({"server-round": 1})})
     for kind in ("evaluate", "query"):
         message = Message(content, next(iter(grid.get_node_ids())), kind)
-        assert packed.down([message]) == [message]
+        assert list(packed.down([message])) == [message]
         (reply,) = grid.send_and_receive([message])
         assert not reply.has_error()
 

@@ -98,6 +98,7 @@ class AnsweringGrid(SilentGrid):
         self.answers = answers
 
     def send_and_receive(self, messages, *, timeout=None):
+        list(messages)
         return self.answers
 
 

@@ -196,7 +196,8 @@ def test_a_model_that_has_overflowed_is_not_sent():
         np.errstate(over="ignore"),
         pytest.raises(TrainingFailedError, match="of the model has overflowed"),
     ):
-        strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2))
+        for message in strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2)):
+            round_trip(message)
 
 
 def test_no_reply_and_two_replies(caplog):
