@@ -248,7 +248,8 @@ def _changed(
     # float32 tensors are views of the bytes; all others are copies that we own.
     out = change if change.flags.writeable else np.empty_like(change)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.add(sent[name], change, out=out)
+        total: NDArray[Any] = np.add(sent[name], change, out=out)
+    return total
 
 
 def _refused(reply: Message, reason: str, code: int) -> Message:

@@ -227,4 +227,5 @@ def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: Factor = 1.0
     other = np.asarray(restored, order="C").view(bits)
     mask &= kept ^ other
     mask ^= other
-    return mask.view(old.dtype)
+    selected: NDArray[Any] = mask.view(old.dtype)
+    return selected

@@ -93,4 +93,4 @@ class LazyArray(TensorArray):
 
     def _whole(self) -> NDArray[Any]:
         made: NDArray[Any] | None = self.__dict__["_tensor"]
-        return self.__dict__["_make"]() if made is None else made  # type: ignore[no-any-return]
+        return self.__dict__["_make"]() if made is None else made

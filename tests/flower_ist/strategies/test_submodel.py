@@ -14,6 +14,7 @@ from flower_ist.grids.clients import TooFewClientsError
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.partition import PartitionError
+from flower_ist.wire.size import round_trip
 from tests.fakes.strategies import AXES, SilentGrid, arrays_of, configured, merged, model, reply
 
 
@@ -192,12 +193,12 @@ def test_a_model_that_has_overflowed_is_not_sent():
     strategy = ISTStrategy(
         AXES, num_slices=2, max_weight=math.inf, min_train_nodes=1, min_available_nodes=1
     )
+    message, _ = strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2))
     with (
         np.errstate(over="ignore"),
         pytest.raises(TrainingFailedError, match="of the model has overflowed"),
     ):
-        for message in strategy.configure_train(1, record, ConfigRecord(), SilentGrid(2)):
-            round_trip(message)
+        round_trip(message)
 
 
 def test_no_reply_and_two_replies(caplog):
