@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import initial_weights
+from flower_ist.files import NotWrittenError
 from flower_ist.grids.admission import Admission
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client, ClientRegistry
@@ -24,8 +25,10 @@ from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
+from flower_ist.use.card import write_card
 from flower_ist.wire.layout import record_of
-from flower_ist.wire.protocol import FEATURES_KEY
+from flower_ist.wire.protocol import EXAMPLES_KEY, FEATURES_KEY
+from flower_ist.wire.reported import finite
 from server_app.admission import local_steps, meet_clients, rejection_reason
 from server_app.build import build_strategy
 from server_app.evaluation import RoundModel, score_on, server_shard, split_shard
@@ -118,6 +121,12 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             evaluate_fn=recorder,
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
+    examples = {c.name: int(finite(c.facts.get(EXAMPLES_KEY)) or 0) for c in clients}
+    try:
+        _log.info("Its card is %s", write_card(run.path, shard.meta, len(test), examples))
+    except NotWrittenError as err:
+        # The run is over and its model saved: that is not lost to a text about it.
+        _log.warning("There is no model card: %s", err)
 
 
 def _weights(

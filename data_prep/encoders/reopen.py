@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from data_prep import PrepError
 from data_prep.encoders.open import EMBEDDED, ImageEncoder
 from data_prep.encoders.settings import EncoderSettings
+from data_prep.encoders.weights import file_sha256
 from flower_ist.tokens.meta import Encoder, encoder_space
 
 
@@ -33,7 +32,7 @@ def reopen_encoder(
         PrepError: it is not given, cannot be opened, or is not the one of the record.
     """
     if not encoder and not weights:
-        if record.weights_sha256 != _embedded_sha256():
+        if not EMBEDDED.is_file() or record.weights_sha256 != file_sha256(EMBEDDED):
             raise PrepError(
                 f"The model needs the encoder {record.name!r} (weights "
                 f"{record.weights_sha256[:12]}...), which does not come with this package: name "
@@ -60,13 +59,6 @@ def reopen_encoder(
             f"{facts}, not {needed}: give the encoder and the weights that prep was given."
         )
     return opened
-
-
-def _embedded_sha256() -> str:
-    if not EMBEDDED.is_file():
-        return ""
-    with EMBEDDED.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _short(value: object) -> str:

@@ -35,6 +35,11 @@ def load_weights(model: torch.nn.Module, file: Path) -> str:
         PrepError: the file is missing, holds more than tensors, or does not fit the model.
     """
     fit_weights(model, read_tensors(file), str(file))
+    return file_sha256(file)
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, by which a shard's meta data name weights."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
