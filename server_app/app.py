@@ -13,7 +13,6 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.files import NotWrittenError
 from flower_ist.grids.admission import Admission
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client, ClientRegistry
@@ -25,7 +24,7 @@ from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
-from flower_ist.use.card import write_card
+from flower_ist.use.card import CARD, write_card
 from flower_ist.wire.layout import record_of
 from flower_ist.wire.protocol import EXAMPLES_KEY, FEATURES_KEY
 from flower_ist.wire.reported import finite
@@ -55,12 +54,18 @@ def main(grid: Grid, context: Context) -> None:
     shard = server_shard(settings.data_dir)
     folder = output_folder(settings, context.run_id)
     with RunFolder(folder, settings, shard) as run:
-        if not run.is_finished():
-            _federate(grid, settings, run, shard)
+        finished = run.is_finished()
+        if finished and (run.path / CARD).exists():
+            return
+        clients = run.clients if finished else _federate(grid, settings, run, shard)
+        test = split_shard(shard, settings.validation_share, settings.seed)[1]
+        _log.info("Its card is %s", write_card(run.path, shard.meta, len(test), clients))
 
 
-def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard) -> None:
-    """Run the rounds that are left."""
+def _federate(
+    grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard
+) -> Mapping[str, int]:
+    """Run the rounds that are left; return the clients' names and numbers of examples."""
     # What is built first is refused first: before a client is asked or a file written.
     validation, test = split_shard(shard, settings.validation_share, settings.seed)
     score = score_on(validation)
@@ -121,12 +126,7 @@ def _federate(grid: Grid, settings: Settings, run: RunFolder, shard: TokenShard)
             evaluate_fn=recorder,
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
-    examples = {c.name: int(finite(c.facts.get(EXAMPLES_KEY)) or 0) for c in clients}
-    try:
-        _log.info("Its card is %s", write_card(run.path, shard.meta, len(test), examples))
-    except NotWrittenError as err:
-        # The run is over and its model saved: that is not lost to a text about it.
-        _log.warning("There is no model card: %s", err)
+    return {each.name: int(finite(each.facts.get(EXAMPLES_KEY)) or 0) for each in clients}
 
 
 def _weights(

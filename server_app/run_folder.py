@@ -80,8 +80,16 @@ class RunFolder:
         """The last completed round, 0 for none; None for a new run."""
         return None if self.checkpoint is None else self.checkpoint.server_round
 
+    @property
+    def clients(self) -> dict[str, int]:
+        """Names of the clients that a resumed run knows; how many examples they have it does not.
+
+        Each has 0.
+        """
+        return dict.fromkeys(self.identity.facts()["clients"], 0)
+
     def is_finished(self) -> bool:
-        """Tell whether nothing is left to do, and say so in the log.
+        """Tell whether no round is left to do, and say so in the log.
 
         Raises:
             SettingsError: the run is already longer than ``num-rounds``.
@@ -94,6 +102,7 @@ class RunFolder:
                 f"'num-rounds' is {asked}, but the run in 'output-dir' has {done} rounds already: "
                 f"set at least {done}."
             )
+        remove_unfinished(self.path)
         _log.info(
             "The run in %s is finished, all its %d rounds are in %s: nothing is left to do; for "
             "more rounds raise 'num-rounds'.",

@@ -264,7 +264,7 @@ def test_what_a_run_leaves_behind(blobs: Path, blob_config: MakeConfig):
     run_in_process(server_app, client_app, 2, config)
     folder = Path(config["output-dir"])
     names = {path.name for path in folder.iterdir()}
-    files = {"settings.json", "run.jsonl", "model.safetensors", "checkpoints"}
+    files = {"README.md", "settings.json", "run.jsonl", "model.safetensors", "checkpoints"}
     assert names == files
     assert json.loads((folder / "settings.json").read_text()) == config
     assert read_run(folder)[0]["settings"] == config

@@ -16,6 +16,7 @@ from client_app.app import app as client_app
 from data_prep.encoders.open import EMBEDDED
 from data_prep.encoders.timm import has_vit, timm
 from data_prep.encoders.weights import file_sha256
+from flower_ist.files import NotWrittenError
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.tokens.shard import open_shard
@@ -52,15 +53,22 @@ def test_a_run_ends_with_its_card(blob_config: Callable[..., dict[str, Any]], bl
     assert write_card(run, open_shard(blobs / "test").meta, 300, {}).read_text() != text
 
 
-def test_a_card_that_cannot_be_written_loses_nothing(
-    blob_config: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+def test_a_card_that_could_not_be_written_is_written_by_a_resume(
+    blob_config: Callable[..., dict[str, Any]],
 ):
     config = blob_config(num_rounds=1)
     run = Path(config["output-dir"])
     (run / "README.md").mkdir(parents=True)
-    run_in_process(server_app, client_app, 4, config)
-    assert "There is no model card" in caplog.text
+    with pytest.raises(NotWrittenError, match=r"README.md cannot be written"):
+        run_in_process(server_app, client_app, 4, config)
     assert (run / "model.safetensors").exists()
+    (run / "README.md").rmdir()
+    before = read_run(run)
+    run_in_process(server_app, client_app, 4, {**config, "resume": True})
+    text = (run / "README.md").read_text()
+    assert "| clients | 4 |" in text
+    assert f"{100 * before[-1]['accuracy']:.2f} % of 300 test examples" in text
+    assert read_run(run) == before
 
 
 def test_figures_by_hand():
