@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ist": {"strategy": "ist"},
     "narrow": {"strategy": "fedavg-narrow"},
     "narrow, 2e-3": {"strategy": "fedavg-narrow", "learning-rate": 0.002},
+    "validated": {"strategy": "ist", "validation-share": 0.5},
     "whole": {"strategy": "fedavg"},
     "features": {"strategy": "fedavg-features"},
     "ridge": {"strategy": "ridge", "num-rounds": 1},
@@ -38,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) -> dict[str, Any]:
-    """Return what a run brought: accuracy of the last round and of round 0, and bytes."""
+    """Return what a run brought, for each round: test accuracy, and the bytes until then."""
     name = f"{Path(tokens).name} {clients} {split} {seed} {way}".replace("/", "_")
     file = work / "runs" / f"{name}.json"
     if file.exists():
@@ -68,17 +70,20 @@ def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) 
         config["output-dir"] = f"{folder_of_run}/run"
         run_in_process(app.server_app, app.client_app, clients, config)
         lines = read_run(Path(config["output-dir"]))
+    wire = [line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines]
     found = {
         "tokens": Path(tokens).name,
         "clients": clients,
         "split": split,
         "seed": seed,
         "way": way,
-        "last": 100 * lines[-1]["accuracy"],
-        "first": 100 * lines[0]["accuracy"],
-        "megabytes": sum(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines) / 1e6,
+        "accuracy": [100 * line["accuracy"] for line in lines],
+        "megabytes": [so_far / 1e6 for so_far in accumulate(wire)],
         "kilobytes a message": lines[-1]["wire_bytes_down"] / clients / 1e3,
+        "loss": lines[-1]["loss"],
     }
+    if "validation_accuracy" in lines[-1]:
+        found["validation"] = [100 * line["validation_accuracy"] for line in lines]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found))
     return found
@@ -103,7 +108,7 @@ def main(
             cells, size = [], 0.0
             for way in chosen:
                 runs = [one(work, folder, count, split, seed, way) for seed in range(seeds)]
-                cells.append(f"{mean(run['last'] for run in runs):.2f}")
+                cells.append(f"{mean(run['accuracy'][-1] for run in runs):.2f}")
                 size = size or runs[0]["kilobytes a message"]
             name = f"{Path(folder).name}, {count} | {size:.1f}"
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)

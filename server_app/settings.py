@@ -115,7 +115,7 @@ class Settings(BaseModel):
     )
     lda_skip: bool = setting(
         True,
-        "The log-probabilities of linear discriminant analysis are added to the net's logits, in "
+        "Half of linear discriminant analysis's log-probabilities is added to the net's logits, in "
         "training too. For this, `standardize` and `replay` clients send summed statistics of "
         "their tokens once.",
         TRAINED,

@@ -30,16 +30,16 @@ def test_logits_by_hand():
     np.testing.assert_allclose(both(np.array([[2.0]])), [[1, math.log(3) - 1]], rtol=1e-6)
 
 
-def test_the_head_alone_gives_the_classes_probabilities():
-    """Two Gaussians with means -1 and 1, variance 1, equal shares: p(1 | x = 1/2) is 1 / (1 + 1/e).
+def test_half_of_the_log_probabilities_is_added():
+    """Two Gaussians with means -1 and 1, variance 1, equal shares: log p(1 | x) / p(0 | x) = 2 x.
 
     Tokens at -2, 0 and 0, 2 have these means and this variance.
     """
     statistics = Statistics.empty(2, 1, gram=True)
     statistics.add_tokens(np.array([[-2.0], [0.0], [0.0], [2.0]]), np.array([0, 0, 1, 1]))
     skip = LinearSkip.of_head(lda_heads(statistics, [1e-9])[0])
-    found = softmax(skip.of(np.array([[0.5]])))[0, 1]
-    assert found == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-6)
+    found = softmax(skip.of(np.array([[3.0]])))[0, 1]
+    assert found == pytest.approx(1 / (1 + math.exp(-3)), rel=1e-6)
 
 
 def test_without_a_skip_the_net_is_as_it_was():
@@ -53,7 +53,7 @@ def test_a_head_has_the_order_of_a_model_file():
     """Ridge solves for the transposed weight; safetensors writes memory as it lies."""
     found = LinearSkip.of_head(ridge_head(np.arange(12.0).reshape(4, 3)))
     assert found.weight.flags.c_contiguous
-    np.testing.assert_allclose(found.weight, [[0, 3, 6], [1, 4, 7], [2, 5, 8]], rtol=1e-6)
+    np.testing.assert_allclose(found.weight, [[0, 1.5, 3], [0.5, 2, 3.5], [1, 2.5, 4]], rtol=1e-6)
 
 
 def test_clients_get_the_same_head_for_standardized_tokens():
