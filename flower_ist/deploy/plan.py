@@ -92,12 +92,17 @@ class DeploymentPlan:
             return str(first)
         return "::" if first.version == 6 else "0.0.0.0"
 
+    @property
+    def books_port(self) -> int:
+        """The loopback port on which the gateway tells what devices have paid."""
+        return max(self.port, self.control_port) + 1
+
     def node_port(self, node: int) -> int:
         """Return the loopback port on which a node talks to its own ClientApp process.
 
         Each node has a different one, so that several can run on one machine.
         """
-        return max(self.port, self.control_port) + 1 + node
+        return self.books_port + 1 + node
 
 
 def shard_paths(shards: Path, nodes: int) -> tuple[str, ...]:

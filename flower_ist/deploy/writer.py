@@ -64,6 +64,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "listen": plan.listen,
         "port": str(plan.port),
         "control_port": str(plan.control_port),
+        "books_port": str(plan.books_port),
         "nodes": str(len(plan.node_data)),
         "flower_version": plan.flower_version,
         "library_version": __version__,
@@ -80,7 +81,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "superlink/ca.crt": File(authority.certificate),
         "superlink/server.crt": File(server.certificate),
         "superlink/server.key": File(server.private_key, _SECRET),
-        "superlink/gateway.py": File((_HERE / "gateway.py").read_bytes()),
+        **_gateway(),
         **_filled("superlink", "superlink", _SUPERLINK, values),
     }
     for number, data_path in enumerate(plan.node_data):
@@ -149,6 +150,17 @@ def write_folder(folder: Path, files: Mapping[str, File]) -> None:
                 (root / parent).mkdir(mode=0o700, exist_ok=True)
             with new_file(root / name, file.mode) as stream:
                 stream.write(file.content)
+
+
+def _gateway() -> dict[str, File]:
+    """Return the gateway's program and the little of this library that it needs."""
+    library = resources("flower_ist")
+    names = ["__init__.py", "errors.py", "files.py", "deploy/__init__.py"]
+    program = library / "deploy" / "gateway"
+    names += [f"deploy/gateway/{file.name}" for file in program.iterdir() if file.name.endswith(".py")]
+    return {
+        f"superlink/lib/flower_ist/{name}": File((library / name).read_bytes()) for name in names
+    }
 
 
 def _filled(
