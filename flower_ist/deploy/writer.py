@@ -73,6 +73,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "ca_end": _last_day(authority),
         "server_end": _last_day(server),
     }
+    watched = File((_HERE / "watched.py").read_bytes())
     files = {
         "README.md": File(_fill("README.md", values)),
         "connection.toml": File(_fill("connection.toml", values)),
@@ -81,6 +82,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "superlink/ca.crt": File(authority.certificate),
         "superlink/server.crt": File(server.certificate),
         "superlink/server.key": File(server.private_key, _SECRET),
+        "superlink/watched.py": watched,
         **_gateway(),
         **_filled("superlink", "superlink", _SUPERLINK, values),
     }
@@ -97,6 +99,7 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
             f"nodes/{node}/ca.crt": File(authority.certificate),
             f"nodes/{node}/node.key": File(key.private, _SECRET),
             f"nodes/{node}/node.pub": File(key.public),
+            f"nodes/{node}/watched.py": watched,
             **_filled("node", f"nodes/{node}", _NODE, own),
         }
     write_folder(folder, files)

@@ -27,7 +27,7 @@ from flower_ist.grids.chain import Filter, is_train
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT, PRIOR_RECORD
 from flower_ist.wire.records import arrays_in
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.25
 
 
 class Deadlines(Filter):

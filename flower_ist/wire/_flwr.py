@@ -5,6 +5,7 @@ is the only file to fix.
 """
 
 from flwr.app import Message, Metadata, RecordDict
+from flwr.serverapp import Grid
 
 # Types in the signatures of Grid's abstract methods.
 from flwr.proto.node_pb2 import NodeInfo
@@ -27,6 +28,7 @@ __all__ = [
     "empty_message",
     "get_all_nested_objects",
     "inflate_object_from_contents",
+    "is_http_grid",
     "no_object_id_recompute",
     "set_message_id",
     "with_metadata",
@@ -53,3 +55,10 @@ def empty_message(metadata: Metadata) -> Message:
 def set_message_id(message: Message, message_id: str) -> None:
     """Give a message the id that the SuperLink would give it: there is no public setter."""
     message.metadata.__dict__["_message_id"] = message_id
+
+
+def is_http_grid(grid: Grid) -> bool:
+    """Return whether a grid is that of a deployment. Devices never need to import this class."""
+    from flwr.superlink.grid import HttpGrid
+
+    return isinstance(grid, HttpGrid)
