@@ -20,7 +20,6 @@ from flower_ist.grids.deadlines import Deadlines
 from flower_ist.grids.metered import Meter
 from flower_ist.grids.packed import Packed
 from flower_ist.grids.prior import PriorOnce
-from flower_ist.grids.punctual import punctual
 from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
@@ -82,7 +81,7 @@ def _federate(
     meter, priors = Meter(), PriorOnce()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
     deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
-    grid = FilteredGrid(punctual(grid), [meter, deadlines])
+    grid = FilteredGrid(grid, [meter, deadlines])
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)

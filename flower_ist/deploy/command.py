@@ -1,4 +1,4 @@
-"""``flower-ist deploy``: init, renew and demo-shards."""
+"""``flower-ist deploy``: init, connect, renew and demo-shards."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ def init(
     flower_version: Annotated[
         str | None, typer.Option(help="Of all machines.", show_default="the installed one")
     ] = None,
+    duty: Annotated[
+        str,
+        typer.Option(help='For devices that only wake to train, like "10 min every 6 h".'),
+    ] = "",
 ) -> None:
     """Write certificates, keys, scripts, units and compose files for a federation.
 
@@ -68,9 +72,22 @@ def init(
         control_port=port + 1 if control_port is None else control_port,
         name=name,
         flower_version=flower_version or version("flwr"),
+        duty=duty,
     )
     write_deployment(plan, folder)
     say(f"Wrote {folder}: its README.md says what goes where. Devices connect to {plan.address}.")
+
+
+@app.later()
+def connect(
+    folder: Annotated[Path, typer.Argument(help="Folder that 'deploy init' wrote.")],
+) -> None:
+    """Tell Flower's commands on this machine where the SuperLink is; twice does no harm."""
+    from flower_ist.deploy import connection
+
+    config = connection.config_file()
+    changed = connection.connect(folder, config)
+    typer.echo(f"The connection {'was added to' if changed else 'is in'} {config}.")
 
 
 @app.later()

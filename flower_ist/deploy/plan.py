@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flower_ist.deploy.duty import parse_duty
 from flower_ist.errors import FlowerIstError
 from flower_ist.tokens.shard import ShardError, client_folder, open_shard
 
@@ -33,6 +34,7 @@ class DeploymentPlan:
         control_port: TCP port of the SuperLink itself, on the loopback address only.
         name: of the connection in the user's Flower config.
         flower_version: the version that all machines run.
+        duty: when devices are awake, like ``10 min every 6 h``; always if empty.
     """
 
     hosts: tuple[str, ...]
@@ -41,12 +43,13 @@ class DeploymentPlan:
     control_port: int
     name: str
     flower_version: str
+    duty: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot work.
 
         Raises:
-            DeployError: with one sentence.
+            DeployError, DutyError: with one sentence.
         """
         if not self.hosts:
             raise DeployError("A deployment needs the name or IP address of its server: --host.")
@@ -74,6 +77,8 @@ class DeploymentPlan:
             )
         if not _VERSION.fullmatch(self.flower_version):
             raise DeployError(f"{self.flower_version!r} is not a version of Flower, like 1.41.0.")
+        if self.duty:
+            parse_duty(self.duty)
 
     @property
     def address(self) -> str:

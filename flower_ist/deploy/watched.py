@@ -1,12 +1,12 @@
 """Run one of Flower's programs and start it again whenever it has ended, or only seems to live.
 
-    python3 watched.py [--awake SECONDS] flower-supernode --superlink ...
+    python3 -m flower_ist.deploy.watched [--awake SECONDS] flower-supernode --superlink ...
 
 A SuperNode that cannot connect ends. One that meets an error of the SuperLink leaves the
 federation, and its process goes on without doing anything. A SuperLink or a SuperNode whose
 ``flower-superexec`` has died takes work that nobody does. Nothing outside the process sees any of
 this. So Flower's own entry point runs in a child that ends itself in all these cases, and this
-program starts it again. It needs only Python and Flower, and is copied into a deployment.
+program starts it again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import NoReturn
 
 RESTART_SECONDS = 10.0
 EXECUTOR = "flower-superexec"
+MODULE = "flower_ist.deploy.watched"
 _LOOK_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
 _INSIDE = "WATCHED_PROGRAM"
@@ -45,7 +46,7 @@ def keep_running(command: list[str], awake: float) -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    here = [sys.executable, os.path.abspath(__file__), *command]
+    here = [sys.executable, "-m", MODULE, *command]
     while not ended.is_set() and time.monotonic() < until:
         child = subprocess.Popen(here, env={**os.environ, _INSIDE: "1"})
         while child.poll() is None and not ended.is_set() and time.monotonic() < until:

@@ -18,6 +18,7 @@ from flower_ist.deploy.certificates import (
     make_node_key,
     make_server_certificate,
 )
+from flower_ist.deploy.duty import parse_duty
 from flower_ist.deploy.plan import DeployError, DeploymentPlan, server_names
 from flower_ist.files import new_file, new_folder, refuse_existing, write_file
 from flower_ist.version import __version__
@@ -73,7 +74,6 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "ca_end": _last_day(authority),
         "server_end": _last_day(server),
     }
-    watched = File((_HERE / "watched.py").read_bytes())
     files = {
         "README.md": File(_fill("README.md", values)),
         "connection.toml": File(_fill("connection.toml", values)),
@@ -82,10 +82,16 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
         "superlink/ca.crt": File(authority.certificate),
         "superlink/server.crt": File(server.certificate),
         "superlink/server.key": File(server.private_key, _SECRET),
-        "superlink/watched.py": watched,
-        **_gateway(),
         **_filled("superlink", "superlink", _SUPERLINK, values),
     }
+    duty = parse_duty(plan.duty) if plan.duty else None
+    on_duty = {
+        "duty": plan.duty,
+        "restart": "always" if duty is None else "on-failure",
+        "awake": "0" if duty is None else str(duty.awake),
+        "calendar": "" if duty is None else duty.calendar,
+    }
+    node_files = _NODE if duty is None else (*_NODE, "flower-supernode.timer")
     for number, data_path in enumerate(plan.node_data):
         node = f"node-{number}"
         key = make_node_key(f"{node}@{plan.name}")
@@ -94,13 +100,13 @@ def write_deployment(plan: DeploymentPlan, folder: Path) -> None:
             "node": node,
             "node_port": str(plan.node_port(number)),
             "data_path": data_path,
+            **on_duty,
         }
         files |= {
             f"nodes/{node}/ca.crt": File(authority.certificate),
             f"nodes/{node}/node.key": File(key.private, _SECRET),
             f"nodes/{node}/node.pub": File(key.public),
-            f"nodes/{node}/watched.py": watched,
-            **_filled("node", f"nodes/{node}", _NODE, own),
+            **_filled("node", f"nodes/{node}", node_files, own),
         }
     write_folder(folder, files)
 
@@ -153,17 +159,6 @@ def write_folder(folder: Path, files: Mapping[str, File]) -> None:
                 (root / parent).mkdir(mode=0o700, exist_ok=True)
             with new_file(root / name, file.mode) as stream:
                 stream.write(file.content)
-
-
-def _gateway() -> dict[str, File]:
-    """Return the gateway's program and the little of this library that it needs."""
-    library = resources("flower_ist")
-    names = ["__init__.py", "errors.py", "files.py", "deploy/__init__.py"]
-    program = library / "deploy" / "gateway"
-    names += [f"deploy/gateway/{file.name}" for file in program.iterdir() if file.name.endswith(".py")]
-    return {
-        f"superlink/lib/flower_ist/{name}": File((library / name).read_bytes()) for name in names
-    }
 
 
 def _filled(

@@ -22,7 +22,8 @@ from typing import Generic, TypeVar
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from flower_ist.wire._flwr import NodeInfo, Run
+from flower_ist.grids.fetching import Fetcher
+from flower_ist.wire._flwr import NodeInfo, Run, is_http_grid
 from flower_ist.wire.protocol import ROUND_KEY
 from flower_ist.wire.records import configs_in
 
@@ -196,11 +197,17 @@ class _Arriving(FilteredGrid):
 
     Here a message is pushed before the next one is made, and replies are handed on when they come.
     Flower's HttpGrid looks for them every 3 s; the first looks are closer together here, so that a
-    round of quick clients does not wait for the next look.
+    round of quick clients does not wait for the next look. And there no reply holds up the others.
     """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        self._pull = (
+            Fetcher(grid.pull_messages).pull_messages if is_http_grid(grid) else grid.pull_messages
+        )
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._pull(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -211,7 +218,7 @@ class _Arriving(FilteredGrid):
             waiting.update(filter(None, self._grid.push_messages([message])))
         start = time.monotonic()
         while waiting:
-            arrived = deque(self._grid.pull_messages(waiting))
+            arrived = deque(self._pull(waiting))
             waiting.difference_update(reply.metadata.reply_to_message_id for reply in arrived)
             while arrived:
                 yield arrived.popleft()

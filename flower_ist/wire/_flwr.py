@@ -5,10 +5,10 @@ is the only file to fix.
 """
 
 from flwr.app import Message, Metadata, RecordDict
-from flwr.serverapp import Grid
 
 # Types in the signatures of Grid's abstract methods.
 from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
 
 # Since Flower 1.22 what is actually sent is the deflated form of every nested object.
 from flwr.supercore.inflatable.inflatable_object import (

@@ -89,7 +89,7 @@ class Shell:
 
 
 class CountingProxy:
-    """A TCP proxy on the loopback address that counts the bytes that come back to its clients."""
+    """A TCP proxy on the loopback address that counts the bytes of both directions."""
 
     def __init__(self, target_port: int) -> None:
         self._target = ("127.0.0.1", target_port)
@@ -97,6 +97,7 @@ class CountingProxy:
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
         self.bytes_to_clients = 0
+        self.bytes_to_server = 0
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -124,4 +125,6 @@ class CountingProxy:
                         return
                     if source is server:
                         self.bytes_to_clients += len(data)
+                    else:
+                        self.bytes_to_server += len(data)
                     (client if source is server else server).sendall(data)

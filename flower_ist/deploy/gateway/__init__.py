@@ -4,5 +4,5 @@ Flower serves devices and operators on one port, and checks keys only on the Fle
 reaches that port can register a node or start a run, that is, run any code on all devices. So the
 SuperLink listens on the loopback address, and this program on the address that devices reach. It
 also bounds what a device may send, counts what each device pays, and holds a device's question for
-work until there is some. It needs only what flwr installs, and is copied into a deployment.
+work until there is some. Of libraries it needs only what flwr installs.
 """

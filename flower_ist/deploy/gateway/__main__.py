@@ -52,6 +52,7 @@ def main() -> None:
 async def _serve(options: argparse.Namespace, ledger: Ledger) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(options.certificate, options.key)
+    context.num_tickets = 0  # a SuperNode never resumes a session
     trusted = ssl.create_default_context(cafile=options.ca)
     async with SuperLink(options.superlink, trusted) as superlink:
         calls = Calls(superlink, round(options.reply_mib * 2**20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 
 from flower_ist.deploy.gateway.budget import Budget
@@ -131,6 +132,8 @@ class Calls:
         if call.name == "deactivate-node" and node is not None:
             self.waiting.leave(node)
         answer = await self._superlink.call(call.name, call.body, call.request.headers)
+        if call.name == "get-fab":
+            answer = _compressed(answer, call.request)
         if answer.status == 401:
             self.nodes.forget(key)
             call.node = None
@@ -163,6 +166,14 @@ class Calls:
 
 async def _respond(device: Device, answer: Answer) -> bool:
     return await device.connection.respond(answer.status, answer.content, answer.headers)
+
+
+def _compressed(answer: Answer, request: Request) -> Answer:
+    """Return an app bundle as a SuperNode takes it too: Flower stores it without compression."""
+    if answer.status != 200 or b"gzip" not in request.headers.get(b"accept-encoding", b""):
+        return answer
+    content = gzip.compress(answer.content, mtime=0)
+    return Answer(200, content, {**answer.headers, b"content-encoding": b"gzip"})
 
 
 def _node_id(name: str, body: bytes, answer: bytes) -> int:

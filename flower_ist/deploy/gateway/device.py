@@ -8,7 +8,7 @@ from typing import Self
 import anyio
 
 from flower_ist.deploy.gateway.http import BadRequestError, HttpConnection
-from flower_ist.deploy.gateway.ledger import HANDSHAKES, Ledger
+from flower_ist.deploy.gateway.ledger import HANDSHAKES, WAITING, Ledger
 from flower_ist.deploy.gateway.line import Line
 from flower_ist.deploy.gateway.nodes import Node
 from flower_ist.deploy.gateway.strangers import Strangers, Visit
@@ -49,6 +49,15 @@ class Device:
             node.lines += 1
             self.account.node = str(node.node_id)
             self._strangers.known(self._visit)
+
+    async def refuse(self, error: BadRequestError) -> None:
+        """Answer to what may not be read, after which the connection ends."""
+        await self.connection.refuse(error)
+        if self._owner is None:
+            await self.connection.drain(64 * 1024, 1.0)
+        else:
+            await self.connection.drain(8 * 2**20, 300.0)
+        self.account.note(WAITING)
 
     async def close(self) -> None:
         """Close the connection and the books on it."""

@@ -12,7 +12,7 @@ from anyio.abc import SocketStream
 from flower_ist.deploy.gateway.calls import Calls
 from flower_ist.deploy.gateway.device import Device
 from flower_ist.deploy.gateway.http import BadRequestError
-from flower_ist.deploy.gateway.ledger import WAITING, Ledger
+from flower_ist.deploy.gateway.ledger import Ledger
 from flower_ist.deploy.gateway.line import Line
 from flower_ist.deploy.gateway.strangers import Strangers
 
@@ -64,5 +64,4 @@ class Door:
                 if not await self._calls.serve(request, device):
                     return
         except BadRequestError as error:
-            await device.connection.refuse(error)
-            device.account.note(WAITING)
+            await device.refuse(error)

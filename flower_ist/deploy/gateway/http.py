@@ -148,6 +148,16 @@ class HttpConnection:
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self.respond(error.status, str(error).encode(), {b"connection": b"close"})
 
+    async def drain(self, size: int, seconds: float) -> None:
+        """Read and forget what was being sent when it was refused.
+
+        Closed at once, the connection would be reset and the refusal lost: a SuperNode would send
+        the same again, for ever.
+        """
+        with anyio.move_on_after(seconds):
+            while size > 0 and (data := await self._stream.receive(16384)):
+                size -= len(data)
+
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         try:
             return self._h11.next_event()

@@ -48,9 +48,9 @@ def test_the_gateway_is_open_only_where_devices_come_from_outside(
 
 def test_nodes_on_one_machine_have_a_port_each_beside_the_servers() -> None:
     plan = make_plan()
-    assert [plan.node_port(node) for node in range(3)] == [9094, 9095, 9096]
+    assert [plan.node_port(node) for node in range(3)] == [9095, 9096, 9097]
     # A high control port moves them along.
-    assert make_plan(control_port=20000).node_port(0) == 20001
+    assert make_plan(control_port=20000).node_port(0) == 20002
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_host_that_is_no_name_and_no_address_is_refused(host: str) -> None:
         ({"node_data": ("/a$(id)",)}, "must hold no quote"),
         ({"control_port": 9092}, "must be two numbers"),
         ({"port": 0}, "must be two numbers"),
-        ({"control_port": 65533}, "lower --control-port"),
+        ({"control_port": 65532}, "lower --control-port"),
         ({"port": 70000}, "lower --control-port"),
         ({"name": "My federation"}, "small letters"),
         ({"name": "a]\n[b"}, "small letters"),
@@ -90,8 +90,8 @@ def test_what_cannot_work_is_refused(changes: dict[str, Any], sentence: str) -> 
 
 
 def test_the_last_port_may_be_the_last_there_is() -> None:
-    # Three nodes after 65532: 65533, 65534, 65535.
-    assert make_plan(control_port=65532).node_port(2) == 65535
+    # The gateway's books at 65532, and three nodes: 65533, 65534, 65535.
+    assert make_plan(control_port=65531).node_port(2) == 65535
 
 
 def test_paths_follow_a_pattern_or_a_folder_of_shards(blobs: Path) -> None:

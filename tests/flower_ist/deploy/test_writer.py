@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,13 +105,13 @@ def test_scripts_are_programs_in_valid_shell(lab: Path) -> None:
         subprocess.run(["sh", "-n", str(script)], check=True)
     start = (lab / "nodes/node-2/start.sh").read_text()
     assert "fl.example.org:9092" in start
-    assert "--port 9096" in start
+    assert "--port 9097" in start
     assert "--insecure" not in "".join(script.read_text() for script in scripts)
 
 
 def test_no_placeholder_is_left(lab: Path) -> None:
     for path in lab.rglob("*"):
-        if path.is_file() and path.name != "gateway.py":
+        if path.is_file():
             assert "@{" not in path.read_text(), path
 
 
@@ -184,12 +186,12 @@ def test_in_containers_only_the_gateway_is_open(lab: Path) -> None:
     assert "ports" not in node
 
 
-def test_the_gateway_is_copied_and_needs_nothing_of_this_project(lab: Path) -> None:
-    copy = (lab / "superlink/gateway.py").read_bytes()
-    assert copy == Path(gateway.__file__).read_bytes()
+def test_of_libraries_the_gateway_needs_what_flwr_installs() -> None:
+    """And not flwr itself, which would double its memory."""
     imported = {
-        name.partition(".")[0]
-        for node in ast.walk(ast.parse(copy))
+        name.partition(".")[0] if not name.startswith("flower_ist") else name
+        for file in Path(gateway.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
@@ -198,8 +200,27 @@ def test_the_gateway_is_copied_and_needs_nothing_of_this_project(lab: Path) -> N
             else []
         )
     }
-    assert "flower_ist" not in imported
-    assert {"httpx", "uvicorn", "starlette"} <= imported
+    ours = {name for name in imported if name.startswith("flower_ist")}
+    assert {name for name in ours if ".gateway" not in name} == {"flower_ist.files"}
+    assert imported - ours - set(sys.stdlib_module_names) == {
+        *("anyio", "cryptography", "h11", "httpcore")
+    }
+
+
+def test_devices_on_duty_get_a_timer_instead_of_a_unit_that_never_ends(tmp_path: Path) -> None:
+    write_deployment(replace(PLAN, duty="10 min every 6 h"), tmp_path / "lab")
+    folder = tmp_path / "lab/nodes/node-1"
+    service = (folder / "flower-supernode.service").read_text().splitlines()
+    assert {"Restart=on-failure", "Environment=AWAKE_SECONDS=600"} <= set(service)
+    timer = (folder / "flower-supernode.timer").read_text().splitlines()
+    assert {"OnCalendar=*-*-* 00/6:00:00 UTC", "WantedBy=timers.target"} <= set(timer)
+
+
+def test_without_a_duty_there_is_no_timer(lab: Path) -> None:
+    assert files(lab, "*.timer") == []
+    assert "Environment=AWAKE_SECONDS=0" in (
+        (lab / "nodes/node-0/flower-supernode.service").read_text()
+    )
 
 
 def test_an_existing_folder_is_refused_and_stays(lab: Path) -> None:

@@ -20,7 +20,7 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}"
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"
 
 # The port is for this node's own processes, on the loopback address.
-exec python3 "$here/watched.py" --awake "${AWAKE_SECONDS:-0}" flower-supernode \
+exec python3 -m flower_ist.deploy.watched --awake "${AWAKE_SECONDS:-0}" flower-supernode \
     --superlink "${SUPERLINK:-@{address}}" \
     --root-certificates "$here/ca.crt" \
     --auth-supernode-private-key "$here/node.key" \

@@ -8,7 +8,7 @@ state=${STATE_DIRECTORY:-$here/state}
 mkdir -p "$state"
 
 # REPLY_MIB: what a device may send in reply to one message, besides twice what it was sent.
-PYTHONPATH="$here/lib" exec python3 -m flower_ist.deploy.gateway \
+exec python3 -m flower_ist.deploy.gateway \
     --host "${GATEWAY_HOST:-@{listen}}" --port @{port} \
     --superlink "${SUPERLINK:-127.0.0.1:@{control_port}}" \
     --ca "$here/ca.crt" \

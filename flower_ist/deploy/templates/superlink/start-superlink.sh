@@ -19,7 +19,7 @@ export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0
 export FLOWER_IST_GATEWAY="${FLOWER_IST_GATEWAY:-127.0.0.1:@{books_port}}"
 
 # The database keeps the registered nodes when the SuperLink is started again.
-exec python3 "$here/watched.py" flower-superlink \
+exec python3 -m flower_ist.deploy.watched flower-superlink \
     --host "${SUPERLINK_HOST:-127.0.0.1}" --port @{control_port} \
     --ssl-ca-certfile "$here/ca.crt" \
     --ssl-certfile "$here/server.crt" \

@@ -10,8 +10,9 @@ import pytest
 from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
+from flower_ist.grids.chain import FilteredGrid
+from flower_ist.grids.fetching import Fetcher
 from flower_ist.grids.inprocess import InProcessGrid
-from flower_ist.grids.punctual import PunctualGrid, punctual
 
 app = ClientApp()
 
@@ -55,10 +56,22 @@ def questions(grid: InProcessGrid) -> list[Message]:
     return [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
 
 
+@pytest.fixture
+def http_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the grids here for Flower's HttpGrid."""
+    monkeypatch.setattr(SlowGrid, "__module__", "flwr.superlink.grid.http_grid")
+    monkeypatch.setattr("flower_ist.grids.chain.is_http_grid", lambda _: True)
+
+
+def ask(grid: SlowGrid, timeout: float | None) -> list[Message]:
+    return list(FilteredGrid(grid, []).send_and_receive(questions(grid), timeout=timeout))
+
+
+@pytest.mark.usefixtures("http_grids")
 def test_a_reply_that_never_comes_holds_up_nobody() -> None:
     slow = SlowGrid(4, {0: 600.0, 2: 600.0})
     start = time.monotonic()
-    replies = list(PunctualGrid(slow).send_and_receive(questions(slow), timeout=3.0))
+    replies = ask(slow, 3.0)
     seconds = time.monotonic() - start
     slow.ended.set()
     nodes = list(slow.get_node_ids())
@@ -66,27 +79,32 @@ def test_a_reply_that_never_comes_holds_up_nobody() -> None:
     assert 2.9 < seconds < 60.0
 
 
+@pytest.mark.usefixtures("http_grids")
 def test_a_reply_that_takes_long_is_fetched_once_and_given_later() -> None:
     slow = SlowGrid(3, {1: 2.5})
-    replies = list(PunctualGrid(slow).send_and_receive(questions(slow), timeout=300.0))
-    assert len(replies) == len(slow.fetched) == 3
+    assert len(ask(slow, 300.0)) == len(slow.fetched) == 3
 
 
+@pytest.mark.usefixtures("http_grids")
 def test_without_a_timeout_all_replies_are_waited_for() -> None:
     slow = SlowGrid(2, {0: 1.5})
-    assert len(list(PunctualGrid(slow).send_and_receive(questions(slow)))) == 2
+    assert len(ask(slow, None)) == 2
+
+
+@pytest.mark.usefixtures("http_grids")
+def test_filters_that_pull_by_themselves_are_not_held_up_either() -> None:
+    slow = SlowGrid(3, {1: 600.0})
+    grid = FilteredGrid(slow, [])
+    ids = list(grid.push_messages(questions(slow)))
+    start = time.monotonic()
+    assert len(list(grid.pull_messages(ids))) == 2
+    assert time.monotonic() - start < 60
+    slow.ended.set()
 
 
 def test_what_the_grid_raises_is_raised() -> None:
-    class Broken(SlowGrid):
-        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-            raise RuntimeError("the SuperLink said no")
+    def pull(_: object) -> list[Message]:
+        raise RuntimeError("the SuperLink said no")
 
-    broken = Broken(2, {})
     with pytest.raises(RuntimeError, match="said no"):
-        list(PunctualGrid(broken).send_and_receive(questions(broken), timeout=60.0))
-
-
-def test_only_a_deployments_grid_is_wrapped() -> None:
-    grid = InProcessGrid(app, 2)
-    assert punctual(grid) is grid
+        Fetcher(pull).pull_messages(["a", "b"])

@@ -1,0 +1,1 @@
+"""A secured federation on loopback, made of real processes, and those who want to harm it."""
