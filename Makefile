@@ -2,6 +2,7 @@
 # make test   lint, types and tests
 # make e2e    the long tests: real processes that die, real strangers at the door
 # make bench  the benchmarks of the machinery
+# make attacks  a real federation under attack: what held
 # Each makes .venv if it is not there, with the versions in constraints.txt.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BENCHMARKS := take_merge local_training overhead wire_dtypes epoch_over_shard en
 	encode_ratio scale_ablation demo_rivals client_footprint cli_start pack_once \
 	model_zoo quickstart_pytorch modules_learn scale_choices
 
-.PHONY: demo test lint types tests e2e bench clean
+.PHONY: demo test lint types tests e2e bench attacks clean
 
 demo: .venv/installed
 	$(BIN)/flower-ist demo
@@ -28,7 +29,7 @@ lint: .venv/installed-dev
 
 types: .venv/installed-dev
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks/*.py benchmarks/probe/*.py
+	$(BIN)/mypy benchmarks/*.py benchmarks/hostile/*.py benchmarks/probe/*.py
 
 tests: .venv/installed-dev
 	$(BIN)/pytest
@@ -38,6 +39,9 @@ e2e: .venv/installed-dev
 
 bench: .venv/installed-dev
 	for name in $(BENCHMARKS); do $(BIN)/python -W ignore benchmarks/$$name.py || exit 1; done
+
+attacks: .venv/installed-dev
+	$(BIN)/python -W ignore benchmarks/attacks.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
