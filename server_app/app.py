@@ -103,6 +103,7 @@ def _federate(
     # The rounds, each of them logged, evaluated and saved.
     weights = _weights(settings, network.dims, run, strategy)
     model = RoundModel(settings, network, start, strategy, meter, test, validation)
+    early_stop, _ = run.early_stop()
     log = run.open_log()
     start.save(run.path)
     with RoundRecorder(
@@ -113,6 +114,7 @@ def _federate(
         settings.to_run_config(),
         registry,
         save=lambda server_round, _: model.save(server_round, run, log),
+        over=early_stop.why,
         resumed_after=run.rounds_done,
     ) as recorder:
         done = run.rounds_done
@@ -124,6 +126,7 @@ def _federate(
             timeout=settings.round_timeout,
             train_config=_train_config(settings, network, run.identity.local_steps),
             evaluate_fn=recorder,
+            **recorder.should_stop(),
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
     return {each.name: int(finite(each.facts.get(EXAMPLES_KEY)) or 0) for each in clients}

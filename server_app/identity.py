@@ -16,6 +16,8 @@ from server_app.settings import Settings, SettingsError
 # data folder may have moved: what lies in it is compared instead.
 _FREE = {
     "num-rounds",
+    "target-accuracy",
+    "patience",
     "resume",
     "keep-checkpoints",
     "output-dir",

@@ -24,6 +24,7 @@ from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoint
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.strategies.state import strategy_state
 from flower_ist.tokens.shard import TokenShard
+from server_app.early_stop import EarlyStop
 from server_app.identity import RunIdentity
 from server_app.settings import Settings, SettingsError
 
@@ -95,7 +96,12 @@ class RunFolder:
             SettingsError: the run is already longer than ``num-rounds``.
         """
         done, asked = self.rounds_done, self._settings.num_rounds
-        if done is None or done < asked:
+        if done is None:
+            return False
+        if why := self.early_stop()[1]:
+            _log.info("The run in %s has ended after round %d: %s.", self.path, done, why)
+            return True
+        if done < asked:
             return False
         if done > asked:
             raise SettingsError(
@@ -111,6 +117,22 @@ class RunFolder:
             RUN_LOG,
         )
         return True
+
+    def early_stop(self) -> tuple[EarlyStop, str]:
+        """Return what ends the run early, which knows the rounds so far, and whether they ended it.
+
+        Returns:
+            The rule, and why the run is over after its last completed round, or an empty text.
+
+        Raises:
+            RunLogError: the log cannot be read.
+        """
+        rule, why = EarlyStop(self._settings.target_accuracy, self._settings.patience), ""
+        if self.rounds_done is not None:
+            for line in read_run(self.path):
+                if line["round"] <= self.rounds_done:
+                    why = rule.why(line)
+        return rule, why
 
     def open_log(self) -> RunLog:
         """Create the run's log, or open it after the checkpoint's round; write the settings.

@@ -46,6 +46,20 @@ class Settings(BaseModel):
         tuple(OPTIONS),
     )
     num_rounds: int = setting(10, "Server rounds. Closed forms need one.", TRAINED, ge=1)
+    target_accuracy: float = setting(
+        0.0,
+        "End the run after the first round with this accuracy on the validation part, or without "
+        "one on the test part; 0: never.",
+        TRAINED,
+        ge=0,
+        le=1,
+    )
+    patience: int = setting(
+        0,
+        "End the run when that accuracy has not risen for so many rounds; 0: never.",
+        TRAINED,
+        ge=0,
+    )
     num_slices: int = setting(
         0,
         "K, slices that the hidden neurons are divided into; 0: as many as clients. "

@@ -148,9 +148,25 @@ class FilteredGrid(Grid):
         """Send messages through the filters, without waiting."""
         return self._grid.push_messages(messages)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch the available replies, through the filters."""
-        return self._grid.pull_messages(message_ids)
+    def pull_messages(  # type: ignore[override]  # Flower 1.43 renames it
+        self,
+        reply_to_message_ids: Iterable[str] | None = None,
+        *,
+        message_ids: Iterable[str] | None = None,
+    ) -> Iterable[Message]:
+        """Fetch the available replies, through the filters.
+
+        Args:
+            reply_to_message_ids: ids of the messages; None, for all, is what a Grid of Flower takes
+                from 1.43 on.
+            message_ids: the same, as it is called in Flower before 1.43.
+        """
+        asked = reply_to_message_ids if message_ids is None else message_ids
+        return self._pulled(asked)
+
+    def _pulled(self, asked: Iterable[str] | None) -> Iterable[Message]:
+        # By position: the name differs between the versions of Flower.
+        return self._grid.pull_messages(asked)  # type: ignore[arg-type]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -183,8 +199,8 @@ class _Step(FilteredGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self._grid.push_messages(list(self._step.down(messages)))
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return list(self._step.up(self._grid.pull_messages(message_ids)))
+    def _pulled(self, asked: Iterable[str] | None) -> Iterable[Message]:
+        return list(self._step.up(super()._pulled(asked)))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

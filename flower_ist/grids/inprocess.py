@@ -95,9 +95,19 @@ class InProcessGrid(Grid):
             message_ids.append(message.metadata.message_id)
         return message_ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to some messages, each once."""
-        return [self._replies.pop(i) for i in message_ids if i in self._replies]
+    def pull_messages(  # type: ignore[override]  # Flower 1.43 renames it
+        self,
+        reply_to_message_ids: Iterable[str] | None = None,
+        *,
+        message_ids: Iterable[str] | None = None,
+    ) -> Iterable[Message]:
+        """Return the replies to some messages, or without ids to all, each once.
+
+        ``message_ids`` is what Flower before 1.43 calls ``reply_to_message_ids``.
+        """
+        asked = reply_to_message_ids if message_ids is None else message_ids
+        wanted = list(self._replies if asked is None else asked)
+        return [self._replies.pop(i) for i in wanted if i in self._replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

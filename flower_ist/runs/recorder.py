@@ -6,6 +6,7 @@ This marks the end of a round for any strategy, without copying Flower's loop.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from flower_ist.grids.metered import Meter, MeteredGrid
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.replies import TrainingFailedError
+from flower_ist.strategies.resumed import HAS_SHOULD_STOP
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.wire.reported import finite
 from flower_ist.wire.size import wire_bytes
@@ -30,6 +32,11 @@ _T = TypeVar("_T")
 _OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
 _OURS = (SubmodelStrategy, ClosedFormStrategy)
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+_log = logging.getLogger("flwr")
+
+
+class _Over(Exception):  # noqa: N818 - not an error
+    """The run has ended before its last round."""
 
 
 class RoundRecorder:
@@ -49,11 +56,14 @@ class RoundRecorder:
         registry: gives the clients' names; if None, the registry of a strategy of this library.
         save: called with the round and the model when the round is over and in the log, but not
             after a round in which all clients failed.
+        over: called with the line of each round from round 1 on; returns why the run ends with it,
+            which the line then says as ``stopped``, or an empty text.
         resumed_after: the last round that is already in the log, if the run is resumed. The next
             line records it as ``resumed_after``.
 
     As a context manager around ``strategy.start`` it also logs a round that an exception
-    interrupted, with accuracy and loss null and the exception as ``error``.
+    interrupted, with accuracy and loss null and the exception as ``error``. And it ends the loop of
+    a Flower before 1.43, which has no ``should_stop``, when the run is ``over``.
 
     Raises:
         TrainingFailedError: clients were asked to train and none replied, which Flower's own
@@ -69,6 +79,7 @@ class RoundRecorder:
         settings: Mapping[str, Any],
         registry: ClientRegistry | None = None,
         save: Callable[[int, ArrayRecord], None] = lambda _, __: None,
+        over: Callable[[Mapping[str, Any]], str] = lambda _: "",
         resumed_after: int | None = None,
     ) -> None:
         self.meter = meter.meter if isinstance(meter, MeteredGrid) else meter
@@ -80,6 +91,9 @@ class RoundRecorder:
             strategy.registry if isinstance(strategy, _OURS) else ClientRegistry()
         )
         self.save = save
+        self.over = over
+        self._stopped = ""
+        self._flower_stops = False
         self._resumed_after = resumed_after
         self._next_round = 0 if resumed_after is None else resumed_after + 1
         self._full_model_bytes: int | None = None
@@ -92,7 +106,8 @@ class RoundRecorder:
         start = time.monotonic()
         metrics = self.evaluate(server_round, arrays)
         line = self._line(server_round, metrics or MetricRecord(), start, time.monotonic())
-        self.log.append(line)
+        self._stopped = self.over(line) if server_round else ""
+        self.log.append({**line, "stopped": self._stopped} if self._stopped else line)
         self._resumed_after = None
         self._next_round = server_round + 1
         self.meter.current_round = self._next_round
@@ -104,7 +119,19 @@ class RoundRecorder:
             )
         self.save(server_round, arrays)
         self._round_began = time.monotonic()
+        if self._stopped:
+            _log.info("The run ends after round %d: %s.", server_round, self._stopped)
+            if not self._flower_stops:
+                raise _Over
         return metrics
+
+    def should_stop(self) -> dict[str, Any]:
+        """Return the argument ``should_stop`` for ``strategy.start`` where this Flower has it.
+
+        strategy.start(grid=meter, evaluate_fn=recorder, **recorder.should_stop())
+        """
+        self._flower_stops = HAS_SHOULD_STOP
+        return {"should_stop": lambda _, __: bool(self._stopped)} if HAS_SHOULD_STOP else {}
 
     def __enter__(self) -> Self:
         """Begin to record interrupted rounds."""
@@ -115,14 +142,17 @@ class RoundRecorder:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         """Log the round that an exception interrupted, if anything was sent in it."""
+        if isinstance(error, _Over):
+            return True
         if kind is not None and self.meter.traffic(self._next_round).total.messages_down:
             now = time.monotonic()
             line = self._line(self._next_round, MetricRecord(), now, now)
             # If the log itself cannot be written, that error is already being raised.
             with suppress(NotWrittenError):
                 self.log.append({**line, "error": f"{kind.__name__}: {error}"})
+        return False
 
     def _line(
         self, server_round: int, metrics: MetricRecord, start: float, end: float

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from inspect import signature
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -18,6 +20,9 @@ from flower_ist.errors import ArgumentError
 
 _T = TypeVar("_T")
 _log = logging.getLogger("flwr")
+
+HAS_SHOULD_STOP = "should_stop" in signature(Strategy.start).parameters
+"""Whether this Flower can end a run before its last round: 1.43 and later."""
 
 
 class ResumedStrategy(Strategy):
@@ -89,13 +94,24 @@ class ResumedStrategy(Strategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        should_stop: Callable[[int, Result], bool] | None = None,
     ) -> Result:
-        """Run the remaining rounds of a run of ``num_rounds``."""
+        """Run the remaining rounds of a run of ``num_rounds``.
+
+        Raises:
+            ArgumentError: ``should_stop`` is given, and this Flower does not have it.
+        """
+        if should_stop is not None and not HAS_SHOULD_STOP:
+            raise ArgumentError("'should_stop' needs Flower 1.43 or later: leave it out.")
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             if evaluate_fn is None or server_round == 0:
                 return None
             return evaluate_fn(server_round + self.rounds_done, arrays)
+
+        def stop(server_round: int, result: Result) -> bool:
+            assert should_stop is not None
+            return should_stop(server_round + self.rounds_done, self._of_whole_run(result))
 
         self._num_rounds = num_rounds
         result = super().start(
@@ -106,13 +122,18 @@ class ResumedStrategy(Strategy):
             train_config,
             evaluate_config,
             evaluate,
+            **({} if should_stop is None else {"should_stop": stop}),
         )
         # As in Flower's loop: rounds that brought nothing leave the model as it was.
-        result.arrays = result.arrays or initial_arrays
-        result.train_metrics_clientapp = self._renumbered(result.train_metrics_clientapp)
-        result.evaluate_metrics_clientapp = self._renumbered(result.evaluate_metrics_clientapp)
-        result.evaluate_metrics_serverapp = self._renumbered(result.evaluate_metrics_serverapp)
-        return result
+        return replace(self._of_whole_run(result), arrays=result.arrays or initial_arrays)
+
+    def _of_whole_run(self, result: Result) -> Result:
+        return replace(
+            result,
+            train_metrics_clientapp=self._renumbered(result.train_metrics_clientapp),
+            evaluate_metrics_clientapp=self._renumbered(result.evaluate_metrics_clientapp),
+            evaluate_metrics_serverapp=self._renumbered(result.evaluate_metrics_serverapp),
+        )
 
     def _renumbered(self, by_round: dict[int, _T]) -> dict[int, _T]:
         return {number + self.rounds_done: value for number, value in by_round.items()}

@@ -137,7 +137,7 @@ class RunFollower:
             return 0.0
 
     def state(self) -> tuple[State, str]:
-        """Return what the run is doing and, if it failed, why.
+        """Return what the run is doing and, if it failed or ended early, why.
 
         A run that was killed, or that failed between two rounds, leaves no sign of it: it counts as
         RUNNING until it is resumed and ends.
@@ -151,5 +151,5 @@ class RunFollower:
         asked = last.get("clients_selected", 0)
         if 0 < asked <= last.get("clients_failed", 0):
             return State.FAILED, f"none of {asked} clients brought anything"
-        finished = last["round"] == self.total_rounds
-        return (State.FINISHED if finished else State.RUNNING), ""
+        finished = last["round"] == self.total_rounds or "stopped" in last
+        return (State.FINISHED if finished else State.RUNNING), str(last.get("stopped", ""))

@@ -22,7 +22,7 @@ class Progress:
         strategy: as set.
         round: the last completed round; None before the first line.
         total_rounds: the number of the run's last round; None if unknown.
-        state: what the run is doing; ``reason`` says why it failed.
+        state: what the run is doing; ``reason`` says why it failed, or ended early.
         accuracies: of each round, 0 to 1; None where a round was not evaluated.
         losses: of each round.
         best: highest accuracy and its round (the first in case of a tie).

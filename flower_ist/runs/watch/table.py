@@ -201,7 +201,7 @@ def _table(states: Sequence[Progress], blocks: str) -> Table:
 
 def _state(run: Progress) -> Text:
     text = run.state.value
-    if run.state is State.FAILED and run.reason:
+    if run.reason:
         text += f": {run.reason}"
     elif run.state is State.RUNNING and run.idle >= 1:
         text += f", last line {_duration(run.idle)} ago"

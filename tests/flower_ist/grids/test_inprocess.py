@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from flwr.app import (
@@ -16,6 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from flower_ist.grids.chain import Filter, FilteredGrid
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from tests.fakes.tiny import partition_of, tiny_app
@@ -116,6 +119,22 @@ def test_each_reply_is_pulled_once():
     assert len(list(grid.pull_messages([ids[1]]))) == 1
     assert len(list(grid.pull_messages(ids))) == 1
     assert list(grid.pull_messages(ids)) == []
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_replies_are_pulled_under_both_of_flowers_names_and_without_ids(filtered: bool) -> None:
+    """Flower has ``message_ids``, and from 1.43 on ``reply_to_message_ids``, which may be None."""
+    inner = InProcessGrid(tiny_app(), 3)
+    grid = FilteredGrid(inner, [Filter()]) if filtered else inner
+    first, second, _ = grid.push_messages(questions(grid))
+
+    def asked_of(replies: Iterable[Message]) -> list[str]:
+        return [reply.metadata.reply_to_message_id for reply in replies]
+
+    assert asked_of(grid.pull_messages(message_ids=[second])) == [second]
+    assert asked_of(grid.pull_messages(reply_to_message_ids=[first, second])) == [first]
+    assert asked_of(grid.pull_messages([])) == []
+    assert len(asked_of(grid.pull_messages())) == 1
 
 
 def test_apps_see_their_configs():
