@@ -28,11 +28,16 @@ class Admission(Filter):
         self._registry = registry
         self._check = check
         self._left_out: set[int] = set()
+        self._met: list[Client] = []
+        self._admitted: list[int] = []
 
     def nodes(self, grid: Grid) -> Iterable[int]:
         """Return the ids of the nodes that are let in."""
+        clients = self._registry.meet(grid, grid.get_node_ids())
+        if clients is self._met:  # nobody came, went or answered since
+            return list(self._admitted)
         admitted = []
-        for client in self._registry.meet(grid, grid.get_node_ids()):
+        for client in clients:
             reason = self._check(client)
             if not reason:
                 admitted.append(client.node_id)
@@ -42,4 +47,5 @@ class Admission(Filter):
             elif client.node_id not in self._left_out:
                 self._left_out.add(client.node_id)
                 _log.warning("%s is left out of this run: %s", client.name, reason)
-        return admitted
+        self._met, self._admitted = clients, admitted
+        return list(admitted)

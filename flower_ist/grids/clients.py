@@ -22,6 +22,8 @@ from flower_ist.wire.records import configs_in
 from flower_ist.wire.reported import client_name, is_superlink_error, last_line
 
 _LONGEST_WAIT = 3600.0
+# All nodes, and those that were admitted, with room for two more such steps of a chain.
+_LISTS_KEPT = 4
 
 _log = logging.getLogger("flwr")
 
@@ -76,16 +78,27 @@ class ClientRegistry:
         self._due: dict[int, float] = {}
         self._wait: dict[int, float] = {}
         self._pending: dict[str, int] = {}
+        # What meet() returned for some nodes since the last answer: with many clients little changes
+        # in a round.
+        self._met: dict[tuple[int, ...], list[Client]] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
-        """Return the clients of connected nodes, sorted by name; query those not yet known."""
+        """Return the clients of connected nodes, sorted by name; query those not yet known.
+
+        As long as nothing changes, the same nodes give the same list, which nobody may change.
+        """
         node_ids = list(node_ids)
         strangers = [node_id for node_id in node_ids if node_id not in self._known]
         if strangers:
             self._ask(grid, strangers)
         self._ask_again(grid, node_ids)
+        nodes = tuple(node_ids)
+        if nodes in self._met:
+            return self._met[nodes]
         self._name(node_ids)
-        return sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
+        met = sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
+        self._met = {**self._met, nodes: met} if len(self._met) < _LISTS_KEPT else {nodes: met}
+        return met
 
     def name(self, node_id: int) -> str:
         """Return a node's client name, for logs."""
@@ -121,7 +134,8 @@ class ClientRegistry:
                 if asked is not None:
                     self._note(asked, reply)
         now = time.monotonic()
-        due = {node_id for node_id in node_ids if self._due.get(node_id, math.inf) <= now}
+        due = {node_id for node_id, when in self._due.items() if when <= now}
+        due = due and due.intersection(node_ids)
         if not due:
             return
         self._pending = {i: node_id for i, node_id in self._pending.items() if node_id not in due}
@@ -132,6 +146,7 @@ class ClientRegistry:
 
     def _note(self, node_id: int, answer: Message | None) -> None:
         """Record a node's answer."""
+        self._met = {}
         told = client_name(answer) if answer is not None else None
         self._told_names[node_id] = told or f"node-{node_id}"
         facts: dict[str, ConfigRecordValues] = {}

@@ -26,6 +26,7 @@ from flower_ist.strategies.state import State
 CHECKPOINT_FOLDER = "checkpoints"
 _KEY = "flower-ist-checkpoint-2"
 _ARRAY = "$array"
+_PLAIN = {str, int, float, bool, type(None)}
 
 RandomState: TypeAlias = tuple[Any, ...]
 
@@ -134,13 +135,19 @@ def _read(file: Path) -> Checkpoint:
 
 def _without_arrays(state: State, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return a state with each array moved to ``arrays`` and its name in its place."""
+    if type(state) in _PLAIN:  # most of it is names and numbers of clients, perhaps of 10,000
+        return state
     if isinstance(state, np.ndarray):
         name = f"state/{len(arrays)}"
         arrays[name] = state
         return {_ARRAY: name}
     if isinstance(state, Mapping):
+        if _PLAIN.issuperset(map(type, state.values())):
+            return dict(state)
         return {key: _without_arrays(value, arrays) for key, value in state.items()}
     if isinstance(state, Sequence) and not isinstance(state, str):
+        if _PLAIN.issuperset(map(type, state)):
+            return list(state)
         return [_without_arrays(value, arrays) for value in state]
     return state
 

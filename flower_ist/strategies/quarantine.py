@@ -60,6 +60,10 @@ class Quarantine:
         end = self.until.get(name, 0)
         return end == _FOR_GOOD or server_round < end
 
+    def held(self, server_round: int) -> set[str]:
+        """Return the clients that are left out of a round."""
+        return {name for name in self.until if self.holds(name, server_round)}
+
     def note(self, server_round: int, good: Collection[str], faulty: Collection[str]) -> None:
         """Count a round's replies, by client name; silent and failing clients are in neither.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from typing import Any
 
 
@@ -35,6 +36,7 @@ class TurnSampler:
         self.seed = seed
         self._turns: dict[str, int] = {}
         self._next_round = 1
+        self._places: dict[str, tuple[int, bytes, str]] = {}
 
     def sample(self, server_round: int, names: Sequence[str], count: int) -> list[str]:
         """Return who trains in this round, sorted by name.
@@ -67,14 +69,23 @@ class TurnSampler:
         self._next_round = int(state["next_round"])
 
     def _draw(self, names: Sequence[str], count: int) -> list[str]:
-        most = max((self._turns.get(name, 0) for name in names), default=0)
+        turns = self._turns
+        fewest = max((turns.get(name, 0) for name in names), default=0) - 1
         for name in names:
-            self._turns[name] = max(self._turns.get(name, 0), most - 1)
-        order = sorted(names, key=lambda name: (self._turns[name], self._lot(name), name))
-        for name in order[:count]:
-            self._turns[name] += 1
-        return order[:count]
+            if turns.setdefault(name, 0) < fewest:
+                turns[name] = fewest
+        order = nsmallest(count, map(self._place, names))
+        chosen = [name for *_, name in order]
+        for name in chosen:
+            turns[name] += 1
+        return chosen
 
-    def _lot(self, name: str) -> bytes:
-        text = f"{self.seed}/{self._turns[name]}/{name}"
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+    def _place(self, name: str) -> tuple[int, bytes, str]:
+        """Return what sorts the names; a lot is drawn once for each of a client's turns."""
+        turn = self._turns[name]
+        place = self._places.get(name)
+        if place is None or place[0] != turn:
+            text = f"{self.seed}/{turn}/{name}"
+            lot = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            place = self._places[name] = (turn, lot, name)
+        return place

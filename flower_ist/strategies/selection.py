@@ -59,14 +59,15 @@ class ClientSelection:
         clients = self.registry.meet(grid, node_ids)
         for client in clients:
             self.seats.setdefault(client.name, len(self.seats))
-        clients = [c for c in clients if not self.quarantine.holds(c.name, server_round)]
+        held = self.quarantine.held(server_round)
+        clients = [client for client in clients if client.name not in held]
         if len(clients) < min_train_nodes:
             raise TrainingFailedError(
                 f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
                 f"quarantine, but min_train_nodes is {min_train_nodes}."
             )
         count = max(int(len(clients) * fraction), min_train_nodes)
-        chosen = self.turns.sample(server_round, [client.name for client in clients], count)
+        chosen = set(self.turns.sample(server_round, [client.name for client in clients], count))
         return [client for client in clients if client.name in chosen]
 
     def close_round(self, server_round: int, good: Iterable[int], report: RoundReport) -> None:
@@ -77,9 +78,8 @@ class ClientSelection:
             good: the nodes whose replies are used.
             report: names the nodes whose replies were at fault.
         """
-        report.quarantined = [
-            name for name in self.seats if self.quarantine.holds(name, server_round)
-        ]
+        held = self.quarantine.held(server_round)
+        report.quarantined = sorted(held & self.seats.keys(), key=self.seats.__getitem__)
         name = self.registry.name
         self.quarantine.note(
             server_round,
