@@ -4,8 +4,8 @@
 
 The real ServerApp with its whole chain of filters, checkpoints and run log, in this process. The
 clients answer what they were sent, without training, so that the round is all there is. One in 20
-is away, slow or gone in a round: it answers with an error, after the round's timeout, or never; time
-is virtual, so nobody waits.
+is away, slow or gone in a round: it answers with an error, in the next round, or never; time is
+virtual, so nobody waits.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from runs import PLAIN, ROOT
 
 from flower_ist.grids.inprocess import FIRST_NODE_ID, RUN_ID, InProcessGrid
+from flower_ist.runs import recorder
 from flower_ist.runs.app import load_app
 from flower_ist.runs.log import read_run
 from flower_ist.tokens.demo import test_shard
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.wire.mod import packed_mod
-from runs import PLAIN, ROOT
 
 SAMPLED = 100
 AWAY = ("error", "late", "gone")
+GONE = Error(5, "Error: Node Unavailable")  # what Flower answers for a node that is gone
 
 
 def echo_app() -> ClientApp:
@@ -99,34 +101,25 @@ class UnsteadyGrid(InProcessGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run the clients; what a slow one answers is there in the next round."""
         late, self._late = self._late, {}
-        ids = []
+        ids: list[str] = []
         for message in messages:
             ids.extend(super().push_messages([message]))
             if message.metadata.message_type == "train" and self._draws.random() < 1 / 20:
                 reply = self._replies.pop(ids[-1])
                 fate = AWAY[self._draws.integers(len(AWAY))]
                 if fate == "error":
-                    self._replies[ids[-1]] = Message(
-                        message_error(), reply_to=message
-                    )
+                    self._replies[ids[-1]] = Message(GONE, reply_to=message)
                 elif fate == "late":
                     self._late[ids[-1]] = reply
         self._replies |= late
         return ids
 
 
-def message_error() -> Any:
-    """Return Flower's error for a node that is gone."""
-    from flwr.app import Error
-
-    return Error(5, "Error: Node Unavailable")
-
-
 def run(registered: int, rounds: int, folder: Path, profile: bool) -> list[float]:
     """Return each round's CPU seconds but the first two's."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     app = load_app(ROOT)
-    config = {
+    config: dict[str, Any] = {
         **app.config,
         **PLAIN,
         "strategy": "ist",
@@ -141,8 +134,6 @@ def run(registered: int, rounds: int, folder: Path, profile: bool) -> list[float
     grid: Grid = UnsteadyGrid(echo_app(), registered, dict(config))
     ends: list[float] = []
     profiler = cProfile.Profile(time.process_time)
-    from flower_ist.runs import recorder
-
     before = recorder.RoundRecorder.__call__
 
     def timed(self: Any, server_round: int, arrays: Any) -> Any:

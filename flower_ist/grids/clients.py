@@ -8,7 +8,6 @@ query function) is named after its node id.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -78,8 +77,7 @@ class ClientRegistry:
         self._due: dict[int, float] = {}
         self._wait: dict[int, float] = {}
         self._pending: dict[str, int] = {}
-        # What meet() returned for some nodes since the last answer: with many clients little changes
-        # in a round.
+        # What meet() returned for some nodes since the last answer or change of a name.
         self._met: dict[tuple[int, ...], list[Client]] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
@@ -95,7 +93,10 @@ class ClientRegistry:
         nodes = tuple(node_ids)
         if nodes in self._met:
             return self._met[nodes]
+        holders = dict(self._holders)
         self._name(node_ids)
+        if holders != self._holders:
+            self._met = {}
         met = sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
         self._met = {**self._met, nodes: met} if len(self._met) < _LISTS_KEPT else {nodes: met}
         return met

@@ -30,6 +30,8 @@ from flower_ist.wire.size import wire_bytes
 
 _T = TypeVar("_T")
 _OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
+# So many clients that did not train are listed in a round's line.
+_MOST_OTHERS = 1000
 _OURS = (SubmodelStrategy, ClosedFormStrategy)
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 _log = logging.getLogger("flwr")
@@ -167,6 +169,10 @@ class RoundRecorder:
             failures[node_id] = "no reply came in time"
         sent = start if traffic.sent_at is None else traffic.sent_at
         merge = start - sent - traffic.train_seconds - traffic.evaluate_seconds
+        # Round 0 asks every registered client for its facts: a line must not grow with them.
+        others = sorted(traffic.by_node.keys() - traffic.selected, key=self.registry.name)
+        listed = [*(traffic.selected & traffic.by_node.keys()), *others[:_MOST_OTHERS]]
+        unlisted = len(traffic.by_node) - len(listed)
         return {
             "round": server_round,
             "strategy": self.settings.get("strategy", type(self.strategy).__name__),
@@ -189,7 +195,8 @@ class RoundRecorder:
                 "merge": max(0.0, merge),
                 "evaluate": end - start + traffic.evaluate_seconds,
             },
-            "clients": self._named({n: asdict(t) for n, t in traffic.by_node.items()}),
+            "clients": self._named({n: asdict(traffic.by_node[n]) for n in listed}),
+            **({"clients_not_listed": unlisted} if unlisted else {}),
             "message_types": {name: asdict(t) for name, t in sorted(traffic.by_type.items())},
             "settings": self.settings,
             **({} if self._resumed_after is None else {"resumed_after": self._resumed_after}),

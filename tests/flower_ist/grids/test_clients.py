@@ -64,6 +64,22 @@ def test_each_node_that_answers_is_asked_once():
     assert registry.name(7) == "node-7"
 
 
+def test_what_was_met_is_kept_until_something_changes():
+    """With 10,000 clients a round must not sort and check them all: the list is the same object."""
+    grid = InProcessGrid(tiny_app(), 3)
+    nodes, registry = list(grid.get_node_ids()), ClientRegistry()
+    first = registry.meet(grid, nodes)
+    assert registry.meet(grid, nodes) is first
+    checked: list[str] = []
+    admission = Admission(registry, lambda client: checked.append(client.name) or "")  # type: ignore[func-returns-value]
+    assert list(admission.nodes(grid)) == list(admission.nodes(grid))
+    assert len(checked) == 3
+    few = ClientRegistry()
+    met = few.meet(grid, nodes[:2])
+    few.meet(grid, nodes)  # somebody joins
+    assert few.meet(grid, nodes[:2]) is not met
+
+
 def test_clients_of_one_name_stay_apart():
     met = meet(answering(lambda k: {"client-name": "shard"}), 3)
     names = [client.name for client in met]

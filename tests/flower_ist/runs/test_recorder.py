@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from flower_ist.files import NotWrittenError
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import MeteredGrid
+from flower_ist.runs import recorder
 from flower_ist.runs.log import RUN_LOG, RunLog, read_run
 from flower_ist.runs.recorder import RoundRecorder, full_model_bytes
 from flower_ist.strategies.replies import TrainingFailedError
@@ -170,11 +171,22 @@ def test_clients_of_one_name_are_told_apart(tmp_path):
     assert (line["clients_selected"], line["clients_replied"], line["clients_failed"]) == (2, 1, 1)
 
 
+def test_a_line_does_not_grow_with_the_clients_that_did_not_train(tmp_path, monkeypatch):
+    """Round 0 asks 4 clients for their facts; with room for one, 3 are counted and not listed."""
+    monkeypatch.setattr(recorder, "_MOST_OTHERS", 1)
+    first, second, _ = federate(tmp_path, NotingGrid(tiny_app(), 4))
+    assert len(first["clients"]) == 1
+    assert first["clients_not_listed"] == 3
+    assert first["messages_up"] == 4
+    assert len(second["clients"]) == second["clients_selected"] == 4
+    assert "clients_not_listed" not in second
+
+
 def test_nodes_that_were_not_asked_are_named_after_their_ids(tmp_path):
     grid = NotingGrid(tiny_app(), 2)
     meter, strategy = MeteredGrid(grid), make("fedavg", ClientRegistry())
-    recorder = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
-    strategy.start(grid=meter, initial_arrays=model(), num_rounds=1, evaluate_fn=recorder)
+    record = RoundRecorder(meter, RunLog(tmp_path), strategy, evaluate, SETTINGS)
+    strategy.start(grid=meter, initial_arrays=model(), num_rounds=1, evaluate_fn=record)
     names = {f"node-{node}" for node in grid.get_node_ids()}
     assert set(read_run(tmp_path)[1]["clients"]) == names
 
