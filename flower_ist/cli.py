@@ -83,12 +83,17 @@ def report(
     RUNS are folders that a run wrote, or the run.jsonl files in them.
     """
     from flower_ist.runs import report as reports
+    from flower_ist.runs.device_bytes import device_table
+    from flower_ist.runs.log import read_run
 
     summaries = [reports.summarize(run) for run in runs]
     if plot is not None:
         reports.plot(runs, plot)
     if output is Format.TABLE:
         terminal().print(reports.to_table(summaries))
+        for run, summary in zip(runs, summaries, strict=True):
+            if (paid := device_table(summary.name, read_run(run))) is not None:
+                terminal().print(paid)
     else:
         text = reports.to_json if output is Format.JSON else reports.to_csv
         say(text(summaries), nl=output is Format.JSON)

@@ -21,6 +21,7 @@ from flower_ist.grids.metered import Meter
 from flower_ist.grids.packed import Packed
 from flower_ist.grids.prior import PriorOnce
 from flower_ist.runs.recorder import RoundRecorder
+from flower_ist.runs.socket_bytes import SocketBytes
 from flower_ist.strategies.resumed import ResumedStrategy
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
@@ -79,6 +80,7 @@ def _federate(
         return rejection_reason(client, shard) or run.identity.why_changed(client)
 
     meter, priors = Meter(), PriorOnce()
+    socket_bytes = SocketBytes.from_environment()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
     deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
     grid = FilteredGrid(grid, [meter, deadlines])
@@ -116,6 +118,7 @@ def _federate(
         save=lambda server_round, _: model.save(server_round, run, log),
         over=early_stop.why,
         resumed_after=run.rounds_done,
+        socket_bytes=socket_bytes,
     ) as recorder:
         done = run.rounds_done
         rounds = strategy if done is None else ResumedStrategy(strategy, done)

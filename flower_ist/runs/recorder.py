@@ -21,6 +21,7 @@ from flower_ist.files import NotWrittenError
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter, MeteredGrid
 from flower_ist.runs.log import RunLog
+from flower_ist.runs.socket_bytes import SocketBytes, node_fields, socket_fields
 from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.resumed import HAS_SHOULD_STOP
@@ -62,6 +63,7 @@ class RoundRecorder:
             which the line then says as ``stopped``, or an empty text.
         resumed_after: the last round that is already in the log, if the run is resumed. The next
             line records it as ``resumed_after``.
+        socket_bytes: what the devices' lines have carried, where a gateway counts it.
 
     As a context manager around ``strategy.start`` it also logs a round that an exception
     interrupted, with accuracy and loss null and the exception as ``error``. And it ends the loop of
@@ -83,6 +85,7 @@ class RoundRecorder:
         save: Callable[[int, ArrayRecord], None] = lambda _, __: None,
         over: Callable[[Mapping[str, Any]], str] = lambda _: "",
         resumed_after: int | None = None,
+        socket_bytes: SocketBytes | None = None,
     ) -> None:
         self.meter = meter.meter if isinstance(meter, MeteredGrid) else meter
         self.log = log
@@ -97,6 +100,7 @@ class RoundRecorder:
         self._stopped = ""
         self._flower_stops = False
         self._resumed_after = resumed_after
+        self._socket_bytes = socket_bytes or SocketBytes("")
         self._next_round = 0 if resumed_after is None else resumed_after + 1
         self._full_model_bytes: int | None = None
         self._round_began = self.meter.started
@@ -160,6 +164,7 @@ class RoundRecorder:
         self, server_round: int, metrics: MetricRecord, start: float, end: float
     ) -> dict[str, Any]:
         traffic = self.meter.traffic(server_round)
+        lines = self._socket_bytes.since_last()
         failures = dict(traffic.failures)
         coverage = 1.0 if traffic.replied and server_round else 0.0
         if isinstance(self.strategy, _OURS) and traffic.selected:
@@ -181,6 +186,7 @@ class RoundRecorder:
             "loss": finite(metrics.get("loss")),
             **{name: finite(metrics[name]) for name in _OPTIONAL if name in metrics},
             **asdict(traffic.total),
+            **socket_fields(lines),
             "full_model_bytes": self._full_model_bytes,
             **traffic.inputs,
             "local_steps": traffic.local_steps,
@@ -195,7 +201,12 @@ class RoundRecorder:
                 "merge": max(0.0, merge),
                 "evaluate": end - start + traffic.evaluate_seconds,
             },
-            "clients": self._named({n: asdict(traffic.by_node[n]) for n in listed}),
+            "clients": self._named(
+                {
+                    n: {**asdict(traffic.by_node[n]), **node_fields((lines or {}).get(n))}
+                    for n in listed
+                }
+            ),
             **({"clients_not_listed": unlisted} if unlisted else {}),
             "message_types": {name: asdict(t) for name, t in sorted(traffic.by_type.items())},
             "settings": self.settings,

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,7 +92,7 @@ def give_orders(port: int, authority: Path) -> list[int]:
 
 def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: Path) -> None:
     work = tmp_path / "federation"
-    port = free_ports(2 + NODES)
+    port = free_ports(3 + NODES)
     settings, *blocks = code_blocks(DOCUMENT, "bash")
     settings = with_values(
         settings,
@@ -103,12 +104,18 @@ def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: P
             "FLWR_HOME": str(tmp_path / "flwr-home"),
         },
     )
+    (devices,) = (number for number, block in enumerate(blocks) if "start.sh" in block)
     (train,) = (number for number, block in enumerate(blocks) if "flwr run" in block)
     lab = work / "lab"
     with ExitStack() as stack:
         shell = stack.enter_context(Shell(tmp_path, ENVIRONMENT))
         shell.run(settings, PATIENCE)
-        for block in blocks[:train]:
+        for block in blocks[:devices]:
+            shell.run(block, PATIENCE)
+        # The devices' line has a counter of this test's own; the gateway's has to agree with it.
+        line = stack.enter_context(CountingProxy(port))
+        shell.run(f"export SUPERLINK=127.0.0.1:{line.port}", PATIENCE)
+        for block in blocks[devices:train]:
             shell.run(block, PATIENCE)
 
         key = tmp_path / "stranger.key"
@@ -170,8 +177,36 @@ def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: P
     ours_up = sum(line["wire_bytes_up"] for line in rounds)
     assert ours_down == pytest.approx(traffic["outbound-bytes"], abs=25_000)
     assert ours_up == pytest.approx(traffic["inbound-bytes"], abs=25_000)
-    wait_until_closed(port)
-    wait_until_closed(port + 1)
+    check_socket_bytes(lab, rounds, line)
+    for closed in range(port, port + 3):
+        wait_until_closed(closed)
+
+
+def check_socket_bytes(lab: Path, rounds: list[dict[str, Any]], line: CountingProxy) -> None:
+    """What the gateway has counted is what crossed the line, and the run log has its part."""
+    books = json.loads((lab / "superlink/state/socket-bytes.json").read_text())["nodes"]
+    assert len(books) == NODES
+    for way, name, carried in (
+        (0, "down", line.bytes_to_clients),
+        (1, "up", line.bytes_to_server),
+    ):
+        counted = {
+            kind: sum(node[kind][way] for node in books.values())
+            for kind in next(iter(books.values()))
+        }
+        assert sum(counted.values()) == pytest.approx(carried, rel=0.01)
+        logged = sum(entry[f"socket_bytes_{name}"] for entry in rounds)
+        by_client = sum(
+            client[f"socket_bytes_{name}"]
+            for entry in rounds
+            for client in entry["clients"].values()
+        )
+        metered = sum(entry[f"wire_bytes_{name}"] for entry in rounds)
+        assert logged == by_client
+        # What was paid before and after the run is not in its log.
+        assert metered < logged <= sum(counted.values())
+        assert counted["messages"] > metered
+        print(f"{name}: {carried} B on the line, {metered} B metered, {counted}")
 
 
 def wait_until_closed(port: int) -> None:

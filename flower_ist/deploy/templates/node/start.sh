@@ -16,9 +16,6 @@ export FLWR_TELEMETRY_ENABLED=0
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}"
 
-# Flower looks for a task once a second; ten times as often costs little on a loopback address.
-export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"
-
 # The port is for this node's own processes, on the loopback address.
 exec python3 -m flower_ist.deploy.watched --awake "${AWAKE_SECONDS:-0}" flower-supernode \
     --superlink "${SUPERLINK:-@{address}}" \

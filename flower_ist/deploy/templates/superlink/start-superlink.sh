@@ -13,8 +13,6 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 export FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_TELEMETRY_ENABLED=0
 
-# Flower looks for a task once a second; ten times as often costs little on a loopback address.
-export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"
 # Here a run learns what its devices have paid.
 export FLOWER_IST_GATEWAY="${FLOWER_IST_GATEWAY:-127.0.0.1:@{books_port}}"
 
