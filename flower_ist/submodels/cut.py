@@ -13,6 +13,7 @@ merging takes it out again. With ``scaled=False`` weights are sent as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 from flower_ist.errors import ArgumentError
 from flower_ist.submodels.axes import Axes, Parts, Shape
 from flower_ist.submodels.partition import Indices
+
+# Rows of a tensor are handled about so many values at a time (512 KiB of float32).
+_CACHED_VALUES = 1 << 17
 
 Tensors = Mapping[str, NDArray[Any]]
 # One number, or one for each entry along some axes.
@@ -132,14 +136,27 @@ class Cut:
 
     def take_one(self, name: str, whole: NDArray[Any]) -> NDArray[Any]:
         """Return one tensor of :meth:`take`."""
-        part, factor = self.part(name, whole), self.factor(name)
-        if np.any(factor != 1.0):
-            if part.dtype.kind != "f":
+        factor = self.factor(name)
+        if isinstance(factor, float) and factor == 1.0:
+            return self.part(name, whole)
+        if whole.dtype.kind != "f":
+            if np.any(factor != 1.0):
                 raise ArgumentError(
-                    f"{name!r} is {part.dtype}, but only floating-point tensors can be scaled: "
+                    f"{name!r} is {whole.dtype}, but only floating-point tensors can be scaled: "
                     "declare its summed axes as (), or leave it uncut."
                 )
-            part *= np.asarray(factor, part.dtype)
+            return self.part(name, whole)
+        # Rows are multiplied while they are in the processor's cache.
+        shape = self.axes.slice_shapes({width: len(rows) for width, rows in self.indices.items()})
+        part = np.empty(shape[name], whole.dtype)
+        by_row = np.broadcast_to(np.asarray(factor, whole.dtype), part.shape)
+        for run, where in self.blocks(name, cached_rows(part.shape)):
+            rows, *others = where
+            if not others and not isinstance(rows, slice):
+                np.take(whole, rows, axis=0, out=part[run], mode="clip")  # checks no bounds again
+            else:
+                part[run] = whole[where]
+            part[run] *= factor if isinstance(factor, float) else by_row[run]
         return part
 
     def _rows(self, name: str) -> list[tuple[int, NDArray[np.intp]]]:
@@ -202,6 +219,11 @@ class Returned:
         return change
 
 
+def cached_rows(shape: Shape) -> int:
+    """Return how many rows of a tensor of this shape stay in the processor's cache together."""
+    return max(1, _CACHED_VALUES // max(1, math.prod(shape[1:])))
+
+
 def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: Factor = 1.0) -> NDArray[Any]:
     """Return ``new / factor``, but exactly ``old`` where the client sent back what it was sent.
 
@@ -214,10 +236,11 @@ def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: Factor = 1.0
     """
     if old.dtype.kind != "f":
         return new  # never scaled
-    factor_of_dtype = np.asarray(factor, old.dtype)
-    scaled = not np.all(factor == 1.0)
-    unchanged = new == (old * factor_of_dtype if scaled else old)  # as it was sent
-    restored: NDArray[Any] = new / factor_of_dtype if scaled else new
+    scaled = isinstance(factor, np.ndarray) or factor != 1.0
+    of_dtype = np.asarray(factor, old.dtype)
+    restored: NDArray[Any] = old * of_dtype if scaled else old  # as it was sent
+    unchanged = new == restored
+    restored = np.divide(new, of_dtype, out=restored) if scaled else new
     if not unchanged.any():
         return restored
     # Selected by their bits, in a fifth of the time that numpy takes where a mask is irregular.

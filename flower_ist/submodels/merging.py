@@ -18,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.cut import Cut, Returned, restore_unchanged
+from flower_ist.submodels.cut import Cut, Returned, cached_rows, restore_unchanged
 from flower_ist.submodels.robust import Trim, middle
 
-# One slice is put back so many values at a time (256 KiB of float32).
-_CACHED_VALUES = 1 << 16
 # A robust rule sorts this many float64 values at a time (32 MiB).
 _BLOCK_VALUES = 1 << 22
 
@@ -161,10 +159,9 @@ def _put_back(whole: NDArray[Any], name: str, group: Sequence[Returned], trim: T
     if not new.ndim:
         whole[...] = restore_unchanged(whole, new, factor)
         return 1
-    step = max(1, _CACHED_VALUES // max(1, math.prod(new.shape[1:])))
     varies = isinstance(factor, np.ndarray) and factor.shape[:1] == new.shape[:1]
     by_row = np.broadcast_to(factor, new.shape) if varies else None
-    for run, where in cut.blocks(name, step):
+    for run, where in cut.blocks(name, cached_rows(new.shape)):
         of_run = factor if by_row is None else by_row[run]
         whole[where] = restore_unchanged(whole[where], new[run], of_run)
     return new.size
