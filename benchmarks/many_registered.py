@@ -47,7 +47,7 @@ def echo_app() -> ClientApp:
 
     @app.query()
     def tell(message: Message, context: Context) -> Message:
-        facts = {
+        facts: dict[str, Any] = {
             "client-name": f"client-{int(context.node_config['partition-id']):06d}",
             "num-examples": 40,
             "token-dim": meta.dim,
@@ -77,7 +77,10 @@ class Contexts(Mapping[int, Context]):
     def __getitem__(self, node_id: int) -> Context:
         """Make a context."""
         partition = node_id - FIRST_NODE_ID
-        where = {"partition-id": partition, "num-partitions": self._count}
+        where: dict[str, bool | float | int | str] = {
+            "partition-id": partition,
+            "num-partitions": self._count,
+        }
         return Context(RUN_ID, node_id, where, RecordDict(), self._config)
 
     def __iter__(self) -> Iterator[int]:

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import logging
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
 
 from flower_ist.classifier.mlp import mlp_shapes
+from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import TooFewClientsError
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.grids.packed import Packed
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import ISTStrategy
+from flower_ist.submodels.axes import mlp_axes
 from flower_ist.submodels.partition import PartitionError
+from flower_ist.wire.layout import record_of
+from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.size import round_trip
 from tests.fakes.strategies import AXES, SilentGrid, arrays_of, configured, merged, model, reply
 
@@ -288,3 +305,36 @@ def test_a_record_that_somebody_keeps_is_never_written_again():
     for record, copy in zip(kept, copies, strict=True):
         for name, tensor in copy.items():
             np.testing.assert_array_equal(record[name].numpy(), tensor)
+
+
+def test_a_round_holds_a_new_model_and_a_few_slices_however_many_clients_there_are():
+    """A model of 4 MB for 16 clients: a slice is 0.25 MB, and all of them would be another 4 MB.
+
+    While a round runs the new model is written beside the one that was handed out. The clients, in
+    this process too, hold some slices at a time. Nothing else may grow with the model.
+    """
+    shapes = mlp_shapes((500, 2048, 10))
+    axes = mlp_axes(shapes)
+    weights = {name: np.full(shape, 0.01, np.float32) for name, shape in shapes.items()}
+    size = sum(w.nbytes for w in weights.values())
+    app = ClientApp(mods=[packed_mod])
+
+    @app.train()
+    def echo(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": 10})
+        content = RecordDict({"arrays": message.content["arrays"], "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    strategy = ISTStrategy(axes, num_slices=16, min_train_nodes=1, min_available_nodes=1)
+    grid = FilteredGrid(InProcessGrid(app, 16), [Packed("int8", "int8")])
+    record = record_of(weights)
+    strategy.configure_train(1, record, ConfigRecord(), grid)  # asks the clients for their names
+    tracemalloc.start()
+    try:
+        replies = grid.send_and_receive(strategy.configure_train(1, record, ConfigRecord(), grid))
+        strategy.aggregate_train(1, replies)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert strategy.last_round.coverage == 1.0
+    assert size < peak < 1.75 * size
