@@ -222,8 +222,8 @@ class _Arriving(FilteredGrid):
             Fetcher(grid.pull_messages).pull_messages if is_http_grid(grid) else grid.pull_messages
         )
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._pull(message_ids)
+    def _pulled(self, asked: Iterable[str] | None) -> Iterable[Message]:
+        return self._pull(asked)  # type: ignore[arg-type]  # as in FilteredGrid
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

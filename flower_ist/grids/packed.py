@@ -31,7 +31,6 @@ from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.layout import (
     Codec,
     Layout,
-    RecordTensors,
     WireError,
     largest,
     layout_of,
@@ -48,6 +47,7 @@ from flower_ist.wire.protocol import (
     REFUSED_CODE,
 )
 from flower_ist.wire.quantize import check_wire_dtype
+from flower_ist.wire.record_tensors import RecordTensors
 from flower_ist.wire.records import arrays_in, configs_in
 from flower_ist.wire.reported import client_text
 from flower_ist.wire.tensor_array import LazyArray

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.submodels.cut import Factor
-from flower_ist.wire.layout import Layout, RecordTensors, WireError, largest, record_of, unpack
+from flower_ist.wire.layout import Layout, WireError, largest, record_of, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
+from flower_ist.wire.record_tensors import RecordTensors
 from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import client_text, last_line, metric_record
 

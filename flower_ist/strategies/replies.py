@@ -13,8 +13,8 @@ from flower_ist.errors import FlowerIstError
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.judge import BadReply, ClientFailed
 from flower_ist.submodels.cut import Returned
-from flower_ist.wire.layout import RecordTensors
 from flower_ist.wire.protocol import PACKED_STYPE
+from flower_ist.wire.record_tensors import RecordTensors
 
 _log = logging.getLogger("flwr")
 _Sent = TypeVar("_Sent")

@@ -11,7 +11,6 @@ and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels.schemes
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
-from flower_ist.submodels.merging import Merger
+from flower_ist.submodels.merging import Merger, copied
 from flower_ist.submodels.robust import trim_for
 from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
 from flower_ist.wire.layout import decode, record_of
@@ -227,7 +226,7 @@ class SubmodelStrategy(FedAvg):
             return None, None
         report = RoundReport()
         good = judged_replies(replies, self._sent, self._judge, report)
-        weights = self._copy_of_model()
+        weights = copied(self._weights, self._retired)
         merger = Merger(weights, list(self._sent.values()), self._trim)
         told: dict[int, RecordDict] = {}
         for reply, slice_ in within_norm_bound(good, report, self._weights, self.norm_bound):
@@ -274,23 +273,6 @@ class SubmodelStrategy(FedAvg):
         }
         check_model(self._weights, self.axes, self.max_weight, scaled=self.scheme.scaled)
         self._weights_record = arrays
-
-    def _copy_of_model(self) -> dict[str, NDArray[Any]]:
-        """Return a copy to merge into, in the memory of the last model but one if it is free.
-
-        Fresh memory costs several times what the copy does.
-        """
-        retired, self._retired = self._retired, {}
-        copy = {}
-        for name, tensor in self._weights.items():
-            into = retired.pop(name, None)
-            # The variable and the argument of the call itself: a record would be a third.
-            if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
-                into = None  # frees it before its successor takes memory
-                into = np.empty_like(tensor)
-            np.copyto(into, tensor)
-            copy[name] = into
-        return copy
 
     def _judge(self, reply: Message, cut: Cut) -> Returned:
         node_id = reply.metadata.src_node_id

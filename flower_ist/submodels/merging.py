@@ -10,8 +10,9 @@ mean over them, or their median or trimmed mean (:mod:`flower_ist.submodels.robu
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,29 @@ def merge(
     for reply in returned:
         merger.add(reply)
     return merger.finish()
+
+
+def copied(
+    tensors: Mapping[str, NDArray[Any]], retired: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return a copy of a model, to merge into, in the memory of one that nobody uses any more.
+
+    Fresh memory costs several times what the copy does.
+
+    Args:
+        tensors: the model.
+        retired: an older one with the same shapes; it is emptied.
+    """
+    copy = {}
+    for name, tensor in tensors.items():
+        into = retired.pop(name, None)
+        # The variable and the argument of the call itself: a record would be a third.
+        if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
+            into = None  # frees it before its successor takes memory
+            into = np.empty_like(tensor)
+        np.copyto(into, tensor)
+        copy[name] = into
+    return copy
 
 
 def _key(cut: Cut) -> tuple[bool, tuple[bytes, ...]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -29,7 +29,7 @@ from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
 from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
 from flower_ist.wire.quantize import decode as dequantize
 from flower_ist.wire.quantize import encode as quantize
-from flower_ist.wire.tensor_array import LazyArray, TensorArray
+from flower_ist.wire.tensor_array import TensorArray
 
 _MOST_AXES = 32  # the limit of numpy 1
 _MOST_ENTRIES = 2**56
@@ -199,44 +199,6 @@ def unpackers(
         found[name] = partial(dequantize, data[offset:end], dtype, shape, wire_dtype)
         offset = end
     return found
-
-
-class RecordTensors(Mapping[str, NDArray[Any]]):
-    """The tensors of an ordinary ArrayRecord, as read-only views, each decoded when it is read.
-
-    Args:
-        record: holds at least the layout's arrays.
-        layout: what they must be.
-
-    Reading a tensor raises :class:`WireError` if its array is not of this dtype and shape.
-    """
-
-    def __init__(self, record: Mapping[str, Array], layout: Layout) -> None:
-        self._record = record
-        self._layout = layout
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Decode a tensor."""
-        return decode(self._record[name], *self._layout[name])
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the layout's order."""
-        return iter(self._layout)
-
-    def __len__(self) -> int:
-        """Return the number of tensors."""
-        return len(self._layout)
-
-    def largest(self, name: str) -> float:
-        """Return :func:`largest` of a tensor, without reading it again if that is known."""
-        known = getattr(self._record[name], "largest", None)
-        return largest(self[name]) if known is None else float(known)
-
-    def forget(self) -> None:
-        """Keep no tensor that can be made again."""
-        for array in self._record.values():
-            if isinstance(array, LazyArray):
-                array.forget()
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
