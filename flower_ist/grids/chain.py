@@ -218,12 +218,12 @@ class _Arriving(FilteredGrid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._pull = (
-            Fetcher(grid.pull_messages).pull_messages if is_http_grid(grid) else grid.pull_messages
-        )
+        self._fetcher = Fetcher(grid.pull_messages) if is_http_grid(grid) else None
 
     def _pulled(self, asked: Iterable[str] | None) -> Iterable[Message]:
-        return self._pull(asked)  # type: ignore[arg-type]  # as in FilteredGrid
+        if self._fetcher is None or asked is None:
+            return super()._pulled(asked)
+        return self._fetcher.pull_messages(asked)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -234,7 +234,7 @@ class _Arriving(FilteredGrid):
             waiting.update(filter(None, self._grid.push_messages([message])))
         start = time.monotonic()
         while waiting:
-            arrived = deque(self._pull(waiting))
+            arrived = deque(self._pulled(waiting))
             waiting.difference_update(reply.metadata.reply_to_message_id for reply in arrived)
             while arrived:
                 yield arrived.popleft()
