@@ -19,9 +19,10 @@ from pathlib import Path
 
 from hostile import network
 from hostile.federation import Federation, Run
+from hostile.node import HostileNode
 
 HONEST = 3
-SETTINGS = {"num-rounds": 2, "min-available-nodes": HONEST, "round-timeout": 60.0}
+SETTINGS = {"num-rounds": 2, "round-timeout": 60.0, "node-timeout": 120.0}
 MAX_GATEWAY_MIB = 200.0
 
 Attack = Callable[[Federation], AbstractContextManager[object]]
@@ -43,8 +44,10 @@ def replay(name: str, attack: Attack) -> bool:
         tempfile.TemporaryDirectory(prefix="attack-") as folder,
         Federation(Path(folder), nodes=HONEST + 1, honest=HONEST) as federation,
     ):
-        with attack(federation):
-            run = federation.run(SETTINGS)
+        with attack(federation) as attacker:
+            hostile = attacker if isinstance(attacker, HostileNode) else None
+            needed = HONEST + (hostile is not None)
+            run = federation.run({**SETTINGS, "min-available-nodes": needed})
         memory = federation.memory("gateway")
         online = federation.online()
     honest = honest_replies(run)
@@ -53,7 +56,11 @@ def replay(name: str, attack: Attack) -> bool:
         and honest == [HONEST] * len(run.rounds)
         and online >= HONEST
         and memory < MAX_GATEWAY_MIB
+        # A hostile node that was never asked has not attacked.
+        and (hostile is None or hostile.asked > 0)
     )
+    if hostile is not None and hostile.errors:
+        print(f"    it was told: {hostile.errors[0]}")
     print(
         f"{name:24} {'held' if held else 'DID NOT HOLD':12} {run.status:20} "
         f"honest replies {honest}, online after it {online}, {run.seconds:.0f} s, "

@@ -19,9 +19,11 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from client_app.app import app as client_app
+from flower_ist.grids.chain import is_train
 from flower_ist.wire._flwr import TaskIdentity, set_message_id
 from hostile.federation import Federation
 
@@ -54,6 +56,7 @@ class HostileNode:
         upload: brings it to the server.
 
     Attributes:
+        asked: how many train messages it was sent.
         errors: what it was refused with.
     """
 
@@ -67,11 +70,15 @@ class HostileNode:
         self._federation, self._number = federation, number
         self._answer, self._upload = answer, upload
         self._over = threading.Event()
+        self._online = threading.Event()
+        self.asked = 0
         self._thread = threading.Thread(target=self._live, daemon=True)
         self.errors: list[str] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
+        if not self._online.wait(300):
+            raise TimeoutError("The hostile node did not get in.")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +87,7 @@ class HostileNode:
     def _live(self) -> None:
         while not self._over.is_set():
             # Whatever it is told, it comes back.
-            with suppress(Exception):
+            with suppress(Exception, RunNotRunningException):
                 self._work()
             time.sleep(1.0)
 
@@ -103,6 +110,7 @@ class HostileNode:
                 state=RecordDict(),
                 run_config={},
             )
+            self._online.set()
             while not self._over.is_set():
                 received = receive()
                 if received is None:
@@ -111,6 +119,7 @@ class HostileNode:
                 message = _whole(*received, pull_object, confirm)
                 TaskIdentity.run_id = message.metadata.run_id
                 TaskIdentity.node_id = node_id
+                self.asked += is_train(message)
                 reply = self._answer(message, context)
                 set_message_id(reply, reply.object_id)
                 try:

@@ -47,6 +47,7 @@ def test_init_takes_several_hosts_and_the_installed_flower(tmp_path: Path) -> No
         (("--nodes", "2", "--host", "a.org", "--flower-version", "x"), "not a version of Flower"),
         (("--nodes", "2", "--host", "a.org", "--shards", "/nowhere"), "/nowhere/client-0"),
         (("--nodes", "2", "--host", "a.org", "--shards", "/a", "--data", "/b"), "Give either"),
+        (("--nodes", "2", "--host", "a.org", "--duty", "now and then"), "no duty"),
     ],
 )
 def test_what_cannot_work_leaves_nothing(
@@ -76,3 +77,15 @@ def test_demo_shards_are_the_demo_tokens(tmp_path: Path) -> None:
     many = call("demo-shards", str(tmp_path / "many"), "--nodes", "401")
     assert many.exit_code == 1
     assert "1 to 400 clients" in many.output
+
+
+def test_connect_may_be_called_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
+    assert call("init", str(tmp_path / "lab"), "--nodes", "1", "--host", "a.org").exit_code == 0
+    added, again = (call("connect", str(tmp_path / "lab")) for _ in range(2))
+    assert (added.exit_code, again.exit_code) == (0, 0)
+    assert "was added to" in added.output
+    assert "is in" in again.output
+    nothing = call("connect", str(tmp_path))
+    assert nothing.exit_code == 1
+    assert "give the folder that" in nothing.output.replace("\n", " ")
