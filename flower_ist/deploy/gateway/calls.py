@@ -91,6 +91,7 @@ class Calls:
         signed_at = signature_time(request.headers)
         if signed_at is None:
             return await _respond(device, _UNAUTHORIZED)
+        device.has_signed()
         call = Call(name, request, signed_at, self.nodes.get(request.headers[KEY]))
         self._check(call)
         size = max(request.length, _ANSWER_BYTES.get(name, 0))

@@ -36,6 +36,10 @@ class Device:
         self.account.note(HANDSHAKES)
         return self
 
+    def has_signed(self) -> None:
+        """A request on this connection has a valid signature."""
+        self._strangers.signed(self._visit)
+
     def belongs_to(self, node: Node) -> None:
         """The SuperLink has accepted a call on this connection.
 

@@ -116,7 +116,10 @@ class HttpConnection:
     async def watch(self) -> None:
         """Wait until the other side closes the connection."""
         while True:
-            await self._receive()
+            try:
+                await self._receive()
+            except BadRequestError:
+                return
             data, ended = self._h11.trailing_data
             if ended or len(data) > MAX_HEAD_BYTES:
                 return

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 import anyio
 
 LOGIN_SECONDS = 15.0
-"""From a connection's beginning until the SuperLink has accepted a call on it."""
+"""From a connection's beginning until a valid signature has come."""
+
+ACCEPTED_SECONDS = 90.0
+"""From a valid signature until the SuperLink has accepted the call; it may be busy."""
 
 MAX_OF_A_PEER = 64
 MAX = 512
@@ -56,6 +59,11 @@ class Strangers:
             yield visit
         finally:
             self.known(visit)
+
+    def signed(self, visit: Visit) -> None:
+        """It has a key, though perhaps not a registered one."""
+        if visit in self._visits:
+            visit.scope.deadline = anyio.current_time() + ACCEPTED_SECONDS
 
     def known(self, visit: Visit) -> None:
         """It has shown a registered key, or is gone."""
