@@ -34,7 +34,8 @@ def main(
     classifier = load_classifier(run)
     encoding = open_encoding(recipe_of(classifier, run), encoder, weights)
     data = read_source(source, "test", classes=classifier.class_names)
-    data = data.take(first_of_each_class(data.labels, per_class, len(data.class_names)).reshape(-1))
+    rows = first_of_each_class(data.labels, per_class, len(data.class_names))
+    data = data.take(np.concatenate(rows))
     mask = encoding.mask
     whole = make_mask(mask.kind, 0.0, mask.seed, mask.patches)
     logits: dict[str, list[NDArray[np.float64]]] = {}

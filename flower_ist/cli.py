@@ -30,6 +30,7 @@ DATA_PREP_COMMANDS = {
 USE_COMMANDS = {
     "predict": "Classify images, or a token shard, with a run's model.",
     "evaluate": "Measure a run's model on labeled shards or images.",
+    "export": "Write a run's model as one file for onnxruntime or torch.",
 }
 """Commands that use a run's model."""
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.encoders.frozen import FrozenNetwork
+from data_prep.encoders.frozen import FixedMask, FrozenNetwork
 from data_prep.encoders.timm import ACCEPTED, architecture, create
 from data_prep.errors import first_line
 from data_prep.masks.kinds import Grid
@@ -92,6 +92,17 @@ class PooledEncoder:
         """
         masked = blacken(pixels, torch.from_numpy(kept), self.grid, self._patch_size)
         return self._network.run(self._network.model, masked)
+
+    def fixed(self, kept: NDArray[np.int64]) -> FixedMask:
+        """Return this encoder for the same patches (k,) of every image, to be exported."""
+        whole = torch.ones(1, 1, *(side * self._patch_size for side in self.grid))
+        seen = blacken(whole, torch.from_numpy(kept[None]), self.grid, self._patch_size)
+
+        def token(pixels: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = self._network.model(self._network.scale(pixels * seen))
+            return features
+
+        return FixedMask(self._network.model, torch.from_numpy(kept), token)
 
 
 def blacken(pixels: torch.Tensor, kept: torch.Tensor, grid: Grid, patch_size: int) -> torch.Tensor:

@@ -95,6 +95,33 @@ class FrozenNetwork:
             ) from err
 
 
+class FixedMask(torch.nn.Module):
+    """A network that reads the same patches of every image: pixels (B, 3, S, S) -> tokens (B, D).
+
+    Args:
+        network: In eval mode; its weights are the module's.
+        kept: (k,) patches in row order.
+        token: Computes tokens from pixels, as numbers of 0 to 255, and patches (B, k).
+    """
+
+    kept: torch.Tensor
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        kept: torch.Tensor,
+        token: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._token_of = token
+        self.register_buffer("kept", kept)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the tokens."""
+        return self._token_of(pixels, self.kept.expand(pixels.shape[0], -1))
+
+
 def resolve_normalization(name: str, config: Mapping[str, Any] | None = None) -> str:
     """Return the name to record: one of ``NORMALIZATIONS`` or ``mean/deviation`` in numbers.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.encoders.checkpoints import read_description
 from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder, build_cnn
+from data_prep.encoders.frozen import FixedMask
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.timm import default_size, has_vit, published
 from data_prep.encoders.vit import TokenEncoder, build_vit
@@ -38,6 +39,9 @@ class ImageEncoder(Protocol):
 
     def encode(self, pixels: torch.Tensor, kept: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return tokens (B, D) of pixels (B, 3, S, S) uint8 of which patches (B, k) are kept."""
+
+    def fixed(self, kept: NDArray[np.int64]) -> FixedMask:
+        """Return a module that reads the same patches (k,) of every image, to be exported."""
 
 
 def open_encoder(

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.encoders.frozen import FrozenNetwork
+from data_prep.encoders.frozen import FixedMask, FrozenNetwork
 from data_prep.encoders.timm import (
     ACCEPTED,
     Eva,
@@ -161,6 +161,16 @@ class TokenEncoder:
         """
         self._gather.kept = self._project.kept = torch.from_numpy(kept).to(self._network.device)
         return self._network.run(self._token, pixels)
+
+    def fixed(self, kept: NDArray[np.int64]) -> FixedMask:
+        """Return this encoder for the same patches (k,) of every image, to be exported."""
+
+        def token(pixels: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+            # All patches are embedded: gathering theirs would be more nodes than it saves work.
+            self._gather.kept, self._project.kept = patches, None
+            return self._token(self._network.scale(pixels))
+
+        return FixedMask(self._network.model, torch.from_numpy(kept), token)
 
     def _token(self, x: torch.Tensor) -> torch.Tensor:
         model = self._network.model

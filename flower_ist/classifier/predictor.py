@@ -11,7 +11,8 @@ a fixed head, ``skip.weight`` and ``skip.bias``, whose outputs are added to the 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from flower_ist.classifier.mlp import layers_of, logits, mlp_dims
+from flower_ist.classifier.mlp import layers_of, logits, mlp_dims, mlp_shapes
 from flower_ist.classifier.skip import LinearSkip, Model, softmax, with_skip
 from flower_ist.errors import FlowerIstError
 from flower_ist.tokens.recipe import Recipe
@@ -51,6 +52,9 @@ class Classifier:
             :func:`flower_ist.tokens.meta.encoder_settings` writes it; empty if unknown, as for a
             file from an older release.
         recipe: how an image becomes a token; None if unknown, as for a file from an older release.
+        net: ``fc1.weight`` to ``fcL.bias``, in order of depth.
+        skip: the fixed head inside, if there is one.
+        settings: of the run.
     """
 
     class_names: tuple[str, ...]
@@ -60,6 +64,9 @@ class Classifier:
     model: Model
     encoder_settings: str = ""
     recipe: Recipe | None = None
+    net: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    skip: LinearSkip | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def probabilities(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
         """Return the probability of each class.
@@ -129,6 +136,9 @@ def load_classifier(path: Path) -> Classifier:
         dims = mlp_dims({name: tensor.shape for name, tensor in tensors.items()})
         _check(names, head, dims)
         recipe = Recipe.from_json(json.loads(header["recipe"])) if "recipe" in header else None
+        settings = json.loads(header.get("settings", "{}"))
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are not an object")
     except (KeyError, ValueError, TypeError, RecursionError) as err:
         reason = f"its header lacks {err}" if isinstance(err, KeyError) else str(err).rstrip(".")
         raise ClassifierError(f"{file} is not a whole model of this release: {reason}.") from err
@@ -141,6 +151,9 @@ def load_classifier(path: Path) -> Classifier:
         model=with_skip(partial(logits, layers_of(tensors)), skip),
         encoder_settings=header.get("encoder_settings", ""),
         recipe=recipe,
+        net={name: tensors[name] for name in mlp_shapes(dims)},
+        skip=skip,
+        settings=settings,
     )
 
 

@@ -34,6 +34,26 @@ OnError = Annotated[
 ]
 
 
+class FileFormat(StrEnum):
+    """Of an exported model."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+class Quantized(StrEnum):
+    """Number type of an exported model's weights."""
+
+    INT8 = "int8"
+
+
+class Drawn(StrEnum):
+    """What an exported encoder reads of an image."""
+
+    DRAWN = "drawn"
+    WHOLE = "whole"
+
+
 class Lines(StrEnum):
     """How answers are written."""
 
@@ -187,3 +207,61 @@ def evaluate(
     if out is not None:
         page = write_report(evaluation, out, str(model), ", ".join(data))
         say(f"Page: {page}")
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[FileFormat, typer.Option("--format", help="Of the file.")] = FileFormat.ONNX,
+    with_encoder: Annotated[
+        bool, typer.Option("--with-encoder", help="From image to probabilities.")
+    ] = False,
+    mask: Annotated[
+        Drawn, typer.Option(help="With the encoder: one drawn mask for all images, or none.")
+    ] = Drawn.DRAWN,
+    part: Annotated[
+        str, typer.Option("--slice", help="k/K: one slice as a small net of its own.")
+    ] = "",
+    quantize: Annotated[Quantized | None, typer.Option(help="Of ONNX.")] = None,
+    test: Annotated[
+        list[Path] | None, typer.Option(help="Token shard to print the file's accuracy on.")
+    ] = None,
+    encoder: EncoderName = "",
+    weights: Weights = "",
+    interpolation: Interpolation = "bicubic",
+) -> None:
+    """Write a run's model as one file for onnxruntime or torch, without this package.
+
+    The file is the head, from token to probabilities, with standardization and the fixed head
+    folded in; or, with the encoder, all from image to probabilities. Class names, mask and encoder
+    stand in its metadata.
+    """
+    from flower_ist.classifier.predictor import load_classifier, recipe_of
+    from flower_ist.tokens.shard import open_shard
+    from flower_ist.use.evaluate import evaluate, labeled_shards
+    from flower_ist.use.export import ExportSettings, accuracy_of_file
+    from flower_ist.use.export import export as write
+    from flower_ist.use.page import percent
+
+    classifier = load_classifier(model)
+    shards = [open_shard(path, verify=True) for path in test or []]
+    if shards and with_encoder:
+        raise ArgumentError("A file that reads images has no accuracy on tokens: leave out --test.")
+    settings = ExportSettings(
+        form=form.value,
+        part=part,
+        with_encoder=with_encoder,
+        whole=mask is Drawn.WHOLE,
+        quantize=quantize.value if quantize else "",
+        interpolation=interpolation,
+    )
+    recipe = recipe_of(classifier, model)
+    head = write(classifier, recipe, out, settings, imported, encoder=encoder, weights=weights)
+    say(f"{out}: {out.stat().st_size:,} bytes.")
+    if shards:
+        found = accuracy_of_file(out, settings.form, head, classifier, shards)
+        whole = evaluate(classifier, labeled_shards(classifier, shards)).measures.accuracy
+        say(
+            f"{percent(found)} % of {found.examples} examples are right; of the whole model's "
+            f"answers {percent(whole)} %."
+        )
