@@ -1,4 +1,4 @@
-"""Independent Subnetwork Training for Flower, with every byte on the wire counted.
+"""Independent Subnetwork Training for Flower, with the bytes of every message counted.
 
 The names below are what other people's ServerApps and ClientApps need. They are loaded when they
 are first used, so that importing a part of this package does not import flwr or torch for it.

@@ -15,7 +15,7 @@ from flower_ist.deploy.command import app as deployment
 from flower_ist.errors import ArgumentError
 
 app = Commands(
-    "Independent Subnetwork Training on masked ViT tokens with Flower, every byte counted."
+    "Independent Subnetwork Training on masked ViT tokens with Flower, all messages counted."
 )
 
 DATA_PREP_COMMANDS = {
