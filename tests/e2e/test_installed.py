@@ -26,6 +26,8 @@ class Installation:
         build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
         subprocess.run([*build, ROOT], check=True, capture_output=True)
         (self.wheel,) = folder.glob("*.whl")
+        # Ray starts its workers by this; of the machine's other programs none is there.
+        (self.programs / "bash").symlink_to("/bin/bash")
 
     def pip(self, *requirements: str) -> None:
         constraints = ("--constraint", str(ROOT / "constraints.txt"))
