@@ -7,7 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
+import httpcore
 import httpx
 import pytest
 from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
@@ -21,7 +24,8 @@ from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 
 from flower_ist.deploy.gateway.calls import MAX_REQUEST_BYTES
-from flower_ist.deploy.gateway.superlink import Answer
+from flower_ist.deploy.gateway.superlink import Answer, SuperLink
+from flower_ist.runs.launch import free_port
 from tests.fakes.gateway import Device, FakeSuperLink, Gateway, gateway, ok, signed
 
 
@@ -179,33 +183,41 @@ def test_a_node_may_send_so_much_for_each_message(tmp_path: Path) -> None:
         assert push(activated(door), 400_000) == 200
 
 
+class Pool:
+    """A connection to a SuperLink that answers everything alike."""
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.response = httpcore.Response(status, headers=headers, content=b"trace")
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    async def request(self, *_: object, **given: Any) -> httpcore.Response:
+        self.headers = given["headers"]
+        await self.response.aread()
+        return self.response
+
+
+def asked(pool: Pool, headers: dict[bytes, bytes]) -> Answer:
+    superlink = SuperLink("127.0.0.1:1", None)
+    superlink._pool = pool  # type: ignore[assignment]
+    return anyio.run(superlink.call, "pull-messages", b"", headers)
+
+
 @pytest.mark.parametrize("status", [500, 502, 504, 599])
 def test_no_error_of_the_superlink_reaches_a_device(status: int) -> None:
     """A SuperNode that sees a 500 leaves the federation; after a 503 it tries again."""
-    import anyio
-    import httpcore
-
-    from flower_ist.deploy.gateway.superlink import SuperLink
-
-    class Broken(SuperLink):
-        def __init__(self) -> None:
-            self._url = "http://superlink/v1/fleet/"
-            self._pool = self  # type: ignore[assignment]
-
-        async def request(self, *_: object, **__: object) -> httpcore.Response:
-            return httpcore.Response(status, content=b"trace")
-
-    answer = anyio.run(Broken().call, "pull-messages", b"", {})
+    answer = asked(Pool(status, []), {})
     assert answer.status == 503
     assert b"trace" not in answer.content
 
 
+def test_few_headers_pass_and_no_cookie_either_way() -> None:
+    pool = Pool(200, [(b"Set-Cookie", b"a=b"), (b"Content-Type", b"x/y"), (b"Server", b"z")])
+    sent = {b"cookie": b"a=b", b"x-forwarded-for": b"1", b"accept": b"x/y", b"host": b"z"}
+    assert asked(pool, sent).headers == {b"content-type": b"x/y"}
+    assert pool.headers == [(b"accept", b"x/y")]
+
+
 def test_when_the_superlink_is_away_a_device_is_told_to_try_again() -> None:
-    import anyio
-
-    from flower_ist.deploy.gateway.superlink import SuperLink
-    from flower_ist.runs.launch import free_port
-
     async def ask() -> Answer:
         async with SuperLink(f"127.0.0.1:{free_port()}", None) as superlink:
             return await superlink.call("pull-messages", b"", {})

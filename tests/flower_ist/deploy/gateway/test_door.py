@@ -135,17 +135,6 @@ def test_no_byte_in_a_header_does_harm(
     assert caplog.records == []
 
 
-def test_cookies_are_neither_passed_on_nor_kept(tmp_path: Path) -> None:
-    superlink = FakeSuperLink()
-    with gateway(tmp_path, superlink) as door, door.client() as client:
-        device = activate(door)
-        headers = {**device.headers(), "cookie": "a=b", "x-forwarded-for": "1.2.3.4"}
-        client.post("/v1/fleet/get-run", headers=headers)
-    from flower_ist.deploy.gateway.superlink import _UP_NAMES
-
-    assert not {b"cookie", b"x-forwarded-for", b"host"} & _UP_NAMES
-
-
 def test_60_unsigned_bodies_of_8_mib_are_not_kept(door: Gateway) -> None:
     head = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\ncontent-length: 8388608\r\n\r\n"
     tracemalloc.start()
