@@ -39,22 +39,21 @@ def meet_clients(
         settings: how many are needed, and how long to wait for them.
 
     Returns:
-        All clients that were met, including those that gave no answer.
+        The clients that are ready. The others are left out of the run.
 
     Raises:
         TooFewClientsError: fewer are connected than are needed.
-        SettingsError: as :func:`check_clients` does.
+        SettingsError: as :func:`ready_clients` does.
     """
     needed = max(settings.min_available_nodes, settings.min_train_nodes)
     clients = registry.meet(grid, await_nodes(grid, needed, settings.node_timeout))
-    check_clients(clients, check, needed)
-    return clients
+    return ready_clients(clients, check, needed)
 
 
-def check_clients(clients: Sequence[Client], check: Callable[[Client], str], needed: int) -> None:
-    """Refuse to start with misconfigured clients, or with too few clients.
-
-    A client that gives no answer at all is left out of the run instead.
+def ready_clients(
+    clients: Sequence[Client], check: Callable[[Client], str], needed: int
+) -> list[Client]:
+    """Return the clients that can take part; one that cannot stops the run only where too few can.
 
     Args:
         clients: all that were met.
@@ -62,19 +61,21 @@ def check_clients(clients: Sequence[Client], check: Callable[[Client], str], nee
         needed: number of clients.
 
     Raises:
-        SettingsError: ``check`` has a reason against a client (its shard could not be opened, its
-            tokens are of another kind than the server's), or fewer than ``needed`` answered.
+        SettingsError: fewer than ``needed`` are ready. It says of each what is wrong: it gave no
+            answer, its shard could not be opened, its tokens are of another kind than the server's.
     """
+    reasons = {client.name: check(client) for client in clients}
+    ready = [client for client in clients if not reasons[client.name]]
+    if len(ready) >= needed:
+        return ready
     silent = [client.name for client in clients if client.silent]
-    for client in clients:
-        reason = check(client)
-        if reason and not client.silent:
-            raise SettingsError(f"{client.name} is not ready: {reason}.")
-    if len(clients) - len(silent) < needed:
-        raise SettingsError(
-            f"{needed} clients are needed, but only {len(clients) - len(silent)} are ready: "
-            f"{', '.join(silent)} gave no answer in time."
-        )
+    if len(ready) + len(silent) < len(clients):
+        found = [f"{name} is not ready: {reason}" for name, reason in reasons.items() if reason]
+        raise SettingsError("; ".join(found) + ".")
+    raise SettingsError(
+        f"{needed} clients are needed, but only {len(ready)} are ready: "
+        f"{', '.join(silent)} gave no answer in time."
+    )
 
 
 def rejection_reason(client: Client, shard: TokenShard) -> str:
@@ -132,7 +133,7 @@ def local_steps(settings: Settings, clients: Iterable[Client]) -> int:
     Args:
         settings: of the run. With ``local-steps`` above 0 these are the steps; with a
             closed-form strategy nobody follows what is returned.
-        clients: all that were met. One that told no number of examples, or one that no reply may
+        clients: all that are ready. One that told no number of examples, or one that no reply may
             have (``max-examples``), has no part in the median.
 
     Raises:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.admission import Admission
+from flower_ist.grids.answers import Answers
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client, ClientRegistry
 from flower_ist.grids.deadlines import Deadlines
@@ -30,9 +31,9 @@ from flower_ist.wire.layout import record_of
 from flower_ist.wire.protocol import EXAMPLES_KEY, FEATURES_KEY
 from flower_ist.wire.reported import finite
 from server_app.admission import local_steps, meet_clients, rejection_reason
-from server_app.build import build_strategy
+from server_app.build import before_strategy, build_strategy
 from server_app.evaluation import RoundModel, score_on, server_shard, split_shard
-from server_app.network import Network, network_of
+from server_app.network import Network, most_bytes, network_of
 from server_app.newcomers import Newcomers
 from server_app.run_folder import MODEL_FILE, RunFolder, output_folder
 from server_app.settings import Settings
@@ -71,7 +72,9 @@ def _federate(
     validation, test = split_shard(shard, settings.validation_share, settings.seed)
     score = score_on(validation)
     network = network_of(settings, shard.meta.dim, shard.meta.num_classes)
-    registry = ClientRegistry(query_timeout=max(_ANSWER_SECONDS, settings.node_timeout))
+    registry = ClientRegistry(
+        query_timeout=max(_ANSWER_SECONDS, settings.node_timeout), names=run.identity.names
+    )
     strategy = build_strategy(settings, network, registry, score)
     closed_form = closed_form_for(settings, registry, score)
 
@@ -83,7 +86,8 @@ def _federate(
     socket_bytes = SocketBytes.from_environment()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
     deadlines = Deadlines(close_early=settings.close_early, min_replies=settings.min_train_nodes)
-    grid = FilteredGrid(grid, [meter, deadlines])
+    answers = Answers(most_bytes(network, shard.meta.dim, shard.meta.num_classes))
+    grid = FilteredGrid(grid, [meter, deadlines, answers])
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
@@ -98,9 +102,10 @@ def _federate(
         priors.renew(start.prior)
     if start.sums is not None:
         newcomers = Newcomers(
-            registry, start, priors, run.path, lambda: meter.current_round >= settings.num_rounds
+            registry, start, priors, run.path, lambda: meter.current_round, settings.num_rounds
         )
         grid = FilteredGrid(grid, [newcomers])
+    grid = FilteredGrid(grid, before_strategy(settings, registry))
 
     # The rounds, each of them logged, evaluated and saved.
     weights = _weights(settings, network.dims, run, strategy)

@@ -26,9 +26,11 @@ from flwr.serverapp.strategy import (
 from flower_ist.classifier.features import RandomFeatures
 from flower_ist.classifier.mlp import mlp_shapes
 from flower_ist.errors import FlowerIstError
+from flower_ist.grids.chain import Filter
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.statistics.sums import Head
 from flower_ist.strategies.closed_form import ClosedFormStrategy
+from flower_ist.strategies.metrics import AlikeReplies, MetricsJudge
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
 from server_app.fields import kebab
@@ -104,11 +106,25 @@ def build_closed_form(
             score=score,
             wire_dtype=wire_dtype,
             max_examples=settings.max_examples,
+            claim_bound=settings.claim_bound,
             node_timeout=settings.node_timeout,
             registry=registry,
             min_train_nodes=settings.min_train_nodes,
             min_available_nodes=settings.min_available_nodes,
         )
+
+
+def before_strategy(settings: Settings, registry: ClientRegistry) -> list[Filter]:
+    """Return what a strategy needs in front of it: Flower's own judge no reply."""
+    if settings.strategy not in FLOWERS:
+        return []
+    return [
+        AlikeReplies(
+            MetricsJudge(
+                registry, max_examples=settings.max_examples, claim_bound=settings.claim_bound
+            )
+        )
+    ]
 
 
 def _of_features(score: Score | None, features: RandomFeatures | None) -> Score | None:
@@ -129,6 +145,7 @@ def _submodel(settings: Settings, network: Network, registry: ClientRegistry) ->
         merge_rule=settings.merge_rule,
         norm_bound=settings.norm_bound,
         max_examples=settings.max_examples,
+        claim_bound=settings.claim_bound,
         node_timeout=settings.node_timeout,
         registry=registry,
         **_common(settings),

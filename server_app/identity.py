@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flower_ist.grids.clients import Client
+from flower_ist.grids.names import NameBook
 from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.tokens.shard import TokenShard
 from server_app.settings import Settings, SettingsError
@@ -40,6 +41,7 @@ class RunIdentity:
     Attributes:
         local_steps: steps that a client takes in a round, which follow from the clients that the
             run was begun with; None for a new run, until its clients are met.
+        names: which node each client's name belongs to.
 
     Args:
         settings: of the run.
@@ -57,10 +59,12 @@ class RunIdentity:
         self._server = _hash(shard.meta.to_json())
         self._clients: dict[str, str] = {}
         self.local_steps: int | None = None
+        self.names = NameBook()
         if checkpoint is not None:
             self._compare(checkpoint.facts)
             self.local_steps = checkpoint.facts["local_steps"]
             self._clients.update(checkpoint.facts["clients"])
+            self.names.load_state(checkpoint.facts["names"])
 
     def facts(self) -> dict[str, Any]:
         """Return the identity as JSON values, with all clients met so far."""
@@ -68,6 +72,7 @@ class RunIdentity:
             "settings": self._settings,
             "server_data": self._server,
             "clients": dict(self._clients),
+            "names": self.names.state(),
             "local_steps": self.local_steps,
         }
 

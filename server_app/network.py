@@ -7,6 +7,7 @@ as many layers as they must, and a round of K slices trains every weight.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from server_app.strategies import CLOSED_FORM
 
 # What a train message holds besides the weights: names, layout, settings, Flower's envelope.
 _OVERHEAD_BYTES = 2048
+# What a reply may hold besides numbers: facts, with the names of thousands of classes.
+_MOST_BESIDES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,20 @@ def network_of(settings: Settings, dim: int, num_classes: int) -> Network:
     whole = width * slices if settings.slice_bytes else settings.hidden_width
     hidden = [whole if layer in cut else width for layer in layers]
     return Network([dim, *hidden, num_classes], cut)
+
+
+def most_bytes(network: Network, dim: int, num_classes: int) -> int:
+    """Return how many bytes a client's reply may have: the whole model or statistics, in float64.
+
+    Args:
+        network: the one that is trained.
+        dim: D, numbers in a token.
+        num_classes: C.
+    """
+    width = max(dim, network.dims[0])
+    statistics = width * (width + 1) // 2 + width * num_classes
+    model = sum(math.prod(shape) for shape in mlp_shapes(network.dims).values())
+    return _MOST_BESIDES + 8 * max(statistics, model)
 
 
 def slice_message_bytes(settings: Settings, width: int, dim: int, num_classes: int) -> int:

@@ -8,6 +8,10 @@ asked for statistics when they are first met, and the prior and the head are ren
 Nothing waits for their answers: these are fetched once per round. A renewed prior goes to all
 clients again, so answers are held back until they hold a tenth of the examples so far, or a class
 that no client had. A fleet that grows from 10 clients to 1,000 thus gets about 50 priors, not 990.
+
+A client that tells another node's name has a name of its own here (:mod:`flower_ist.grids.names`)
+and is asked like any other. It may be the same device, whose old node will be found to be gone: if
+that one is counted, it is asked two rounds later. The same statistics are never counted twice.
 """
 
 from __future__ import annotations
@@ -17,20 +21,24 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
 
 from flower_ist.errors import ArgumentError
 from flower_ist.grids.chain import Filter
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.prior import PriorOnce
+from flower_ist.statistics.bounds import UnlikeOthersError
 from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.judge import BadReply
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from flower_ist.wire.reported import is_superlink_error
+from server_app.statistics_file import Counted
 from server_app.warm_start import ClientSums, WarmStart
 
 _SHARE_WORTH_A_PRIOR = 0.1
+# Flower lists a killed node for up to a minute.
+_ROUNDS_TO_BE_GONE = 2
 _log = logging.getLogger("flwr")
 
 
@@ -42,7 +50,8 @@ class Newcomers(Filter):
         start: of the run, with statistics; it is renewed.
         priors: sends the prior, if there is one.
         folder: of the run, where the statistics are kept.
-        is_last_round: returns whether no round follows the present one.
+        current_round: returns the number of the present round.
+        num_rounds: of the run.
     """
 
     def __init__(
@@ -51,14 +60,17 @@ class Newcomers(Filter):
         start: WarmStart,
         priors: PriorOnce,
         folder: Path,
-        is_last_round: Callable[[], bool],
+        current_round: Callable[[], int],
+        num_rounds: int,
     ) -> None:
         self._registry = registry
         self._start = start
         self._priors = priors
         self._folder = folder
-        self._is_last_round = is_last_round
+        self._current_round = current_round
+        self._num_rounds = num_rounds
         self._asked: set[int] = set()
+        self._met: dict[int, int] = {}  # node id -> round in which it was first here
         self._pending: dict[str, int] = {}  # message id -> node id
         self._waiting: dict[str, Statistics] = {}  # by client name
 
@@ -72,13 +84,9 @@ class Newcomers(Filter):
         return node_ids
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
-        if self._is_last_round():
+        if self._current_round() >= self._num_rounds:
             return  # nothing would fetch the answers
-        new = [
-            node_id
-            for node_id in node_ids
-            if node_id not in self._asked and not self._is_counted(self._name(node_id))
-        ]
+        new = [node_id for node_id in node_ids if self._is_new(node_id)]
         if not new:
             return
         _log.info("New since this run began: %s", ", ".join(map(self._registry.name, new)))
@@ -97,11 +105,15 @@ class Newcomers(Filter):
             if is_superlink_error(reply):
                 self._asked.discard(node_id)  # it is gone; when it is back, it is asked again
                 continue
-            name, (num_classes, dim) = self._name(node_id), self._sums.total.sums.shape
+            name, (num_classes, dim) = self._registry.name(node_id), self._sums.total.sums.shape
             if self._is_counted(name):
                 continue  # it was restarted, and its old node has answered too
             try:
-                self._waiting[name] = self._sums.closed_form.judge(reply, (num_classes, dim))
+                told = self._sums.closed_form.judge(reply, (num_classes, dim), MessageType.QUERY)
+                if not self._is_copy(told):
+                    self._waiting[name] = self._bounded(name, told)
+            except UnlikeOthersError as refusal:
+                _log.warning("The statistics of %s are not counted in: %s", name, refusal)
             except BadReply as refusal:
                 _log.warning(
                     "%s joined late and has no part in the statistics of this run, so a class that "
@@ -110,12 +122,32 @@ class Newcomers(Filter):
                     refusal,
                 )
 
-    def _name(self, node_id: int) -> str:
-        """Return the name by which statistics are counted once: the one that the client reported.
+    def _is_new(self, node_id: int) -> bool:
+        """Return whether a node is to be asked now."""
+        name, told = self._registry.name(node_id), self._registry.told_name(node_id)
+        first = self._met.setdefault(node_id, self._current_round())
+        if node_id in self._asked or self._is_counted(name):
+            return False
+        waits = self._current_round() < first + _ROUNDS_TO_BE_GONE
+        return not (waits and told != name and self._is_counted(told))
 
-        Devices with copies of one shard report the same name, and hold the same data.
-        """
-        return self._registry.told_name(node_id)
+    def _is_copy(self, told: Statistics) -> bool:
+        """Return whether the same statistics are counted already, or wait for it."""
+        digest = told.digest()
+        waiting = (statistics.digest() for statistics in self._waiting.values())
+        return self._sums.holds(digest) or digest in waiting
+
+    def _bounded(self, name: str, told: Statistics) -> Statistics:
+        """Return what counts of a client's statistics, and say so if it is not all."""
+        bounded = self._sums.bounded(told)
+        if bounded is not told:
+            _log.warning(
+                "%s counts for %s examples instead of its %s: see 'claim-bound'",
+                name,
+                f"{bounded.counts.sum():,.0f}",
+                f"{told.counts.sum():,.0f}",
+            )
+        return bounded
 
     def _is_counted(self, name: str) -> bool:
         return name in self._sums.clients
@@ -140,7 +172,9 @@ class Newcomers(Filter):
             if all(map(self._is_counted, part)):
                 continue
             try:
-                self._start.count_in(Statistics.total([self._waiting[n] for n in part]), part)
+                more = {name: self._waiting[name] for name in part}
+                counted = {n: Counted(float(s.counts.sum()), s.digest()) for n, s in more.items()}
+                self._start.count_in(Statistics.total(list(more.values())), counted)
             except (ArgumentError, np.linalg.LinAlgError) as err:
                 if len(part) == 1:
                     _log.warning("The statistics of %s are not counted in: %s", part[0], err)

@@ -184,6 +184,13 @@ class Settings(BaseModel):
         "no part in the median of `local-epochs`.",
         ge=1,
     )
+    claim_bound: float = setting(
+        20.0,
+        "Of three clients or more, statistics count for at most so many times the examples of the "
+        "median client, and an update for at most twice as many; statistics whose tokens are much "
+        "larger than the others' are refused. At least 1, or 0: no bound.",
+        ge=0,
+    )
 
     # --- clients and time
     fraction_train: float = setting(
@@ -298,6 +305,10 @@ class Settings(BaseModel):
             raise ValueError(
                 f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
                 "choose a strategy that trains the whole model, e.g. fedavg."
+            )
+        if 0 < self.claim_bound < 1:
+            raise ValueError(
+                f"'claim-bound' is {self.claim_bound}, but must be at least 1, or 0 for no bound."
             )
         narrow = self.cut == "alternate" and self.hidden_layers > 1 and name not in CLOSED_FORM
         if not self.num_slices and (self.slice_bytes or narrow or name == "fedavg-narrow"):

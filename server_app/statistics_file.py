@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,23 @@ _DTYPE = "float64"
 _MEAN, _SPREAD = "mean", "spread"
 
 
+class Counted(NamedTuple):
+    """A client's part in the sums.
+
+    Attributes:
+        examples: for how many it counts; 0: it answered, but its answer was refused.
+        digest: of its statistics; empty if they were refused.
+    """
+
+    examples: float = 0.0
+    digest: str = ""
+
+
 def write_statistics(
-    folder: Path, statistics: Statistics, scale: TokenScale | None, clients: Collection[str]
+    folder: Path,
+    statistics: Statistics,
+    scale: TokenScale | None,
+    clients: Mapping[str, Counted],
 ) -> None:
     """Write sums into a run's folder.
 
@@ -31,7 +47,7 @@ def write_statistics(
         folder: of the run.
         statistics: the sums.
         scale: what tokens are standardized by; None if they are not.
-        clients: names of those who need not be asked again.
+        clients: by name, those who need not be asked again.
 
     Raises:
         NotWrittenError: they cannot be written.
@@ -39,13 +55,13 @@ def write_statistics(
     tensors = statistics.to_tensors(_DTYPE)
     if scale is not None:
         tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}
-    content = sealed(_CLIENTS, sorted(clients), tensors)
+    content = sealed(_CLIENTS, dict(sorted(clients.items())), tensors)
     write_file(folder / STATISTICS_FILE, content)
 
 
 def read_statistics(
     folder: Path, num_classes: int, dim: int, *, scaled: bool
-) -> tuple[Statistics, TokenScale | None, set[str]]:
+) -> tuple[Statistics, TokenScale | None, dict[str, Counted]]:
     """Return what :func:`write_statistics` wrote.
 
     Raises:
@@ -57,7 +73,7 @@ def read_statistics(
         layout |= dict.fromkeys((_MEAN, _SPREAD), (np.dtype(np.float64), (dim,)))
     try:
         clients, tensors = unsealed(file, _CLIENTS)
-        if layout_of(tensors) != layout or not isinstance(clients, list):
+        if layout_of(tensors) != layout or not isinstance(clients, dict):
             raise SealError("it holds other arrays")
     except SealError as err:
         raise SettingsError(
@@ -69,4 +85,5 @@ def read_statistics(
             "another run."
         ) from err
     scale = TokenScale(tensors[_MEAN], tensors[_SPREAD]) if scaled else None
-    return Statistics.from_tensors(tensors), scale, {str(name) for name in clients}
+    counted = {name: Counted(*part) for name, part in clients.items()}
+    return Statistics.from_tensors(tensors), scale, counted

@@ -9,7 +9,7 @@ the same ones. Clients that join later are included (:mod:`server_app.newcomers`
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter
+from flower_ist.statistics.bounds import Others
 from flower_ist.statistics.prior import TokenPrior, TokenScale
 from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.closed_form import ClosedFormStrategy, empty_head
 from flower_ist.wire.reported import is_superlink_error
 from server_app.build import Score, build_closed_form
 from server_app.settings import Settings
-from server_app.statistics_file import read_statistics, write_statistics
+from server_app.statistics_file import Counted, read_statistics, write_statistics
 from server_app.strategies import CLOSED_FORM
 
 # int16 loses nothing that matters here, at about a quarter of the bytes that exact ridge takes.
@@ -59,7 +60,7 @@ class WarmStart:
         skip = sums.skip()
         return cls(sums.prior(skip), skip, sums)
 
-    def count_in(self, statistics: Statistics, clients: Collection[str]) -> None:
+    def count_in(self, statistics: Statistics, clients: Mapping[str, Counted]) -> None:
         """Add the statistics of clients that joined later, and renew the prior and the head.
 
         Tokens are standardized as before, so that the net that is being trained still fits.
@@ -101,15 +102,14 @@ class ClientSums:
         closed_form: asks for statistics, judges and solves.
         total: the sums.
         scale: what tokens are standardized by; None if they are not.
-        clients: names, as they told them, of those who answered when they were asked, refused
-            answers among them.
+        clients: by name, those who answered when they were asked, refused answers among them.
     """
 
     settings: Settings
     closed_form: ClosedFormStrategy
     total: Statistics
     scale: TokenScale | None
-    clients: frozenset[str] = field(default_factory=frozenset)
+    clients: Mapping[str, Counted] = field(default_factory=dict)
 
     def prior(self, skip: LinearSkip | None) -> TokenPrior | None:
         """Return what clients train with, if the settings ask for anything."""
@@ -127,12 +127,27 @@ class ClientSums:
             return None
         return LinearSkip.of_head(self.closed_form.solve([self.total]))
 
-    def with_more(self, statistics: Statistics, clients: Collection[str]) -> ClientSums:
+    def with_more(self, statistics: Statistics, clients: Mapping[str, Counted]) -> ClientSums:
         """Return the sums with those of other clients added; these stay as they are."""
         total = Statistics.total([self.total, statistics])
-        return ClientSums(
-            self.settings, self.closed_form, total, self.scale, self.clients.union(clients)
-        )
+        more = {**self.clients, **clients}
+        return ClientSums(self.settings, self.closed_form, total, self.scale, more)
+
+    def bounded(self, statistics: Statistics) -> Statistics:
+        """Return what counts of the statistics of a client that joins.
+
+        Raises:
+            UnlikeOthersError: nothing does.
+        """
+        sizes = [part.examples for part in self.clients.values() if part.examples]
+        others = Others.counted(self.total, sizes)
+        if others is None or not self.settings.claim_bound:
+            return statistics
+        return others.bounded(statistics, self.settings.claim_bound)
+
+    def holds(self, digest: str) -> bool:
+        """Return whether the same statistics are among the sums already."""
+        return any(part.digest == digest for part in self.clients.values())
 
 
 def closed_form_for(
@@ -185,18 +200,21 @@ def warm_start(
         return WarmStart()
     if resumed is not None:
         total, scale, clients = read_statistics(resumed, *shape, scaled=settings.standardize)
-        return WarmStart.of(ClientSums(settings, closed_form, total, scale, frozenset(clients)))
+        return WarmStart.of(ClientSums(settings, closed_form, total, scale, clients))
     _log.info("Asking the clients for the statistics of their tokens")
     num_classes, dim = shape
     questions = closed_form.configure_train(0, empty_head(dim, num_classes), ConfigRecord(), grid)
     replies = list(grid.send_and_receive(questions, timeout=settings.round_timeout))
-    total = closed_form.sum_up(0, replies)
+    counted = closed_form.what_counts(0, replies)
+    total = Statistics.total(list(counted.values()))
     # The run log asks another strategy, the one that trains, whose replies were refused.
     meter.traffic(0).failures |= closed_form.last_round.refused
     scale = TokenScale.of(total) if settings.standardize else None
-    answered = frozenset(
-        closed_form.registry.told_name(reply.metadata.src_node_id)
+    name = closed_form.registry.name
+    answered = {
+        name(reply.metadata.src_node_id): Counted()
         for reply in replies
         if not is_superlink_error(reply)
-    )
-    return WarmStart.of(ClientSums(settings, closed_form, total, scale, answered))
+    }
+    parts = {name(n): Counted(float(s.counts.sum()), s.digest()) for n, s in counted.items()}
+    return WarmStart.of(ClientSums(settings, closed_form, total, scale, {**answered, **parts}))

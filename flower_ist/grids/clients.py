@@ -11,18 +11,29 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from flwr.app import ConfigRecordValues, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.grids.names import NameBook
+from flower_ist.wire._flwr import NodeInfo
 from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT
 from flower_ist.wire.records import configs_in
-from flower_ist.wire.reported import client_name, is_superlink_error, last_line
+from flower_ist.wire.reported import (
+    MAX_METRICS,
+    client_name,
+    finite,
+    is_superlink_error,
+    last_line,
+)
 
 _LONGEST_WAIT = 3600.0
 # All nodes, and those that were admitted, with room for two more such steps of a chain.
 _LISTS_KEPT = 4
+# Seconds after which the SuperLink is asked again who was heard of: a third of a heartbeat.
+_NAMES_FRESH = 10.0
 
 _log = logging.getLogger("flwr")
 
@@ -36,7 +47,7 @@ class Client:
     """One client: its node id in this run, its stable name, and what it reported about its data.
 
     ``problem`` says why it could not answer and is empty if it did; ``silent`` is true if there was
-    no reply at all.
+    no reply at all; ``order`` is its name's, in the order in which names were told.
     """
 
     node_id: int
@@ -44,6 +55,7 @@ class Client:
     facts: Mapping[str, ConfigRecordValues] = field(default_factory=dict)
     problem: str = ""
     silent: bool = False
+    order: int = 0
 
 
 def _question(node_id: int, life: float) -> Message:
@@ -59,26 +71,33 @@ class ClientRegistry:
     next used. So a device that started slowly or was repaired can join a running training, and a
     device that never answers delays nobody.
 
-    A name belongs to a node as long as the node is connected. A SuperNode that is restarted has a
-    new node id in Flower, unless its key is registered. Here it gets its client's name back, and
-    everything that depends on the name, as soon as its old node is gone.
+    A name belongs to the node that told it first (:mod:`flower_ist.grids.names`). A SuperNode that
+    is restarted has a new node id in Flower, unless its key is registered. Here it gets its
+    client's name back, and everything that depends on the name, as soon as its old node is gone.
 
     Args:
         query_timeout: seconds to wait for answers.
         retry_seconds: from a node's first unanswered query to the second query.
+        names: of the run that goes on; None for a new one.
     """
 
-    def __init__(self, query_timeout: float = 60.0, retry_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        query_timeout: float = 60.0,
+        retry_seconds: float = 60.0,
+        names: NameBook | None = None,
+    ) -> None:
         self.query_timeout = query_timeout
         self.retry_seconds = retry_seconds
+        self.names = names or NameBook()
         self._known: dict[int, Client] = {}
-        self._told_names: dict[int, str] = {}
-        self._holders: dict[str, int] = {}
+        self._told: dict[int, str | None] = {}
         self._due: dict[int, float] = {}
         self._wait: dict[int, float] = {}
         self._pending: dict[str, int] = {}
         # What meet() returned for some nodes since the last answer or change of a name.
         self._met: dict[tuple[int, ...], list[Client]] = {}
+        self._named_at = 0.0
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
         """Return the clients of connected nodes, sorted by name; query those not yet known.
@@ -90,13 +109,12 @@ class ClientRegistry:
         if strangers:
             self._ask(grid, strangers)
         self._ask_again(grid, node_ids)
-        nodes = tuple(node_ids)
-        if nodes in self._met:
+        nodes, now = tuple(node_ids), time.monotonic()
+        if nodes in self._met and now < self._named_at + _NAMES_FRESH:
             return self._met[nodes]
-        holders = dict(self._holders)
-        self._name(node_ids)
-        if holders != self._holders:
+        if self._name(grid, node_ids):
             self._met = {}
+        self._named_at = now
         met = sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
         self._met = {**self._met, nodes: met} if len(self._met) < _LISTS_KEPT else {nodes: met}
         return met
@@ -106,15 +124,22 @@ class ClientRegistry:
         return self._known[node_id].name if node_id in self._known else f"node-{node_id}"
 
     def told_name(self, node_id: int) -> str:
-        """Return the name that a node's client reported, which another node's client may share.
-
-        A SuperNode that restarts before its old node is found to be gone shares that node's name.
-        """
-        return self._told_names.get(node_id, f"node-{node_id}")
+        """Return the name that a node's client told, which may be another node's."""
+        return self._told.get(node_id) or f"node-{node_id}"
 
     def facts(self, node_id: int) -> Mapping[str, ConfigRecordValues]:
         """Return what a node's client reported about its data; empty if it was not queried."""
         return self._known[node_id].facts if node_id in self._known else {}
+
+    def own_word(self, node_id: int, fact: str, most: float) -> float:
+        """Return the number that a node's client told as this fact, or ``most`` if that is less."""
+        told = finite(self.facts(node_id).get(fact))
+        return most if told is None else min(told, most)
+
+    def numbers(self, fact: str, most: float) -> list[float]:
+        """Return what clients told as this fact, each a number from 1 to ``most``."""
+        told = (finite(client.facts.get(fact)) for client in self._known.values())
+        return [number for number in told if number is not None and 1 <= number <= most]
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         # A query that nobody waits for anymore is not delivered. It lives a little longer than the
@@ -148,12 +173,11 @@ class ClientRegistry:
     def _note(self, node_id: int, answer: Message | None) -> None:
         """Record a node's answer."""
         self._met = {}
-        told = client_name(answer) if answer is not None else None
-        self._told_names[node_id] = told or f"node-{node_id}"
+        self._told[node_id] = client_name(answer) if answer is not None else None
         facts: dict[str, ConfigRecordValues] = {}
         if answer is not None and answer.has_content():
             for config in configs_in(answer.content).values():
-                facts.update(config)
+                facts.update(islice(config.items(), MAX_METRICS - len(facts)))
         silent = answer is None or is_superlink_error(answer)
         problem = _problem(answer)
         self._known[node_id] = Client(node_id, self.name(node_id), facts, problem, silent=silent)
@@ -170,16 +194,18 @@ class ClientRegistry:
         self._wait[node_id] = min(2 * wait, _LONGEST_WAIT)
         return wait
 
-    def _name(self, node_ids: list[int]) -> None:
-        """Give each connected node a name that no other connected node has."""
-        connected = set(node_ids)
-        for node_id in sorted(node_ids):
-            name = self._told_names[node_id]
-            while (holder := self._holders.get(name, node_id)) != node_id and holder in connected:
-                # Two devices with copies of one shard are still two clients.
-                name = f"{name}-{node_id}"
-            self._holders[name] = node_id
-            self._known[node_id] = replace(self._known[node_id], name=name)
+    def _name(self, grid: Grid, node_ids: list[int]) -> bool:
+        """Give each connected node a name that no other has; return whether any has changed."""
+        there = {info.node_id: info for info in grid.get_nodes()}
+        all_nodes = {node_id: NodeInfo(node_id=node_id) for node_id in node_ids} | there
+        told = {node_id: self._told[node_id] for node_id in node_ids}
+        changed = False
+        for node_id, (name, order) in self.names.assign(list(all_nodes.values()), told).items():
+            client = self._known[node_id]
+            if (client.name, client.order) != (name, order):
+                self._known[node_id] = replace(client, name=name, order=order)
+                changed = True
+        return changed
 
 
 def _problem(answer: Message | None) -> str:

@@ -9,7 +9,7 @@ or, with other filters, put the meter's two halves into a chain: traffic is coun
 network, and replies are noted next to the strategy:
 
     meter = Meter()
-    grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter])
+    grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter, Answers()])
 
 Bytes are measured on each message's serialized objects
 (:func:`flower_ist.wire.size.wire_bytes`), not computed from shapes.
@@ -22,14 +22,14 @@ open, and discards the reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, Metadata, RecordDict
 from flwr.serverapp import Grid
 
+from flower_ist.grids.answers import Answers
 from flower_ist.grids.chain import Filter, FilteredGrid, PerContent, category, is_train, round_of
-from flower_ist.wire._flwr import empty_message
 from flower_ist.wire.protocol import INPUT_METRICS, STEPS_KEY
 from flower_ist.wire.records import metrics_in
 from flower_ist.wire.reported import finite, is_superlink_error, last_line
@@ -158,9 +158,7 @@ class Meter(Filter):
 
         try:
             outgoing = noted(self.down(messages))
-            for reply in self.up(
-                _attributed(grid.send_and_receive(outgoing, timeout=timeout), sent)
-            ):
+            for reply in self.up(grid.send_and_receive(outgoing, timeout=timeout)):
                 answered.add(reply.metadata.reply_to_message_id)
                 yield reply
             self._count_late(grid)
@@ -277,7 +275,7 @@ class MeteredGrid(FilteredGrid):
 
     def __init__(self, grid: Grid) -> None:
         self.meter = Meter()
-        super().__init__(grid, [self.meter.outcomes, self.meter])
+        super().__init__(grid, [self.meter.outcomes, self.meter, Answers()])
 
     @property
     def rounds(self) -> dict[int, RoundTraffic]:
@@ -287,22 +285,6 @@ class MeteredGrid(FilteredGrid):
     def traffic(self, server_round: int) -> RoundTraffic:
         """Return what has been counted for a round so far."""
         return self.meter.traffic(server_round)
-
-
-def _attributed(replies: Iterable[Message], sent: Sequence[Metadata]) -> Iterator[Message]:
-    """Set the source of the SuperLink's own errors to the node that they are about.
-
-    They carry the SuperLink's node id: the node is known only from the message that they answer.
-    """
-    asked: dict[str, Metadata] = {}
-    for reply in replies:
-        if not is_superlink_error(reply):
-            yield reply
-            continue
-        if len(asked) < len(sent):
-            asked = {metadata.message_id: metadata for metadata in sent}
-        about = asked.get(reply.metadata.reply_to_message_id)
-        yield reply if about is None else Message(reply.error, reply_to=empty_message(about))
 
 
 def _add_inputs(traffic: RoundTraffic, content: RecordDict) -> None:

@@ -17,6 +17,7 @@ D = 384 and 10 classes that is 622, 311 and 165 kB.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
 # int16 changes a square's scatter by 6e-4 of itself (encode_gram: 2 e + e^2 at D = 384).
 _GRAM_TOLERANCE = 1e-2
 _TINY = 1e-12
+_NO_GRAM = f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}."
 
 Floats = NDArray[np.float64]
 Head = dict[str, NDArray[np.float32]]
@@ -78,6 +80,38 @@ class Statistics:
         self.sums += other.sums
         if self.gram is not None and other.gram is not None:
             self.gram += other.gram
+
+    def scaled(self, share: float) -> Statistics:
+        """Return the statistics of a share of the tokens, as if drawn from all of them alike.
+
+        Counts stay whole numbers, and no class that is held is lost.
+
+        Args:
+            share: above 0 and at most 1.
+        """
+        counts = np.where(self.counts > 0, np.maximum(1, np.rint(share * self.counts)), 0)
+        shares = np.divide(counts, self.counts, out=np.zeros(len(counts)), where=self.counts > 0)
+        gram = None if self.gram is None else share * self.gram
+        return Statistics(counts.astype(np.int64), shares[:, None] * self.sums, gram)
+
+    def squares(self) -> Floats:
+        """Return the sum of each coordinate's squares (D,).
+
+        Raises:
+            ArgumentError: the statistics have no Gram matrix.
+        """
+        if self.gram is None:
+            raise ArgumentError(_NO_GRAM)
+        diagonal: Floats = self.gram[np.cumsum([0, *range(self.sums.shape[1], 1, -1)])]
+        return diagonal
+
+    def digest(self) -> str:
+        """Return a hash: two clients with the same one have copies of the same tokens."""
+        arrays = [self.counts, self.sums] + ([] if self.gram is None else [self.gram])
+        found = hashlib.sha256()
+        for array in arrays:
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     def to_tensors(self, dtype: str) -> dict[str, NDArray[Any]]:
         """Return the tensors to send, those of :func:`statistics_layout`.
@@ -127,19 +161,18 @@ class Statistics:
             return f"its class sums need tokens above max_token = {max_token:g}"
         if self.gram is not None and (np.abs(self.gram) > num_examples * max_token**2).any():
             return f"its Gram matrix needs tokens above max_token = {max_token:g}"
-        if self.gram is not None and self._scatters_less_than_nothing(self.gram):
+        if self.gram is not None and self._scatters_less_than_nothing():
             return "its Gram matrix is too small for its class sums"
         return ""
 
-    def _scatters_less_than_nothing(self, gram: Floats) -> bool:
+    def _scatters_less_than_nothing(self) -> bool:
         """Return whether the scatter around the class means would have to be negative.
 
         A sum of squares is at least that of n_c tokens at each mean: ``sum_c s_c^2 / n_c``.
         """
-        dim, held = self.sums.shape[1], self.counts > 0
-        squares = gram[np.cumsum([0, *range(dim, 1, -1)])]  # the packed triangle's diagonal
+        held = self.counts > 0
         least = (self.sums[held] ** 2 / self.counts[held, None]).sum(axis=0)
-        return bool((squares < (1 - _GRAM_TOLERANCE) * least - _TINY).any())
+        return bool((self.squares() < (1 - _GRAM_TOLERANCE) * least - _TINY).any())
 
 
 def statistics_layout(
@@ -165,7 +198,7 @@ def full_gram(statistics: Statistics) -> Floats:
         ArgumentError: the statistics have none.
     """
     if statistics.gram is None:
-        raise ArgumentError(f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}.")
+        raise ArgumentError(_NO_GRAM)
     dim = statistics.sums.shape[1]
     gram = np.empty((dim, dim))
     upper = np.triu_indices(dim)

@@ -32,6 +32,7 @@ from flower_ist.statistics.sums import (
     ridge_system,
     statistics_layout,
 )
+from flower_ist.strategies.claims import CLAIM_BOUND, bound_statistics, check_claim_bound
 from flower_ist.strategies.judge import BadReply, Expected, judge_reply
 from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
 from flower_ist.strategies.state import State
@@ -43,7 +44,7 @@ from flower_ist.wire.protocol import (
     STATISTICS_KEY,
     WIRE_DTYPES,
 )
-from flower_ist.wire.reported import finite, mean_metrics
+from flower_ist.wire.reported import mean_metrics
 
 METHODS = ("ridge", "lda", "fedncm", "fedcof")
 
@@ -77,6 +78,9 @@ class ClosedFormStrategy(FedAvg):
         max_token: statistics that need tokens of larger magnitude are refused.
         max_examples: statistics of more examples are refused, and so are those of more than their
             client reported when it was met.
+        claim_bound: of three clients or more, one counts for at most so many times the examples of
+            the median client, and its tokens must be about as large as the others'
+            (:mod:`flower_ist.statistics.bounds`); at least 1, or 0: not bounded.
         node_timeout: seconds to wait for ``min_available_nodes``.
         registry: clients met already, if the ServerApp has asked them.
         min_train_nodes: fewest good answers; fewer stop the run with ``TrainingFailedError``.
@@ -99,6 +103,7 @@ class ClosedFormStrategy(FedAvg):
         wire_dtype: str = "float64",
         max_token: float = 1e4,
         max_examples: float = MAX_EXAMPLES,
+        claim_bound: float = CLAIM_BOUND,
         node_timeout: float = 60.0,
         registry: ClientRegistry | None = None,
         min_train_nodes: int = 2,
@@ -136,6 +141,7 @@ class ClosedFormStrategy(FedAvg):
         self.wire_dtype = wire_dtype
         self.max_token = max_token
         self.max_examples = max_examples
+        self.claim_bound = check_claim_bound(claim_bound)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.last_round = RoundReport()
@@ -186,19 +192,28 @@ class ClosedFormStrategy(FedAvg):
         contents = [reply.content for reply, _ in good]
         return record, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
-    def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
-        """Return the summed statistics of the good answers, for callers that need more than a head.
+    def what_counts(self, server_round: int, replies: Iterable[Message]) -> dict[int, Statistics]:
+        """Return what counts of the good answers, by node, for callers that need more than a head.
 
         Raises:
             TrainingFailedError: too few answers are good.
         """
         good = self._good(server_round, replies)
-        return Statistics.total([statistics for _, statistics in good])
+        return {reply.metadata.src_node_id: statistics for reply, statistics in good}
+
+    def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
+        """Return the sum of :meth:`what_counts`.
+
+        Raises:
+            TrainingFailedError: too few answers are good.
+        """
+        return Statistics.total(list(self.what_counts(server_round, replies).values()))
 
     def _good(
         self, server_round: int, replies: Iterable[Message]
     ) -> list[tuple[Message, Statistics]]:
         good, report = collect_replies(replies, self._sent, self.judge)
+        good = bound_statistics(good, report, self.claim_bound)
         log_refusals(report, self.registry)
         self.last_round = report
         require_enough(
@@ -235,22 +250,26 @@ class ClosedFormStrategy(FedAvg):
         _log.info("aggregate_train: %s penalty %g", self.method, self.penalty)
         return heads[best]
 
-    def judge(self, reply: Message, shape: tuple[int, int]) -> Statistics:
+    def judge(
+        self, reply: Message, shape: tuple[int, int], kind: str = MessageType.TRAIN
+    ) -> Statistics:
         """Return the statistics that a client answered with.
 
         Args:
             reply: a client's.
             shape: (C, D).
+            kind: of the message that asked for them.
 
         Raises:
             BadReply: they cannot be used; the message says why.
         """
-        told = finite(self.registry.facts(reply.metadata.src_node_id).get(self.weighted_by_key))
+        node_id, key = reply.metadata.src_node_id, self.weighted_by_key
         expected = Expected(
             layout=statistics_layout(*shape, self._kind, self.wire_dtype),
             arrayrecord_key=self.arrayrecord_key,
-            weighted_by_key=self.weighted_by_key,
-            max_examples=self.max_examples if told is None else min(told, self.max_examples),
+            weighted_by_key=key,
+            max_examples=self.registry.own_word(node_id, key, self.max_examples),
+            kind=kind,
         )
         tensors, examples = judge_reply(reply, expected)
         try:

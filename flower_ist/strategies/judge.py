@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.grids.chain import category
 from flower_ist.submodels.cut import Factor
 from flower_ist.wire.layout import Layout, WireError, largest, record_of, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.record_tensors import RecordTensors
 from flower_ist.wire.records import arrays_in
-from flower_ist.wire.reported import client_text, last_line, metric_record
+from flower_ist.wire.reported import client_text, finite, finite_metrics, last_line, metric_record
 
 # Whole numbers in a model are counters, such as BatchNorm's batches, or indices that stay: one that
 # moves further in a round is a lie, or a fault.
@@ -53,6 +54,7 @@ class Expected:
             (:meth:`flower_ist.submodels.cut.Cut.factors`); 1 for a tensor that is not named.
         sent: tensors of whole numbers as they were sent.
         max_examples: largest number of examples, e.g. what the client said it has.
+        kind: of the message that the reply answers.
     """
 
     layout: Layout
@@ -62,6 +64,7 @@ class Expected:
     factors: Mapping[str, Factor] = field(default_factory=dict)
     sent: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     max_examples: float = MAX_EXAMPLES
+    kind: str = MessageType.TRAIN
 
 
 def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, float]:
@@ -75,48 +78,82 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, floa
         BadReply: the reply lacks something, or something in it is not as expected, or it was
             refused on its way here (:data:`REFUSED_CODE`).
     """
+    content = content_of(reply, expected.kind)
+    record = _record(content, expected.arrayrecord_key)
+    examples = examples_of(content, expected.weighted_by_key, expected.max_examples)
+    tensors = _tensors(record, expected.layout)
+    for name in tensors:
+        try:
+            _judge_tensor(name, tensors, expected)
+        except WireError as err:
+            raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
+    return tensors, examples
+
+
+def judge_metrics(
+    reply: Message, kind: str, weighted_by_key: str, max_examples: float
+) -> tuple[dict[str, float], float]:
+    """Return a good reply's metrics and its number of examples, which is not one of them.
+
+    A metric is one finite number under a short, printable name; others are left out.
+
+    Args:
+        reply: whose arrays, if it has any, others judge.
+        kind: of the message that it answers: ``train`` or ``evaluate``.
+        weighted_by_key: the metric that holds the number of examples.
+        max_examples: largest number of examples.
+
+    Raises:
+        ClientFailed: as :func:`judge_reply` does.
+        BadReply: as :func:`judge_reply` does.
+    """
+    content = content_of(reply, kind)
+    examples = examples_of(content, weighted_by_key, max_examples)
+    return finite_metrics(content, weighted_by_key), examples
+
+
+def content_of(reply: Message, kind: str) -> RecordDict:
+    """Return what a reply to a message of this kind holds.
+
+    Raises:
+        ClientFailed: it is an error from the client or the SuperLink.
+        BadReply: it was refused on its way here, is empty, or answers another kind of message.
+    """
     if reply.has_error():
         reason = last_line(reply.error.reason)
         if reply.error.code == REFUSED_CODE:
             raise BadReply(_uncapitalized(reason))
         raise ClientFailed(f"the client failed: {reason}")
+    if category(reply) != kind:
+        raise BadReply(f"the answer to a {kind} message calls itself {category(reply)[:20]!r}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
-    records = arrays_in(reply.content)
-    record = records.get(expected.arrayrecord_key)
-    if record is None:
-        if len(records) != 1:
-            raise BadReply(
-                f"the reply has {len(records)} ArrayRecords and none is called "
-                f"{expected.arrayrecord_key!r}"
-            )
-        record = next(iter(records.values()))
-    weight = _examples(reply.content, expected)
-    tensors = _tensors(record, expected.layout)
-    for name in tensors:
-        try:
-            tensor = tensors[name]
-        except WireError as err:
-            raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
-        if not tensor.size:
-            continue
-        if name in expected.sent:
-            # In float64 nothing wraps around.
-            moved = np.subtract(tensor, expected.sent[name], dtype=np.float64)
-            if (farthest := float(np.abs(moved).max())) > _FARTHEST:
-                raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
-        if tensor.dtype.kind != "f":
-            continue
-        size = tensors.largest(name)  # NaN if there is one
-        if not math.isfinite(size):
-            raise BadReply(f"{name!r} holds values that are not finite numbers")
-        factor = expected.factors.get(name, 1.0)
-        size = size / factor if isinstance(factor, float) else largest(tensor / factor)
-        if size > expected.max_weight:
-            raise BadReply(
-                f"{name!r} holds a weight of {size:.3g}, above max_weight = {expected.max_weight:g}"
-            )
-    return tensors, weight
+    return reply.content
+
+
+def examples_of(content: RecordDict, key: str, most: float) -> float:
+    """Return the number of examples in a reply's metrics.
+
+    Raises:
+        BadReply: there is none, or it is not between 1 and ``most``.
+    """
+    record = metric_record(content, key)
+    value = None if record is None else record[key]
+    if not isinstance(value, int | float):
+        raise BadReply(f"its metrics lack the number {key!r}")
+    number = finite(value)
+    if number is None or not 1 <= number <= most:
+        raise BadReply(f"{key!r} is {value}, not between 1 and {most:g}")
+    return number
+
+
+def _record(content: RecordDict, key: str) -> ArrayRecord:
+    records = arrays_in(content)
+    if key in records:
+        return records[key]
+    if len(records) != 1:
+        raise BadReply(f"the reply has {len(records)} ArrayRecords and none is called {key!r}")
+    return next(iter(records.values()))
 
 
 def _tensors(record: ArrayRecord, layout: Layout) -> RecordTensors:
@@ -131,16 +168,25 @@ def _tensors(record: ArrayRecord, layout: Layout) -> RecordTensors:
     return RecordTensors(arrays, layout)
 
 
+def _judge_tensor(name: str, tensors: RecordTensors, expected: Expected) -> None:
+    tensor = tensors[name]
+    if name in expected.sent:
+        # In float64 nothing wraps around.
+        moved = np.abs(np.subtract(tensor, expected.sent[name], dtype=np.float64)).max(initial=0.0)
+        if moved > _FARTHEST:
+            raise BadReply(f"{name!r} holds a whole number that has moved by {moved:.3g}")
+    if tensor.dtype.kind != "f":
+        return
+    size = tensors.largest(name)  # NaN if there is one
+    if not math.isfinite(size):
+        raise BadReply(f"{name!r} holds values that are not finite numbers")
+    factor = expected.factors.get(name, 1.0)
+    size = size / factor if isinstance(factor, float) else largest(tensor / factor)
+    if size > expected.max_weight:
+        raise BadReply(
+            f"{name!r} holds a weight of {size:.3g}, above max_weight = {expected.max_weight:g}"
+        )
+
+
 def _uncapitalized(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-def _examples(content: RecordDict, expected: Expected) -> float:
-    key = expected.weighted_by_key
-    record = metric_record(content, key)
-    value = None if record is None else record[key]
-    if not isinstance(value, int | float):
-        raise BadReply(f"its metrics lack the number {key!r}")
-    if not (math.isfinite(value) and 1 <= value <= expected.max_examples):
-        raise BadReply(f"{key!r} is {value}, not between 1 and {expected.max_examples:g}")
-    return float(value)

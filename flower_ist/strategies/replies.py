@@ -34,6 +34,7 @@ class RoundReport:
         refused: node id -> why nothing of its reply was used.
         faulty: the refused nodes whose reply itself was at fault, not an error or silence.
         update_rms: node id -> root mean square of its changes, if updates are compared.
+        bounded: node id -> the number of examples that it told, and for how many it counts.
         quarantined: names of the clients that were not asked because of earlier faults.
     """
 
@@ -41,6 +42,7 @@ class RoundReport:
     refused: dict[int, str] = field(default_factory=dict)
     faulty: set[int] = field(default_factory=set)
     update_rms: dict[int, float] = field(default_factory=dict)
+    bounded: dict[int, tuple[float, float]] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
 
     def refuse(self, node_id: int, reason: str, *, faulty: bool = False) -> None:
@@ -48,6 +50,10 @@ class RoundReport:
         self.refused[node_id] = reason
         if faulty:
             self.faulty.add(node_id)
+
+    def bound(self, node_id: int, told: float, counted: float) -> None:
+        """Note that a node's reply counts for fewer examples than it told."""
+        self.bounded[node_id] = (told, counted)
 
 
 def judged_replies(
@@ -107,11 +113,21 @@ def let_go(slice_: Returned) -> None:
         slice_.tensors.forget()
 
 
-def log_refusals(report: RoundReport, registry: ClientRegistry) -> None:
-    """Log who is left out of a round and why."""
+def log_refusals(
+    report: RoundReport, registry: ClientRegistry, step: str = "aggregate_train"
+) -> None:
+    """Log who is left out of a round and why, and who counts for less than it told."""
     for node_id, reason in report.refused.items():
         name = registry.name(node_id)
-        _log.warning("aggregate_train: %s is left out of this round: %s", name, reason)
+        _log.warning("%s: %s is left out of this round: %s", step, name, reason)
+    for node_id, (told, counted) in report.bounded.items():
+        _log.warning(
+            "%s: %s counts for %s examples instead of its %s: see claim_bound",
+            step,
+            registry.name(node_id),
+            f"{counted:,.0f}",
+            f"{told:,.0f}",
+        )
 
 
 def require_enough(

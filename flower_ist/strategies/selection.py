@@ -23,7 +23,8 @@ class ClientSelection:
         seed: of the order of turns.
 
     Attributes:
-        seats: client name -> its number, in the order in which clients were met.
+        seats: client name -> its number, in the order in which names were told
+            (:mod:`flower_ist.grids.names`), which no client can choose.
     """
 
     def __init__(self, registry: ClientRegistry, quarantine: Quarantine, seed: int) -> None:
@@ -57,7 +58,7 @@ class ClientSelection:
         """
         node_ids = await_nodes(grid, max(min_available_nodes, min_train_nodes), timeout)
         clients = self.registry.meet(grid, node_ids)
-        for client in clients:
+        for client in sorted(clients, key=lambda client: client.order):
             self.seats.setdefault(client.name, len(self.seats))
         held = self.quarantine.held(server_round)
         clients = [client for client in clients if client.name not in held]

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from flower_ist.grids.chain import OneByOne
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.capacities import Capacities, ClientCapacities
+from flower_ist.strategies.claims import CLAIM_BOUND, bound_claims, check_claim_bound, most_examples
 from flower_ist.strategies.judge import Expected, judge_reply
+from flower_ist.strategies.metrics import JudgedEvaluation
 from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
 from flower_ist.strategies.replies import (
@@ -47,7 +48,7 @@ from flower_ist.submodels.robust import trim_for
 from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
 from flower_ist.wire.layout import decode, record_of
 from flower_ist.wire.protocol import MAX_EXAMPLES
-from flower_ist.wire.reported import finite, mean_metrics
+from flower_ist.wire.reported import mean_metrics
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flwr")
 
 
-class SubmodelStrategy(FedAvg):
+class SubmodelStrategy(JudgedEvaluation):
     """Train sub-models: which neurons each client gets is up to a scheme.
 
     It takes FedAvg's arguments and these:
@@ -87,6 +88,9 @@ class SubmodelStrategy(FedAvg):
             and so is a model with one.
         max_examples: a reply that reports more examples is refused, and so is one that reports more
             than its client did when it was met.
+        claim_bound: of three clients or more, a reply counts for at most twice the examples of the
+            median client, or so many times, if that is less (:mod:`flower_ist.strategies.claims`);
+            at least 1, or 0: not bounded.
         norm_bound: a reply whose update is larger than this many times the round's median is
             refused (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
         quarantine_after: faulty replies in a row after which a client is no longer asked
@@ -124,6 +128,7 @@ class SubmodelStrategy(FedAvg):
         registry: ClientRegistry | None = None,
         max_weight: float = 1e4,
         max_examples: float = MAX_EXAMPLES,
+        claim_bound: float = CLAIM_BOUND,
         norm_bound: float = 0.0,
         quarantine_after: int = 3,
         quarantine_rounds: int = 0,
@@ -149,7 +154,7 @@ class SubmodelStrategy(FedAvg):
             arrayrecord_key=arrayrecord_key,
             configrecord_key=configrecord_key,
             train_metrics_aggr_fn=train_metrics_aggr_fn or mean_metrics,
-            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
+            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn or mean_metrics,
         )
         if shares is not None and num_slices is None:
             num_slices = len(shares)
@@ -167,6 +172,7 @@ class SubmodelStrategy(FedAvg):
         self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
         self.max_examples = max_examples
+        self.claim_bound = check_claim_bound(claim_bound)
         self.norm_bound = check_norm_bound(norm_bound)
         quarantine = Quarantine(quarantine_after, quarantine_rounds)
         self.selection = ClientSelection(self.registry, quarantine, seed)
@@ -226,6 +232,9 @@ class SubmodelStrategy(FedAvg):
             return None, None
         report = RoundReport()
         good = judged_replies(replies, self._sent, self._judge, report)
+        if self.scheme.weighted:
+            examples = self.registry.numbers(self.weighted_by_key, self.max_examples)
+            good = bound_claims(good, report, most_examples(examples, self.claim_bound))
         weights = copied(self._weights, self._retired)
         merger = Merger(weights, list(self._sent.values()), self._trim)
         told: dict[int, RecordDict] = {}
@@ -276,7 +285,6 @@ class SubmodelStrategy(FedAvg):
 
     def _judge(self, reply: Message, cut: Cut) -> Returned:
         node_id = reply.metadata.src_node_id
-        told = finite(self.registry.facts(node_id).get(self.weighted_by_key))
         expected = Expected(
             layout={n: (self._weights[n].dtype, shape) for n, shape in cut.shapes().items()},
             arrayrecord_key=self.arrayrecord_key,
@@ -284,7 +292,7 @@ class SubmodelStrategy(FedAvg):
             max_weight=self.max_weight,
             factors=cut.factors(),
             sent={n: cut.part(n, w) for n, w in self._weights.items() if w.dtype.kind in "iu"},
-            max_examples=self.max_examples if told is None else min(told, self.max_examples),
+            max_examples=self.registry.own_word(node_id, self.weighted_by_key, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)
         return Returned(cut, tensors, examples if self.scheme.weighted else 1.0)

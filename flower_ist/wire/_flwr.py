@@ -6,6 +6,9 @@ is the only file to fix.
 
 from flwr.app import Message, Metadata, RecordDict
 
+# A node is offline when nothing was heard of it for so many of its heartbeat intervals.
+from flwr.common.constant import HEARTBEAT_PATIENCE
+
 # Types in the signatures of Grid's abstract methods.
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
@@ -22,6 +25,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
+    "HEARTBEAT_PATIENCE",
     "NodeInfo",
     "Run",
     "TaskIdentity",

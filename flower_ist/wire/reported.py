@@ -35,14 +35,24 @@ def mean_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricReco
     """
     reported: dict[str, list[tuple[float, float]]] = {}
     for content in contents:
-        metrics: Mapping[str, Any] = metric_record(content, weighted_by_key) or {}
-        weight = finite(metrics.get(weighted_by_key)) or 0.0
-        for key, value in islice(metrics.items(), MAX_METRICS):
-            number = finite(value)
-            readable = key.isprintable() and len(key) <= MAX_KEY_LENGTH
-            if key != weighted_by_key and readable and number is not None and weight > 0:
+        record: Mapping[str, Any] = metric_record(content, weighted_by_key) or {}
+        weight = finite(record.get(weighted_by_key)) or 0.0
+        for key, number in finite_metrics(content, weighted_by_key).items():
+            if weight > 0:
                 reported.setdefault(key, []).append((weight, number))
-    return MetricRecord({key: _mean(pairs) for key, pairs in reported.items()})
+    return MetricRecord({key: weighted_mean(pairs) for key, pairs in reported.items()})
+
+
+def finite_metrics(content: RecordDict, weighted_by_key: str) -> dict[str, float]:
+    """Return the metrics beside the weights that are one finite number under a readable name."""
+    record: Mapping[str, Any] = metric_record(content, weighted_by_key) or {}
+    found = {}
+    for key, value in islice(record.items(), MAX_METRICS):
+        number = finite(value)
+        readable = key.isprintable() and len(key) <= MAX_KEY_LENGTH
+        if key != weighted_by_key and readable and number is not None:
+            found[key] = number
+    return found
 
 
 def finite(value: Any) -> float | None:
@@ -56,7 +66,7 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _mean(pairs: Sequence[tuple[float, float]]) -> float:
+def weighted_mean(pairs: Sequence[tuple[float, float]]) -> float:
     """Return the mean of (weight, value) pairs; it lies between the smallest and largest value."""
     # Shares of the largest weight cannot overflow, nor can shares of their sum times a value.
     largest = max(weight for weight, _ in pairs)
@@ -66,14 +76,19 @@ def _mean(pairs: Sequence[tuple[float, float]]) -> float:
     return min(max(mean, min(values)), max(values))
 
 
+def is_name(name: object) -> bool:
+    """Return whether something can be a client's name: printable and short."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH
+
+
 def client_name(reply: Message) -> str | None:
     """Return the client name in a query reply, or None."""
     if not reply.has_content():
         return None
     for config in configs_in(reply.content).values():
         name = config.get(CLIENT_NAME_KEY)
-        if isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH:
-            return name
+        if is_name(name):
+            return str(name)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flwr.app import Array, Message, Metadata
+from flwr.app import Array, Error, Message, Metadata
 
 from flower_ist.wire._flwr import (
     get_all_nested_objects,
@@ -25,13 +25,53 @@ _WIDEST_ID = 2**64 - 1
 _MESSAGE_ID_LENGTH = 64
 
 
+class RefusedReply(Message):
+    """An error in the place of a reply, addressed as the question was.
+
+    Attributes:
+        received: bytes of the reply on the wire.
+    """
+
+    def __init__(self, error: Error, asked: Message, received: int) -> None:
+        super().__init__(error, reply_to=asked)
+        self.received = received
+
+
+def extent(message: Message) -> tuple[int, int]:
+    """Return how many entries a message has and about how many bytes, without serializing it.
+
+    Entries are arrays, metrics and configs; a list is one. Bytes lack a few dozen for each entry.
+    """
+    if message.has_error():
+        return 1, len(message.error.reason or "")
+    entries = size = 0
+    if message.has_content():
+        for name, record in message.content.items():
+            size += len(name)
+            for key, value in record.items():
+                entries += 1
+                size += len(key)
+                if isinstance(value, Array):
+                    size += len(value.data)
+                elif isinstance(value, str | bytes):
+                    size += len(value)
+                elif isinstance(value, list):
+                    size += sum(len(v) if isinstance(v, str | bytes) else 8 for v in value)
+                else:
+                    size += 8
+    return entries, size
+
+
 def wire_bytes(message: Message) -> int:
     """Return the number of bytes of a message on the wire: every nested object, serialized.
 
     Run, node and task ids are random and take 1 to 10 bytes each in Flower's encoding. They are
     counted at their longest, and message ids at a deployment's 64 characters, so that the same run
-    gives the same number anywhere. This adds fewer than 60 bytes to a message.
+    gives the same number anywhere. This adds fewer than 60 bytes to a message. For an error in the
+    place of a reply it is what the reply had.
     """
+    if isinstance(message, RefusedReply):
+        return message.received
     counted = with_metadata(message, _widest_ids(message.metadata))
     with no_object_id_recompute():
         return sum(len(o.deflate()) for o in get_all_nested_objects(counted).values())

@@ -170,6 +170,38 @@ def refused(config: dict[str, Any], error: type[Exception]) -> str:
     return str(caught.value)
 
 
+def with_another(blobs: Path, tmp_path: Path, name: str) -> Path:
+    """Return a data folder of four clients in which one shard is of other data."""
+    data = tmp_path / f"other-{name}"
+    for shard in ("client-0", "client-1", "client-2", "client-3", "test"):
+        shutil.copytree(blobs / shard, data / shard)
+    shutil.rmtree(data / name)
+    write_blobs(data, name, 70, seed=1)
+    return data
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_client_that_comes_back_with_other_data_is_left_out_alone(
+    small: MakeConfig, blobs: Path, tmp_path: Path, caplog, strategy: str
+) -> None:
+    config = small(num_rounds=2, fraction_train=1.0, strategy=strategy)
+    folder = stop(config, 2)
+    data = with_another(blobs, tmp_path, "client-2")
+    run({**config, "data-dir": str(data), "resume": True})
+    reason = "its data are not those with which this run was begun: give it the same shard again"
+    assert f"client-2 is left out of this run: {reason}" in caplog.text
+    assert read_run(folder)[2]["clients_replied"] == 3
+    assert read_run(folder)[2]["clients"].keys() == {"client-0", "client-1", "client-3", "client-2"}
+
+
+def test_too_few_clients_with_the_same_data(small: MakeConfig, blobs: Path, tmp_path: Path) -> None:
+    config = small(num_rounds=2, min_train_nodes=4, fraction_train=1.0)
+    stop(config, 2)
+    data = with_another(blobs, tmp_path, "client-2")
+    message = refused({**config, "data-dir": str(data)}, SettingsError)
+    assert message.startswith("client-2 is not ready: its data are not those with which this run")
+
+
 def test_other_settings_and_data_are_refused(
     small: MakeConfig, blobs: Path, tmp_path: Path
 ) -> None:
@@ -178,18 +210,10 @@ def test_other_settings_and_data_are_refused(
     assert refused({**config, "learning-rate": 0.02}, SettingsError).startswith(
         "'learning-rate' is 0.02, but the run in 'output-dir' was begun with 0.01: go on with the"
     )
-    sentences = {
-        "test": "The server's test shard is not the one with which",
-        "client-2": "client-2 is not ready: its data are not those with which this run was begun",
-    }
-    for name, sentence in sentences.items():
-        data = tmp_path / f"other-{name}"
-        for shard in ("client-0", "client-1", "client-2", "client-3", "test"):
-            shutil.copytree(blobs / shard, data / shard)
-        shutil.rmtree(data / name)
-        write_blobs(data, name, 70, seed=1)
-        message = refused({**config, "data-dir": str(data)}, SettingsError)
-        assert message.startswith(sentence)
+    data = with_another(blobs, tmp_path, "test")
+    assert refused({**config, "data-dir": str(data)}, SettingsError).startswith(
+        "The server's test shard is not the one with which"
+    )
     # The same data elsewhere, more patience, and one client less than before are the same run.
     moved = shutil.copytree(blobs, tmp_path / "moved")
     run({**config, "resume": True, "data-dir": str(moved), "round-timeout": 9.0}, 3)

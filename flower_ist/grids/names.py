@@ -1,0 +1,148 @@
+"""Which node each client's name belongs to.
+
+A name is what a client says of itself, and much hangs on it: its seat and its share of the model,
+its turns, its faults, its part in the statistics, and its data when a run goes on. So a name
+belongs to the node that told it first, as long as that node is there and over a resume. Another
+node that tells it gets a name with its own node id behind: whoever lies about its name, or was
+robbed of it, is a client like any other, and nobody else notices.
+
+The SuperLink lets a node act under its id only with that id's key. An id whose key is registered
+stays the same for good; others get a new one with each start, and so do all nodes of a simulation.
+Both follow one rule, with the SuperLink's own times: a name passes on only if its node is gone, and
+only to a node that was registered after the last sign of life of the former. That is a node that
+was started again under a new id, and none that waited beside it for its turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from flower_ist.wire._flwr import HEARTBEAT_PATIENCE, NodeInfo
+from flower_ist.wire.reported import is_name
+
+_log = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The node that a name belongs to.
+
+    Attributes:
+        node_id: its id in Flower.
+        registered: when its id was made, in the SuperLink's seconds since 1970; where a grid does
+            not say, the number of meetings with new nodes before the one in which it came.
+        alive: when it was last heard of, in the same terms.
+        makeshift: whether the name was made of its node id.
+        order: of this name among all names, from 0 in the order in which they were told.
+    """
+
+    node_id: int
+    registered: float
+    alive: float
+    makeshift: bool = False
+    order: int = 0
+
+
+class NameBook:
+    """Names, and the nodes that they belong to."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, Holder] = {}
+        self._meetings = 0
+        self._nodes: dict[int, Holder] = {}  # met in this process
+        self._names: dict[int, str] = {}
+
+    def assign(
+        self, nodes: Sequence[NodeInfo], told: Mapping[int, str | None]
+    ) -> dict[int, tuple[str, int]]:
+        """Return name and order of the nodes that told something, no two names alike.
+
+        Args:
+            nodes: all that are connected.
+            told: node id -> the name that its client told; None if it told none.
+        """
+        self._look_at(nodes)
+        connected = {info.node_id for info in nodes}
+        found = {}
+        for info in sorted(nodes, key=self._rank):
+            if (node_id := info.node_id) in told:
+                # What the operator wrote at its registration goes before what the client says.
+                wanted = info.name if is_name(info.name) else told[node_id]
+                name = self._name(self._nodes[node_id], wanted, connected)
+                self._names[node_id] = name
+                found[node_id] = (name, self._holders[name].order)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Return what must be kept over a resume, as JSON values."""
+        holders = {name: asdict(holder) for name, holder in self._holders.items()}
+        return {"holders": holders, "meetings": self._meetings}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._holders = {name: Holder(**holder) for name, holder in state["holders"].items()}
+        self._meetings = state["meetings"]
+
+    def _look_at(self, nodes: Sequence[NodeInfo]) -> None:
+        """Note who is there, and when each was last heard of."""
+        strangers = [info.node_id for info in nodes if info.node_id not in self._nodes]
+        for info in nodes:
+            known = self._nodes.get(info.node_id)
+            node = _node(info, self._meetings if known is None else known.registered)
+            self._nodes[info.node_id] = node
+            name = self._names.get(info.node_id, "")
+            if self._is_holder(name, node):
+                self._holders[name] = replace(self._holders[name], alive=node.alive)
+        self._meetings += bool(strangers)
+
+    def _rank(self, info: NodeInfo) -> tuple[bool, float, int]:
+        """Names are given to nodes that the operator named, then in the order of registration."""
+        return not info.name, self._nodes[info.node_id].registered, info.node_id
+
+    def _name(self, node: Holder, wanted: str | None, connected: set[int]) -> str:
+        before = self._names.get(node.node_id) or self._name_before(node, wanted)
+        if self._is_holder(before, node) and not self._holders[before].makeshift:
+            return before
+        name = wanted or f"node-{node.node_id}"
+        while not self._is_free(name, node, connected):
+            name = f"{name}-{node.node_id}"
+        if name != before:
+            makeshift = name != wanted
+            order = self._holders[name].order if name in self._holders else len(self._holders)
+            self._holders[name] = replace(node, makeshift=makeshift, order=order)
+            if makeshift and wanted:
+                _log.warning("%r is another node's name: a node goes by %s", wanted, name)
+        return name
+
+    def _name_before(self, node: Holder, wanted: str | None) -> str:
+        """Return what this very node, with the same key, was called in the run that goes on."""
+        for name, holder in self._holders.items():
+            same = (holder.node_id, holder.registered) == (node.node_id, node.registered)
+            if same and not holder.makeshift:
+                if wanted not in (None, name):
+                    _log.warning("%s now calls itself %r: it stays %s", name, wanted, name)
+                return name
+        return ""
+
+    def _is_holder(self, name: str, node: Holder) -> bool:
+        return name in self._holders and self._holders[name].node_id == node.node_id
+
+    def _is_free(self, name: str, node: Holder, connected: set[int]) -> bool:
+        holder = self._holders.get(name)
+        if holder is None or holder.node_id == node.node_id:
+            return True
+        return holder.node_id not in connected and node.registered > holder.alive
+
+
+def _node(info: NodeInfo, first_met: float) -> Holder:
+    if not info.registered_at:
+        return Holder(info.node_id, first_met, first_met)
+    registered = datetime.fromisoformat(info.registered_at).timestamp()
+    heard = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
+    # A simulation's nodes send no heartbeats: their interval is as good as infinite.
+    return Holder(info.node_id, registered, max(registered, heard if math.isfinite(heard) else 0.0))
