@@ -71,8 +71,8 @@ class Settings(BaseModel):
     capacities: Numbers = setting(
         "",
         "Share of the hidden neurons that each client can hold, with commas between them, in the "
-        "order of the clients' names; they repeat if there are more clients. Empty: slices decide. "
-        "A must where sub-models overlap.",
+        "order in which their nodes were registered; they repeat if there are more clients. Empty: "
+        "slices decide. A must where sub-models overlap.",
         SUBMODELS,
     )
     seed: int = setting(0, "Of initial weights, partitions, client sampling and batches.", ge=0)
@@ -187,7 +187,7 @@ class Settings(BaseModel):
     claim_bound: float = setting(
         20.0,
         "Of three clients or more, statistics count for at most so many times the examples of the "
-        "median client, and an update for at most twice as many; statistics whose tokens are much "
+        "median client, and an update for at most three times as many; statistics whose tokens are much "
         "larger than the others' are refused. At least 1, or 0: no bound.",
         ge=0,
     )

@@ -81,7 +81,7 @@ class Answers(Filter):
             reason = "another node answered in its place"
         elif category(reply) != category(asked):
             kind = client_text(category(reply), 20)
-            reason = f"the answer to a {category(asked)} message calls itself {kind!r}"
+            reason = f"it answers {category(asked)!r} but calls itself {kind!r}"
         elif reply.has_error() and len(reply.error.reason or "") > _LONGEST_REASON:
             end = (reply.error.reason or "")[-_LONGEST_REASON:]
             return RefusedReply(Error(reply.error.code, end), asked, size)

@@ -11,6 +11,7 @@ numbers its ClientApp adds, such as its memory), the metrics of its last good re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -21,7 +22,9 @@ from flower_ist.strategies.state import State
 from flower_ist.submodels.partition import PartitionError
 from flower_ist.wire.protocol import CLIENT_NAME_KEY
 from flower_ist.wire.records import metrics_in
-from flower_ist.wire.reported import MAX_METRICS, finite
+from flower_ist.wire.reported import MAX_METRICS, client_text, finite
+
+_log = logging.getLogger("flwr")
 
 CAPACITY_KEY = "capacity"
 SECONDS_KEY = "seconds-per-step"
@@ -60,6 +63,31 @@ class ClientCapacities:
             return None
         self._now = {client.name: self._one(client) for client in clients}
         return list(self._now.values())
+
+    def able(self, clients: Sequence[Client], needed: int) -> list[Client]:
+        """Return the clients that have a capacity; who has none is logged and left out.
+
+        A function gets what clients tell of themselves: one that tells nonsense stops nobody else.
+
+        Raises:
+            PartitionError: fewer than ``needed`` have one.
+            Exception: whatever the function raised, if fewer than ``needed`` have one.
+        """
+        if not callable(self._given) and not isinstance(self._given, Mapping):
+            return list(clients)
+        found, failure = [], None
+        for client in clients:
+            try:
+                self._one(client)
+            except (PartitionError, ArithmeticError, LookupError, TypeError, ValueError) as err:
+                failure = err
+                reason = client_text(str(err) or type(err).__name__)
+                _log.warning("%s is left out of this round: %s", client.name, reason)
+            else:
+                found.append(client)
+        if failure is not None and len(found) < needed:
+            raise failure
+        return found
 
     def note(self, replies: Mapping[str, RecordDict]) -> None:
         """Keep what clients have reported, by their names, for the next round's capacities."""

@@ -125,7 +125,7 @@ def content_of(reply: Message, kind: str) -> RecordDict:
             raise BadReply(_uncapitalized(reason))
         raise ClientFailed(f"the client failed: {reason}")
     if category(reply) != kind:
-        raise BadReply(f"the answer to a {kind} message calls itself {category(reply)[:20]!r}")
+        raise BadReply(f"it answers {kind!r} but calls itself {category(reply)[:20]!r}")
     if not reply.has_content():
         raise BadReply("the reply is empty")
     return reply.content

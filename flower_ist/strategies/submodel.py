@@ -70,35 +70,30 @@ class SubmodelStrategy(JudgedEvaluation):
             None: as many as there are shares, or else as clients are sampled (at most the smallest
             width). With more clients than slices several clients train the same slice and are
             averaged; with fewer, some slices rest for a round. Slices that are the same in all
-            rounds (``ist-fixed``) then take turns: in K rounds with n clients each is trained n
-            times.
+            rounds (``ist-fixed``) then take turns.
         shares: K relative sizes of the slices; equal if None. Which client gets which slice is
             drawn in each round.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
-            1: for the clients in the order in which they are met (by name), repeated if there are
-            more clients; or by client name; or a function of what is known of a client
+            1: in the order in which the nodes were registered, again from the first if there are
+            more; or by client name; or a function of what is known of a client
             (:mod:`flower_ist.strategies.capacities`). Required by schemes whose slices overlap.
-            With a disjoint scheme each client gets its share of the neurons, and what the clients
-            of a round cannot hold together rests; capacities that sum to more than 1 are relative
-            sizes.
+            With a disjoint scheme each client gets its share of the neurons, and the rest rests;
+            capacities that sum to more than 1 are relative sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
         node_timeout: seconds to wait for ``min_available_nodes``.
         registry: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
             and so is a model with one.
-        max_examples: a reply that reports more examples is refused, and so is one that reports more
-            than its client did when it was met.
-        claim_bound: of three clients or more, a reply counts for at most twice the examples of the
-            median client, or so many times, if that is less (:mod:`flower_ist.strategies.claims`);
-            at least 1, or 0: not bounded.
+        max_examples: a reply that reports more examples, or more than its client did when it was
+            met, is refused.
+        claim_bound: a reply counts for at most so many times the median client's examples, or three
+            times if that is less (:mod:`flower_ist.strategies.claims`); 0: not bounded.
         norm_bound: a reply whose update is larger than this many times the round's median is
-            refused (:mod:`flower_ist.strategies.norm_bound`); at least 1, or 0 for no bound.
-        quarantine_after: faulty replies in a row after which a client is no longer asked
-            (:mod:`flower_ist.strategies.quarantine`); 0: never.
+            refused; at least 1, or 0 for no bound.
+        quarantine_after: faulty replies in a row after which a client is no longer asked; 0: never.
         quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
-            or, with the share that is cut off at each end, ``trimmed-mean:0.25``
-            (:mod:`flower_ist.submodels.robust`).
+            or ``trimmed-mean:0.25``, with the share that is cut off at each end.
         train_metrics_aggr_fn: gets the replies without their arrays, which are merged by then.
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
@@ -206,6 +201,7 @@ class SubmodelStrategy(JudgedEvaluation):
             min_available_nodes=self.min_available_nodes,
             timeout=self.node_timeout,
         )
+        clients = self.capacities.able(clients, self.min_train_nodes)
         seats = [self.selection.seats[client.name] for client in clients]
         cuts = self.assignment.cuts(server_round, seats, self.capacities.of(clients))
         _log.info("configure_train: %d clients on %d slices", len(cuts), len(set(cuts)))
