@@ -187,7 +187,7 @@ class Settings(BaseModel):
     claim_bound: float = setting(
         20.0,
         "Of three clients or more, statistics count for at most so many times the examples of the "
-        "median client, and an update for at most three times as many; statistics whose tokens are much "
+        "median client, and an update for three times as many; statistics of tokens that are much "
         "larger than the others' are refused. At least 1, or 0: no bound.",
         ge=0,
     )

@@ -1,4 +1,4 @@
-"""What cannot be the answer to a question is an error in its place, and costs nothing to find out."""
+"""What cannot be the answer to a question is an error in its place, and cheap to find out."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_is_no_answer_is_a_refusal_and_its_bytes_are_counted(answer, kind, 
 
 def test_a_hundred_thousand_metrics_are_not_serialized():
     """Serializing them takes 30 times as long as looking at them."""
-    reply, _, sent = exchange(good)
+    _, _, sent = exchange(good)
     sent = with_metrics(100_000)(sent)
     answers = Answers()
     question = Message(RecordDict(), dst_node_id=sent.metadata.src_node_id, message_type="train")

@@ -1,4 +1,4 @@
-"""Names and their nodes: who had a name first keeps it; a node that was started again gets it back."""
+"""Who had a name first keeps it, and a node that was started again gets it back."""
 
 from __future__ import annotations
 
