@@ -84,7 +84,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.safetensors" if run is None else run
         if run is None:
-            write_file(model, _random_model())
+            write_file(model, random_model())
         classifier = load_classifier(model)
         recipe = recipe_of(classifier, model)
         size = recipe.encoder.image_size
@@ -115,7 +115,8 @@ def _measured(kind: str, file: Path, shape: list[int], repeats: int) -> tuple[fl
     return more, whole, seconds
 
 
-def _random_model() -> bytes:
+def random_model() -> bytes:
+    """Return a model file of random weights, 1,024 wide, on tokens of the embedded encoder."""
     opened = EncoderSettings().open_encoder()
     patches = opened.grid[0] * opened.grid[1]
     recipe = Recipe(opened.record, Mask("random", 0.5, 0, patches, patches // 2))

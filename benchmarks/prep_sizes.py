@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_prep.encoders.frozen import FixedMask
 from data_prep.masks.kinds import Grid
 from data_prep.shards.prep import prep
 from data_prep.shards.settings import PrepSettings
@@ -40,6 +41,10 @@ class NoEncoder:
         """Return (B, 4) zeros."""
         return np.zeros((len(pixels), 4), np.float32)
 
+    def fixed(self, kept: NDArray[np.int64]) -> FixedMask:
+        """Return nothing that could be exported."""
+        return FixedMask(torch.nn.Identity(), torch.from_numpy(kept), lambda pixels, _: pixels)
+
 
 def write_set(folder: Path, images: int) -> Path:
     """Write gray images of 2 x 2 pixels into ``images / 10`` class folders."""
@@ -56,7 +61,7 @@ def main(
     clients: int = 4,
 ) -> None:
     """Print one table, and the exponent between the second set and the last."""
-    PrepSettings.open_encoder = lambda self, seed=0, image_size=None: NoEncoder()  # type: ignore[assignment]
+    PrepSettings.open_encoder = lambda self, seed=0, image_size=None: NoEncoder()  # type: ignore[method-assign]
     counts = [int(size) for size in sizes.split(",")]
     seconds = []
     torch.set_num_threads(1)

@@ -209,7 +209,8 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path):
     with pytest.raises(ClassifierError, match="is not a safetensors file"):
         load_classifier(file)
     save_torch({"fc1.bias": torch.zeros(2, dtype=torch.bfloat16)}, file, HEADER)
-    with pytest.raises(ClassifierError, match="is not a safetensors file"):
+    # numpy knows the dtype where onnx was imported, and then it is no dtype of numbers.
+    with pytest.raises(ClassifierError, match=r"is not a safetensors file|not hold finite numbers"):
         load_classifier(file)
 
 
