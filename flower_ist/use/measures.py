@@ -48,7 +48,8 @@ class Share:
         middle = share + z2 / (2 * n)
         half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
         low, high = (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
-        return max(0.0, low), min(1.0, high)
+        # Where all or none are right, rounding must not leave the share outside.
+        return low if self.right else 0.0, high if self.right < n else 1.0
 
 
 @dataclass(frozen=True)
