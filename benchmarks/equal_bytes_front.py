@@ -1,0 +1,100 @@
+"""Who is ahead at which budget: from the runs that benchmarks/equal_bytes.py left in WORK.
+
+    python benchmarks/equal_bytes_front.py WORK [--clients 16] [--split iid] [--plot FILE]
+
+A budget is bytes of all clients, both ways, statistics included. A strategy's accuracy within a
+budget is that of its last round within it, as the mean over the seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+from equal_bytes import WAYS
+
+BUDGETS = (0.5, 1, 2, 4, 8, 16, 32, 64, 128)
+LABELS = {
+    "ist": "IST",
+    "narrow": "narrow FedAvg",
+    "narrow, 2e-3": "narrow FedAvg, 2e-3",
+    "whole": "FedAvg",
+    "features": "fedavg-features",
+    "ridge": "ridge",
+    "lda": "LDA",
+}
+Curve = list[tuple[float, float]]
+
+
+def curves(work: Path, tokens: str, clients: int, split: str) -> dict[str, Curve]:
+    """Return (MB so far, accuracy in percent) of each round, by strategy; means over the seeds."""
+    found: dict[str, Curve] = {}
+    for way in LABELS:
+        # Closed forms have one round, before which there is nothing.
+        first = 1 if WAYS[way].get("num-rounds") == 1 else 0
+        runs: list[dict[str, Any]] = [
+            json.loads(file.read_text())
+            for file in sorted((work / "runs").glob(f"{tokens} {clients} {split} * {way}.json"))
+        ]
+        if runs:
+            bytes_, accuracy = (
+                [mean(values) for values in zip(*(run[key] for run in runs), strict=True)]
+                for key in ("megabytes", "accuracy")
+            )
+            found[way] = list(zip(bytes_, accuracy, strict=True))[first:]
+    return found
+
+
+def within(curve: Curve, budget: float) -> float | None:
+    """Return the accuracy of the last round within a budget in MB; None if there is none."""
+    reached = [accuracy for megabytes, accuracy in curve if megabytes <= budget]
+    return reached[-1] if reached else None
+
+
+def main(
+    work: Path,
+    clients: int = 16,
+    split: Annotated[str, typer.Option(help="As prep takes it.")] = "iid",
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+) -> None:
+    """Print, for each set and budget, each strategy's accuracy; the best one in bold."""
+    sets = sorted({file.name.split(" ")[0] for file in (work / "runs").glob("*.json")})
+    of_sets = {name: curves(work, name, clients, split) for name in sets}
+    print(f"| tokens, {clients} clients, {split} | MB | " + " | ".join(LABELS.values()) + " |")
+    print("|---" * (len(LABELS) + 2) + "|")
+    for name, found in of_sets.items():
+        for budget in BUDGETS:
+            scores = {w: within(found[w], budget) if w in found else None for w in LABELS}
+            known = [score for score in scores.values() if score is not None]
+            if known:
+                cells = [
+                    "-" if s is None else f"**{s:.2f}**" if s == max(known) else f"{s:.2f}"
+                    for s in scores.values()
+                ]
+                print(f"| {name} | {budget:g} | " + " | ".join(cells) + " |")
+    if plot is not None:
+        _draw(of_sets, plot)
+
+
+def _draw(of_sets: dict[str, dict[str, Curve]], file: Path) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    figure = Figure(figsize=(9.5, 7.0), layout="constrained")
+    for axes, (name, found) in zip(figure.subplots(2, 2).flat, of_sets.items(), strict=False):
+        for way, curve in found.items():
+            axes.plot(*zip(*curve, strict=True), marker="o", markersize=3, label=LABELS[way])
+        axes.set(title=name, xscale="log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.grid(alpha=0.3)
+    figure.supxlabel("MB on the wire, all clients, both directions")
+    figure.supylabel("test accuracy (%)")
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(file, dpi=130)
+
+
+if __name__ == "__main__":
+    typer.run(main)
