@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 
 # What needs no tokens and no hours; the others say at their top what they need.
 BENCHMARKS := take_merge local_training overhead wire_dtypes epoch_over_shard encode_loop \
-	encode_ratio scale_ablation demo_rivals client_footprint cli_start large_models many_registered \
+	encode_ratio scale_ablation client_footprint cli_start large_models many_registered \
 	model_zoo quickstart_pytorch modules_learn scale_choices \
 	exported predict_stream
 

@@ -60,16 +60,18 @@ def main(
     split: Annotated[str, typer.Option(help="As prep takes it.")] = "iid",
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
 ) -> None:
-    """Print, for each set and budget, each strategy's accuracy; the best one in bold."""
+    """Print each strategy's accuracy at each budget that changes one; the best in bold."""
     sets = sorted({file.name.split(" ")[0] for file in (work / "runs").glob("*.json")})
     of_sets = {name: curves(work, name, clients, split) for name in sets}
     print(f"| tokens, {clients} clients, {split} | MB | " + " | ".join(LABELS.values()) + " |")
     print("|---" * (len(LABELS) + 2) + "|")
     for name, found in of_sets.items():
+        before: dict[str, float | None] = {}
         for budget in BUDGETS:
             scores = {w: within(found[w], budget) if w in found else None for w in LABELS}
             known = [score for score in scores.values() if score is not None]
-            if known:
+            if known and scores != before:
+                before = scores
                 cells = [
                     "-" if s is None else f"**{s:.2f}**" if s == max(known) else f"{s:.2f}"
                     for s in scores.values()
