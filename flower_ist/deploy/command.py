@@ -87,7 +87,7 @@ def connect(
 
     config = connection.config_file()
     changed = connection.connect(folder, config)
-    typer.echo(f"The connection {'was added to' if changed else 'is in'} {config}.")
+    say(f"The connection {'was added to' if changed else 'is in'} {config}.")
 
 
 @app.later()

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
+
+from flower_ist.console import cell
 
 
 def device_table(name: str, rounds: Sequence[dict[str, Any]]) -> Table | None:
@@ -27,7 +28,7 @@ def device_table(name: str, rounds: Sequence[dict[str, Any]]) -> Table | None:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        title=Text(f"what a device pays: {name}, mean of {clients}", style="table.title"),
+        title=cell(f"what a device pays: {name}, mean of {clients}", style="table.title"),
         title_justify="left",
     )
     table.add_column("what")

@@ -1,7 +1,7 @@
 """The commands ``predict``, ``evaluate`` and ``export``: a run's model in use.
 
-Images are read and encoded by data_prep, which the wheel does not have: it is imported when images
-are given, as the other commands of data_prep are.
+Images are read and encoded by data_prep, which needs torch and timm: it is imported when images are
+given. Shards need neither.
 """
 
 from __future__ import annotations
