@@ -12,6 +12,8 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
 _UNACKNOWLEDGED_MS = 30_000
+# Little at once during the handshake: what follows it in the same read is counted as part of it.
+_HANDSHAKE_CHUNK, _CHUNK = 256, 16384
 
 
 class Line(ByteStream):
@@ -26,6 +28,7 @@ class Line(ByteStream):
         self._stream = stream
         self.received = 0
         self.sent = 0
+        self._chunk = _HANDSHAKE_CHUNK
         self.peer = str(stream.extra(SocketAttribute.remote_address)[0])
         raw = stream.extra(SocketAttribute.raw_socket)
         # A device that is gone without a word: what is sent to it must fail, not pile up.
@@ -35,13 +38,15 @@ class Line(ByteStream):
 
     async def secured(self, context: ssl.SSLContext) -> TLSStream:
         """Return the stream within, after a TLS handshake."""
-        return await TLSStream.wrap(
+        stream = await TLSStream.wrap(
             self, server_side=True, ssl_context=context, standard_compatible=False
         )
+        self._chunk = _CHUNK
+        return stream
 
-    async def receive(self, max_bytes: int = 16384) -> bytes:
+    async def receive(self, max_bytes: int = _CHUNK) -> bytes:
         """Return some bytes; EndOfStream at the end."""
-        data = await self._stream.receive(min(max_bytes, 16384))
+        data = await self._stream.receive(min(max_bytes, self._chunk))
         self.received += len(data)
         return data
 

@@ -16,6 +16,10 @@ export FLWR_TELEMETRY_ENABLED=0
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}"
 
+# One connection at a time: a second one's TLS handshake costs more bytes than it saves seconds.
+export FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES="${FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES:-1}"
+export FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS="${FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS:-1}"
+
 # The port is for this node's own processes, on the loopback address.
 exec python3 -m flower_ist.deploy.watched --awake "${AWAKE_SECONDS:-0}" flower-supernode \
     --superlink "${SUPERLINK:-@{address}}" \

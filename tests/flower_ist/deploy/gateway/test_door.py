@@ -213,7 +213,9 @@ def test_the_ledger_says_what_a_proxy_counts(door: Gateway) -> None:
             assert time.monotonic() < deadline, (down, up, vars(proxy))
             time.sleep(0.1)
     assert counts["messages"][1] > 20 * 500
-    assert counts["handshakes"][0] > 500
+    # One handshake: a certificate down; little up, and not the request that follows it.
+    assert 500 < counts["handshakes"][0] < 2500
+    assert 300 < counts["handshakes"][1] < 1100
 
 
 def _confirm(device: Device) -> object:
