@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from hostile import network
+from hostile import claims, network
 from hostile.federation import Federation, Run
 from hostile.node import HostileNode
 
@@ -35,6 +35,11 @@ ATTACKS: dict[str, Attack] = {
     "header_flood": network.header_flood,
     "slow_connections": network.slow_connections,
     "large_bodies": network.large_bodies,
+    "told_name": claims.told_name,
+    "told_facts": claims.told_facts,
+    "told_first": claims.told_first,
+    "count_lie": claims.count_lie,
+    "spread_lie": claims.spread_lie,
 }
 
 

@@ -209,6 +209,7 @@ def warm_start(
     total = Statistics.total(list(counted.values()))
     # The run log asks another strategy, the one that trains, whose replies were refused.
     meter.traffic(0).failures |= closed_form.last_round.refused
+    meter.traffic(0).bounded |= closed_form.last_round.bounded
     scale = TokenScale.of(total) if settings.standardize else None
     name = closed_form.registry.name
     answered = {

@@ -14,9 +14,8 @@ network, and replies are noted next to the strategy:
 Bytes are measured on each message's serialized objects
 (:func:`flower_ist.wire.size.wire_bytes`), not computed from shapes.
 
-A client uploads its reply even when its round has closed. Flower never fetches such a reply. The
-meter does, before and after each later exchange: it counts the bytes in the round that is then
-open, and discards the reply.
+A client uploads its reply even when its round has closed. Flower never fetches it. The meter does,
+around each later exchange: it counts the bytes in the round that is then open.
 """
 
 from __future__ import annotations
@@ -69,7 +68,8 @@ class RoundTraffic:
         local_steps: largest number of local steps that a client reported.
         selected: nodes that got a train message; replied: those whose reply reached the strategy
             without an error.
-        failures: node id -> the error that came in place of its reply.
+        failures: node id -> the error that came in place of its reply; bounded: node id -> the
+            examples that it told, and for how many it counts.
         train_seconds: from sending train messages to having the replies, without what the strategy
             did in between with those that had come.
         evaluate_seconds: the same for evaluate messages.
@@ -84,6 +84,7 @@ class RoundTraffic:
     selected: set[int] = field(default_factory=set)
     replied: set[int] = field(default_factory=set)
     failures: dict[int, str] = field(default_factory=dict)
+    bounded: dict[int, tuple[float, float]] = field(default_factory=dict)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     sent_at: float | None = None

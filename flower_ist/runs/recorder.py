@@ -165,11 +165,12 @@ class RoundRecorder:
     ) -> dict[str, Any]:
         traffic = self.meter.traffic(server_round)
         lines = self._socket_bytes.since_last()
-        failures = dict(traffic.failures)
+        failures, bounded = dict(traffic.failures), dict(traffic.bounded)
         coverage = 1.0 if traffic.replied and server_round else 0.0
         if isinstance(self.strategy, _OURS) and traffic.selected:
             coverage = self.strategy.last_round.coverage
             failures |= self.strategy.last_round.refused
+            bounded |= self.strategy.last_round.bounded
         for node_id in traffic.selected - traffic.replied - failures.keys():
             failures[node_id] = "no reply came in time"
         sent = start if traffic.sent_at is None else traffic.sent_at
@@ -194,6 +195,7 @@ class RoundRecorder:
             "clients_replied": len(traffic.selected - failures.keys()),
             "clients_failed": len(traffic.selected & failures.keys()),
             "failures": self._named(failures),
+            **({"bounded": self._named(bounded)} if bounded else {}),
             "coverage": coverage,
             "seconds": {
                 "select": max(0.0, sent - self._round_began),

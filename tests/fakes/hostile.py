@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 
 from flower_ist.statistics.sums import Statistics, statistics_layout
 from flower_ist.wire.layout import layout_of, pack, unpack
@@ -86,17 +86,19 @@ def nonsense(message: Message, reply: Message) -> Message:
     return reply
 
 
-def sums(change: Callable[[Statistics], Statistics], *, classes: int, dim: int) -> Lie:
-    """Change the statistics in int16 that the client answers with."""
+def sums(
+    change: Callable[[Statistics], Statistics], *, classes: int, dim: int, dtype: str = "int16"
+) -> Lie:
+    """Change the statistics, of this dtype on the wire, that the client answers with."""
 
     def lie(message: Message, reply: Message) -> Message:
         config = message.content.config_records.get("config", {})
         if "statistics" not in config:
             return reply
         (record,) = reply.content.array_records.values()
-        layout = statistics_layout(classes, dim, CLASS_SUMS_AND_GRAM, "int16")
+        layout = statistics_layout(classes, dim, CLASS_SUMS_AND_GRAM, dtype)
         told = change(Statistics.from_tensors(unpack(record[PACKED_KEY], layout)))
-        tensors = told.to_tensors("int16")
+        tensors = told.to_tensors(dtype)
         reply.content["arrays"] = ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})
         metrics = {**reply.content["metrics"], "num-examples": int(told.counts.sum())}
         reply.content["metrics"] = MetricRecord(metrics)  # type: ignore[arg-type]
@@ -124,3 +126,20 @@ def larger(factor: float) -> Callable[[Statistics], Statistics]:
 def flipped(told: Statistics) -> Statistics:
     """Call every class by the name of the next one."""
     return Statistics(np.roll(told.counts, 1), np.roll(told.sums, 1, axis=0), told.gram)
+
+
+def backward(examples: int) -> Lie:
+    """Send a float32 update with the opposite sign, and claim so many examples for it."""
+
+    def lie(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type != "train" or "arrays" not in message.content:
+            return reply
+        sent = np.concatenate([a.numpy().ravel() for a in message.content["arrays"].values()])
+        (record,) = reply.content.array_records.values()
+        packed = record[PACKED_KEY]
+        turned = 2 * sent - np.frombuffer(packed.data, "<f4")
+        data = turned.astype("<f4").tobytes()
+        record[PACKED_KEY] = Array(packed.dtype, packed.shape, packed.stype, data)
+        return reports("train", num_examples=examples)(message, reply)
+
+    return lie

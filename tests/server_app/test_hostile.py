@@ -135,3 +135,13 @@ def test_statistics_that_lie_are_bounded_by_the_others(quick: MakeConfig, lie: L
     honest = statistics_run(quick, None)
     assert statistics_run(quick, lie) > honest - 0.05
     assert statistics_run(quick, lie, claim_bound=0.0) < honest - 0.2
+
+
+def test_what_counts_for_less_is_in_the_run_log(quick: MakeConfig, caplog):
+    """Of 61, 62, 63, 64 and 60,000 examples the median is 63."""
+    config = quick(num_rounds=1, local_steps=1, standardize=True, replay=True, lda_skip=True)
+    lie = then(MANY, sums(lambda told: times(1000)(flipped(told)), classes=3, dim=12))
+    lines = serve(config, {0: lie}, 5)
+    assert lines[0]["bounded"] == {"client-0": [60_000.0, 63.0]}
+    assert "client-0 counts for 63 examples instead of its 60,000" in caplog.text
+    assert "bounded" not in lines[1]
