@@ -10,6 +10,7 @@ others. With two clients, the one with less data decides.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Any
@@ -23,6 +24,8 @@ from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.reported import client_text, finite
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM
+
+_PAUSE_SECONDS = 5.0
 
 _log = logging.getLogger("flwr")
 
@@ -46,8 +49,18 @@ def meet_clients(
         SettingsError: as :func:`ready_clients` does.
     """
     needed = max(settings.min_available_nodes, settings.min_train_nodes)
-    clients = registry.meet(grid, await_nodes(grid, needed, settings.node_timeout))
-    return ready_clients(clients, check, needed)
+    deadline = time.monotonic() + settings.node_timeout
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        clients = registry.meet(grid, await_nodes(grid, needed, left))
+        try:
+            return ready_clients(clients, check, needed)
+        except SettingsError as err:
+            # One that cannot take part may be there first; those that can are still to come.
+            if left == 0.0:
+                raise
+            _log.warning("Waiting for other clients: %s", err)
+        time.sleep(min(_PAUSE_SECONDS, left))
 
 
 def ready_clients(

@@ -145,3 +145,22 @@ def test_what_counts_for_less_is_in_the_run_log(quick: MakeConfig, caplog):
     assert lines[0]["bounded"] == {"client-0": [60_000.0, 63.0]}
     assert "client-0 counts for 63 examples instead of its 60,000" in caplog.text
     assert "bounded" not in lines[1]
+
+
+def test_one_that_cannot_take_part_does_not_stop_a_run_before_the_others_are_there(
+    quick: MakeConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """Three are needed; the liar and two others are there first, the fourth a moment later."""
+    config = quick(min_available_nodes=3, node_timeout=30.0, num_rounds=1)
+    grid = InProcessGrid(lying(client_app, {0: tells(token_dim=5)}), 4, config)
+    nodes, asked = list(grid.get_node_ids()), []
+
+    def there() -> list[int]:
+        asked.append(1)
+        return nodes[:3] if len(asked) < 4 else nodes
+
+    monkeypatch.setattr(grid, "get_node_ids", there)
+    monkeypatch.setattr("server_app.admission._PAUSE_SECONDS", 0.01)
+    server_app(grid, Context(1, 1, {}, RecordDict(), dict(config)))
+    lines = read_run(Path(config["output-dir"]))
+    assert lines[1]["clients"].keys() == {"client-1", "client-2", "client-3"}
