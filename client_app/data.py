@@ -44,7 +44,14 @@ def open_client_shard(context: Context) -> TokenShard:
         node = context.node_config
         return _demo(int(node["partition-id"]), int(node["num-partitions"]))
     stamps = _stamps(path)
-    shard = _open(path, stamps)
+    try:
+        shard = _open(path, stamps)
+    except ShardError:
+        # It may have been replaced while it was opened: images have joined it, or left it.
+        if (again := _stamps(path)) == stamps:
+            raise
+        stamps = again
+        shard = _open(path, stamps)
     hashes = {name: shard.meta.sha256.get(Path(name).stem, "") for name, *_ in stamps}
     found = {name: f"{size} {changed} {hashes[name]}" for name, size, changed in stamps}
     verified = configs_in(context.state).get(VERIFIED_RECORD)

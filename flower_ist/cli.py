@@ -225,6 +225,23 @@ def compare_strategies(
 
 
 @app.later()
+def drop(
+    shard: Annotated[Path, typer.Argument(help="Folder of a token shard.")],
+    image_ids: Annotated[list[int], typer.Argument(help="Ids of images.")],
+) -> None:
+    """Take images out of a token shard, by their ids, as their owner wishes.
+
+    The shard is replaced in one step. A client sees it in its next message, and the server's
+    statistics are without the images from the next run on.
+    """
+    from flower_ist.files import restore_folder
+    from flower_ist.tokens.edit import drop as drop_images
+
+    restore_folder(shard)
+    say(f"{drop_images(shard, image_ids)} examples are dropped from {shard}.")
+
+
+@app.later()
 def epsilon(
     run: Annotated[Path | None, typer.Argument(help="A run's folder or its run.jsonl.")] = None,
     noise: Annotated[

@@ -7,7 +7,9 @@ final name is whole, even after a power failure.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -106,6 +108,51 @@ def new_folder(folder: Path, *, scratch: Path | None = None, mode: int = 0o777) 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def replacement_of(folder: Path) -> Iterator[Path]:
+    """Yield a name under which to make a folder; it takes the other's place in one step.
+
+    Whoever opens ``folder`` finds the old one or the new one, and a kill leaves one of them under
+    its name: the kernel exchanges the two names. Where a file system cannot, there are two steps,
+    and :func:`restore_folder` mends what a kill between them leaves. The old files live on for
+    whoever has them open. The old folder is locked meanwhile.
+
+    Raises:
+        NotWrittenError: another process is replacing it, or it cannot be replaced.
+    """
+    target = folder.absolute()
+    made = _unfinished(target)
+    with _told_of(target):
+        lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not os.path.samestat(os.fstat(lock), os.stat(target))
+        except BlockingIOError:
+            taken = True
+        if taken:
+            raise NotWrittenError(f"{folder} is being changed: wait, then try again.")
+        yield made
+        with _told_of(target):
+            if not _exchange(made, target):
+                os.rename(target, _previous(target))
+                os.rename(made, target)
+            _sync(target.parent)
+    finally:
+        os.close(lock)
+        for rest in (made, _previous(target)):
+            if target.exists():
+                shutil.rmtree(rest, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Give a folder its name back that a killed :func:`replacement_of` may have left without."""
+    target = folder.absolute()
+    if not target.exists() and _previous(target).exists():
+        with _told_of(target):
+            os.rename(_previous(target), target)
+
+
 def new_file(file: Path, mode: int = 0o666) -> BufferedWriter:
     """Open a file that must not exist yet, for instance in a :func:`new_folder`.
 
@@ -202,6 +249,19 @@ def _no_link(name: str, flags: int, mode: int = 0o666) -> int:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous.tmp")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names at once by Linux's renameat2; return whether that could be done."""
+    call = getattr(ctypes.CDLL(None), "renameat2", None)
+    if call is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

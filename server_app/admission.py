@@ -114,11 +114,8 @@ def rejection_reason(client: Client, shard: TokenShard) -> str:
                 "wrote beside the server's shards"
             )
         if isinstance(told, str) and fact == "encoder-settings":
-            found, wanted = unlike_settings(told, value)
-            return (
-                f"it holds tokens made with {client_text(found)}, but the server's were made with "
-                f"{wanted}: encode both with the same settings"
-            )
+            differ = client_text(unlike_settings(value, told))
+            return f"its tokens were not made as the server's ({differ}): encode both alike"
         return (
             f"it holds tokens with {fact} {client_text(repr(told))}, but the server's shard has "
             f"{value!r}: encode both with the same encoder and classes"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from flower_ist.differences import differences
 from flower_ist.grids.clients import Client
 from flower_ist.grids.names import NameBook
 from flower_ist.runs.checkpoint import Checkpoint
@@ -15,17 +16,19 @@ from server_app.settings import Settings, SettingsError
 
 # Keys that may differ when a run goes on: how long, where, how patiently, and how it is kept. The
 # data folder may have moved: what lies in it is compared instead.
-_FREE = {
-    "num-rounds",
-    "target-accuracy",
-    "patience",
-    "resume",
-    "keep-checkpoints",
-    "output-dir",
-    "data-dir",
-    "node-timeout",
-    "round-timeout",
-}
+_FREE = frozenset(
+    {
+        "num-rounds",
+        "target-accuracy",
+        "patience",
+        "resume",
+        "keep-checkpoints",
+        "output-dir",
+        "data-dir",
+        "node-timeout",
+        "round-timeout",
+    }
+)
 # The part of a client's query reply that describes its data.
 _DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
 # Clients and checkpoints of older releases lack it: then the others decide.
@@ -92,14 +95,11 @@ class RunIdentity:
         )
 
     def _compare(self, facts: Mapping[str, Any]) -> None:
-        before = facts["settings"]
-        for key in sorted((before.keys() | self._settings.keys()) - _FREE):
-            was, now = before.get(key), self._settings.get(key)
-            if was != now:
-                raise SettingsError(
-                    f"{key!r} is {now!r}, but the run in 'output-dir' was begun with {was!r}: go "
-                    "on with the same settings, or choose another 'output-dir'."
-                )
+        if differ := differences(facts["settings"], self._settings, leave_out=_FREE):
+            raise SettingsError(
+                f"The run in 'output-dir' was begun with other settings ({differ}): go on with the "
+                "same settings, or choose another 'output-dir'."
+            )
         if facts["server_data"] != self._server:
             raise SettingsError(
                 "The server's test shard is not the one with which the run in 'output-dir' was "

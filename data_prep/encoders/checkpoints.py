@@ -18,7 +18,7 @@ from safetensors.torch import save
 from data_prep import PrepError
 from data_prep.encoders.frozen import DTYPES
 from data_prep.encoders.timm import VisionTransformer
-from data_prep.errors import first_line
+from data_prep.errors import first_line, why_unreadable
 from flower_ist.files import make_folder, write_file
 
 METADATA_KEY = "flower-ist-encoder"
@@ -52,7 +52,7 @@ def read_description(path: Path) -> Description:
         with safe_open(path, framework="pt") as opened:
             text = (opened.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as err:
-        raise PrepError(f"{path} is no safetensors file: {first_line(err)}.") from err
+        raise PrepError(f"{path} is no safetensors file: {why_unreadable(path, err)}.") from err
     if text is None:
         raise PrepError(
             f"{path} does not describe its network: name a timm model as the encoder and give "

@@ -6,6 +6,7 @@ from data_prep import PrepError
 from data_prep.encoders.open import EMBEDDED, ImageEncoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.weights import file_sha256
+from flower_ist.differences import differences
 from flower_ist.tokens.meta import Encoder, encoder_space
 
 
@@ -50,17 +51,9 @@ def reopen_encoder(
         device=device,
         compute_dtype=compute_dtype,
     ).open_encoder(seed)
-    found, wanted = encoder_space(opened.record), encoder_space(record)
-    if unlike := [name for name in wanted if found[name] != wanted[name]]:
-        facts = ", ".join(f"{name} {_short(found[name])}" for name in unlike)
-        needed = ", ".join(_short(wanted[name]) for name in unlike)
+    if differ := differences(encoder_space(record), encoder_space(opened.record)):
         raise PrepError(
-            f"The encoder {opened.record.name!r} is not the one of the model's tokens: it has "
-            f"{facts}, not {needed}: give the encoder and the weights that prep was given."
+            f"The encoder {opened.record.name!r} is not the one of the model's tokens ({differ}): "
+            "give the encoder and the weights that prep was given."
         )
     return opened
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}..." if len(text) > 40 else text

@@ -11,7 +11,7 @@ import torch
 
 from data_prep import PrepError
 from data_prep.encoders.torchvision_guard import guard_torchvision
-from data_prep.errors import first_line
+from data_prep.errors import cause_of, first_line
 
 guard_torchvision()
 
@@ -99,9 +99,8 @@ def published(name: str) -> Any:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as err:
         raise PrepError(
-            f"The published weights of {name} cannot be fetched ({type(err).__name__}): check the "
-            "name and the network, or give a checkpoint file or an encoder that comes with its "
-            "weights."
+            f"The published weights of {name} cannot be fetched ({cause_of(err)}): give a "
+            "checkpoint file, or an encoder that comes with its weights."
         ) from err
 
 

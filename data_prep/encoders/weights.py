@@ -1,10 +1,11 @@
 """Weights from a file, fitted to a timm model: timm's own and MAE's, never from a pickle.
 
 Read are ``.safetensors`` files, and ``.pth``, ``.pt`` and ``.bin`` files of tensors only (what
-``torch.load(weights_only=True)`` accepts). The names in them may be timm's, timm's behind
-``model.``, ``module.`` or ``encoder.``, or those of MAE (https://github.com/facebookresearch/mae),
-which are timm's plus a decoder that is left out. Positions are resampled to the model's grid by
-timm's own converters.
+``torch.load(weights_only=True)`` accepts). The names in them may be timm's, timm's behind any
+prefix, such as ``module.``, ``_orig_mod.`` or ``teacher.backbone.``, or those of MAE
+(https://github.com/facebookresearch/mae), which are timm's plus a decoder that is left out. Where a
+file has several networks, averaged weights come first, as in timm, and a teacher before its
+student. Positions are resampled to the model's grid by timm's own converters.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import pickle
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,18 @@ from safetensors.torch import load_file
 
 from data_prep import PrepError
 from data_prep.encoders.timm import architecture
-from data_prep.errors import first_line
+from data_prep.errors import first_line, is_lfs_pointer, why_unreadable
 
 _PICKLED = (".pth", ".pt", ".bin")
-_PREFIXES = ("module.", "model.", "encoder.")
+_PREFIXES = (
+    *("module.", "_orig_mod.", "model.", "teacher.", "backbone.", "encoder.", "target_encoder."),
+    "student.",
+)
+_NESTED = (
+    *("state_dict_ema", "model_ema", "ema", "teacher", "target_encoder", "model", "state_dict"),
+    *("encoder", "student"),
+)
+"""Where a checkpoint's tensors may lie, beside other entries; the first one counts."""
 
 
 def load_weights(model: torch.nn.Module, file: Path) -> str:
@@ -47,7 +57,8 @@ def file_sha256(file: Path) -> str:
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Return a checkpoint's tensors by their names in it, half precision as float32.
 
-    A checkpoint's tensors may lie under ``model`` or ``state_dict``, beside other entries.
+    A checkpoint's tensors may lie under ``model`` or ``state_dict``, beside other entries, and so
+    on; of several such entries the one that comes first in ``_NESTED`` is read.
 
     Raises:
         PrepError: the file is missing, of another type, damaged, or holds more than tensors.
@@ -57,6 +68,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise PrepError(
             f"There is no .safetensors checkpoint at {file} (nor {endings}): check the path."
         )
+    if is_lfs_pointer(file):
+        raise PrepError(f"{file} cannot be read: {why_unreadable(file, ValueError())}.")
     try:
         if file.suffix == ".safetensors":
             content: Any = load_file(file)
@@ -65,6 +78,10 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
             with warnings.catch_warnings(action="ignore"):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
+        with file.open("rb") as opened:
+            head = opened.read(2)
+        if head != b"PK" and head[:1] != b"\x80":
+            raise PrepError(f"{file} is no checkpoint: it begins with {head!r}.") from err
         raise PrepError(
             f"{file} holds Python objects, which may run code when read: save only its tensors, "
             "with torch.save(model.state_dict(), ...) or as .safetensors."
@@ -72,10 +89,10 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as err:
         raise PrepError(f"{file} is damaged or no checkpoint: {first_line(err)}.") from err
     while isinstance(content, dict):
-        inner = [content[key] for key in ("model", "state_dict") if key in content]
-        if not inner or not isinstance(inner[0], dict):
+        inner = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), None)
+        if inner is None:
             break
-        content = inner[0]
+        content = inner
     tensors = content.items() if isinstance(content, dict) else ()
     state = {
         str(name): tensor.float() if tensor.is_floating_point() else tensor
@@ -102,8 +119,7 @@ def fit_weights(model: Any, state: dict[str, torch.Tensor], where: str) -> None:
     Raises:
         PrepError: they are of another architecture.
     """
-    first = next(iter(model.state_dict()))
-    state = _without_decoder(_without_prefix(state, first))
+    state = _without_decoder(_without_prefix(state, list(model.state_dict())))
     # timm keeps the converter of published checkpoints beside each model.
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -132,12 +148,19 @@ def state_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _without_prefix(state: dict[str, torch.Tensor], known: str) -> dict[str, torch.Tensor]:
-    """Strip prefixes, and leave out what has none, until the name ``known`` appears."""
-    while known not in state:
-        prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in state)), None)
-        if prefix is None:
-            break
+def _without_prefix(state: dict[str, torch.Tensor], own: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Strip what stands before the model's ``own`` names, and leave out what has no such prefix."""
+    known = own[0]
+    found = {name.removesuffix(known) for name in state if f".{name}".endswith(f".{known}")}
+    if found:
+        # A name such as conv1.weight also ends others; the network's prefix fits most of its names.
+        best = max(
+            sorted(found),
+            key=lambda p: (sum(p + name in state for name in own), "student" not in p, -len(p)),
+        )
+        return {k.removeprefix(best): v for k, v in state.items() if k.startswith(best)}
+    # Names that timm converts: what stands before them is known only by what it is usually called.
+    while prefix := next((p for p in _PREFIXES if any(n.startswith(p) for n in state)), None):
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return state
 

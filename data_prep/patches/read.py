@@ -22,6 +22,7 @@ from data_prep.masks.draw import draw_mask
 from data_prep.patches.codec import unpack
 from data_prep.patches.cut import place_patches
 from data_prep.patches.meta import MaskedMeta, bytes_per_image, has_meta, read_meta
+from flower_ist.differences import differences
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import array_sha256
 
@@ -173,17 +174,15 @@ def check_mask_fits(data: ImageSet, mask: Mask, image_size: int, patch_size: int
     if not isinstance(images, StoredImages) or not isinstance(images.reader, MaskedImages):
         return
     meta = images.reader.meta
-    stored = {**vars(meta.mask), "image size": meta.image_size, "patch size": meta.patch_size}
-    asked = {**vars(mask), "image size": image_size, "patch size": patch_size}
-    # Sizes come first: with another size the number of patches differs too.
-    order = ("image size", "patch size", "kind", "ratio", "seed", "views", "patches", "kept")
-    for name in order:
-        if stored[name] != asked[name]:
-            called = name if " " in name else f"mask's {name}"
-            raise PrepError(
-                f"{data.source} was masked with the {called} {stored[name]}, but {asked[name]} is "
-                "asked for: ask for the same, or mask the images again."
-            )
+    sizes = {"image size": meta.image_size, "patch size": meta.patch_size}
+    stored = {**sizes, **vars(meta.mask)}
+    asked = {"image size": image_size, "patch size": patch_size, **vars(mask)}
+    # Patches and kept ones follow from the others.
+    if differ := differences(stored, asked, leave_out=frozenset({"patches", "kept"})):
+        raise PrepError(
+            f"{data.source} was masked otherwise ({differ}): ask for the same, or mask the images "
+            "again."
+        )
 
 
 def _open(folder: Path, name: str) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from data_prep.pretrain.augment import crop_and_flip
 from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.splits.rows import permutation
+from flower_ist.differences import differences
 from flower_ist.files import whole_file
 
 _FIRST_ORDER = 1000
@@ -193,15 +194,12 @@ class Pretraining:
 
 
 def _check_same(file: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse the state of another run; the error names the first fact that differs."""
-    for name, value in wanted.items():
-        if isinstance(value, dict) and isinstance(found[name], dict):
-            _check_same(file, {key: found[name].get(key) for key in value}, value)
-        elif found[name] != value:
-            raise PrepError(
-                f"{file} was made with {name} {found[name]}, not {value}: give the same command "
-                "again, or choose another folder to start a new run."
-            )
+    """Refuse the state of another run."""
+    if differ := differences(found, wanted):
+        raise PrepError(
+            f"{file} is of another run ({differ}): give the same command again, or choose another "
+            "folder to start a new run."
+        )
 
 
 def _optimizer(model: torch.nn.Module, settings: PretrainSettings) -> torch.optim.AdamW:

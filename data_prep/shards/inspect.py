@@ -14,6 +14,7 @@ from rich.text import Text
 from data_prep import PrepError
 from data_prep.errors import first_line
 from flower_ist.console import cell
+from flower_ist.differences import differences
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import META_FILE, ShardError, TokenShard, open_shard
@@ -118,13 +119,11 @@ def disagreements(shards: Sequence[tuple[str, ShardMeta]]) -> list[str]:
     first, expected = shards[0]
     sentences = []
     for name, meta in shards[1:]:
-        told, wanted = _space(meta), _space(expected)
-        sentences += [
-            f"{name} has {key} {told[key]!r}, but {first} has {wanted[key]!r}: encode both with "
-            "the same encoder and settings."
-            for key in told
-            if told[key] != wanted[key]
-        ]
+        if differ := differences(_space(expected), _space(meta)):
+            sentences.append(
+                f"{name} is not of the space of {first} ({differ}): encode both with the same "
+                "encoder and settings."
+            )
         if difference := class_difference(meta.class_names, expected.class_names, name, first):
             sentences.append(
                 f"{name} and {first} have different classes: {difference}; encode one of them "

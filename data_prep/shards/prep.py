@@ -56,7 +56,8 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
         console: Shows progress and tables; None for silence.
 
     Returns:
-        The shards' folders, the test shard last; empty where other processes have chunks left.
+        The shards' folders, the test shard last; empty where other processes have chunks left. With
+        ``append``, the one that has grown.
 
     Raises:
         PrepError: a setting, the source or the encoder cannot be used, or the work folder holds
@@ -65,6 +66,10 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
         NotWrittenError: a file cannot be written.
     """
     out, console = settings.out, console or terminal(quiet=True)
+    if settings.append:
+        from data_prep.shards.append import append
+
+        return [append(settings, console)]
     # Open source, encoder, mask and split, and plan the shards that are made of them.
     job = open_job(settings)
     print_notes(console, job, settings.left_out())
@@ -73,7 +78,7 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
     # Encode what is not finished: a chunk at a time, so that a run that was stopped resumes.
     work = WorkFolder(out / WORK_FOLDER, job.plan)
     if not all_assembled(out, job.shards):
-        _encode(settings, job, work, console)
+        encode_share(settings, job, work, console)
         missing = sum(not work.has(chunk.number) for chunk in job.chunks)
         # Another process may have assembled all of them meanwhile and removed the chunks.
         if missing and not all_assembled(out, job.shards):
@@ -141,7 +146,7 @@ def open_job(settings: PrepSettings) -> Job:
     )
 
 
-def _encode(settings: PrepSettings, job: Job, work: WorkFolder, console: Console) -> None:
+def encode_share(settings: PrepSettings, job: Job, work: WorkFolder, console: Console) -> None:
     """Encode those of this process's chunks that are not finished."""
     mine = [c for c in job.chunks if c.number % settings.num_shards == settings.shard_index]
     left = [chunk for chunk in mine if not work.has(chunk.number)]

@@ -62,6 +62,14 @@ class PrepSettings(SplitSettings, EncoderSettings, SourceSettings):
     shard_index: int = option("Which of these this process is, from 0.", 0, panel=_RUN)
     ray: bool = option("Share the encoding out with Ray Data.", False, panel=_RUN, flag="--ray")
 
+    append: bool = option(
+        "SOURCE holds new images for OUT/CLIENT, a shard that is there: they are encoded as its "
+        "own were, and join it.",
+        False,
+        panel=_RUN,
+        flag="--append",
+    )
+
     def check(self) -> None:
         """Find what is wrong without any image or encoder.
 
@@ -76,5 +84,9 @@ class PrepSettings(SplitSettings, EncoderSettings, SourceSettings):
             )
         if self.ray and self.num_shards > 1:
             raise PrepError("Ray shares the work out itself: leave --num-shards or --ray out.")
+        if self.append and not self.client:
+            raise PrepError("Images join one client's shard: name it with --client.")
+        if self.append and (self.num_shards > 1 or self.ray):
+            raise PrepError("--append encodes in one process: leave --num-shards and --ray out.")
         self.check_split()
         self.reading()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import textwrap
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.json_file import read_json
-from flower_ist.files import NotWrittenError, new_file, new_folder, whole_file
+from flower_ist.differences import differences
+from flower_ist.files import NotWrittenError, new_file, new_folder, whole_file, write_file
 
 WORK_FOLDER = ".prep"
 PLAN_FILE = "plan.json"
@@ -34,6 +34,8 @@ Plan = Mapping[str, Any]
 class WorkFolder:
     """The folder of one command's unfinished work: made new, or found with the same plan.
 
+    A plan of which no chunk is finished is replaced.
+
     Raises:
         PrepError: it holds the work of another command, or is damaged.
         NotWrittenError: it cannot be made.
@@ -43,9 +45,12 @@ class WorkFolder:
         self.path = path
         # What json makes of the plan, so that tuples equal the lists that are read back.
         plan = json.loads(json.dumps(plan))
+        self._plan = plan
         if not (path / PLAN_FILE).exists():
             _create(path, plan)
-        _check_same(path, _read_plan(path / PLAN_FILE), plan)
+        elif self._others() and not any(path.glob("chunk-*.npz")):
+            write_file(path / PLAN_FILE, _text(plan))  # nothing of the other command is lost
+        self._check_plan()
 
     def has(self, chunk: int) -> bool:
         """Return whether a chunk is finished."""
@@ -55,9 +60,13 @@ class WorkFolder:
         """Store a finished chunk's arrays.
 
         Raises:
+            PrepError: another command has taken the folder meanwhile.
             NotWrittenError: they cannot be written; no file of that chunk is left. The same
                 command, started again, goes on after the chunks that are finished.
         """
+        with contextlib.suppress(FileNotFoundError):
+            if (self.path / PLAN_FILE).read_bytes() != _text(self._plan).encode():
+                self._check_plan()
         with whole_file(self._file(chunk)) as file:
             np.savez(file, **rows)  # type: ignore[arg-type]
 
@@ -80,24 +89,43 @@ class WorkFolder:
             ) from err
 
     def remove(self) -> None:
-        """Remove the folder, its plan last: a removal that is cut short goes on in a later run."""
-        with contextlib.suppress(OSError):
-            for entry in list(self.path.iterdir()):
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
-                elif entry.name != PLAN_FILE:
-                    entry.unlink(missing_ok=True)
-            (self.path / PLAN_FILE).unlink(missing_ok=True)
-            self.path.rmdir()
+        """Do what :func:`remove_work` does."""
+        remove_work(self.path)
+
+    def _others(self) -> str:
+        """Return how the plan in the folder differs from this command's; empty if it does not."""
+        return differences(_read_plan(self.path / PLAN_FILE), self._plan)
+
+    def _check_plan(self) -> None:
+        if differ := self._others():
+            raise PrepError(
+                f"{self.path} holds the unfinished work of another command ({differ}): give that "
+                f"command again, or remove {self.path} to start a new run."
+            )
 
     def _file(self, chunk: int) -> Path:
         return self.path / f"chunk-{chunk:06d}.npz"
 
 
+def remove_work(path: Path) -> None:
+    """Remove a work folder; a removal that is cut short goes on in a later run.
+
+    Its chunks are removed first, as without them it is in no other command's way, its plan last.
+    """
+    with contextlib.suppress(OSError):
+        for entry in sorted(path.iterdir(), key=lambda entry: not entry.name.startswith("chunk-")):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != PLAN_FILE:
+                entry.unlink(missing_ok=True)
+        (path / PLAN_FILE).unlink(missing_ok=True)
+        path.rmdir()
+
+
 def _create(path: Path, plan: Plan) -> None:
     try:
         with new_folder(path) as unfinished, new_file(unfinished / PLAN_FILE) as file:
-            file.write((json.dumps(plan, indent=1) + "\n").encode())
+            file.write(_text(plan).encode())
     except NotWrittenError:
         # Another process may have been first; whether its plan is the same is compared next.
         if not (path / PLAN_FILE).exists():
@@ -115,16 +143,5 @@ def _read_plan(file: Path) -> dict[str, Any]:
     return plan
 
 
-def _check_same(path: Path, found: Plan, wanted: Plan) -> None:
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if found.get(name) != wanted.get(name):
-            before, now = (_shown(plan.get(name)) for plan in (found, wanted))
-            raise PrepError(
-                f"{path} holds the unfinished work of another command, whose {name} was {before} "
-                f"and here is {now}: give that command again, or remove {path} to start a new run."
-            )
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value else json.dumps(value)
-    return textwrap.shorten(text, 60, placeholder=" ...")
+def _text(plan: Plan) -> str:
+    return json.dumps(plan, indent=1) + "\n"

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.errors import cause_of
 from data_prep.images.check import ReadOptions, check_images
 from data_prep.images.classes import check_names, check_same_classes, in_order
 from data_prep.images.image_set import ImageSet
 from data_prep.images.stored import StoredImages
 from data_prep.sources.column import ColumnImages, holds_images, holds_texts, undecoded
-from data_prep.sources.network import cause_of
 from data_prep.sources.table import TEST_NAMES
 from flower_ist.console import printable
 

@@ -72,8 +72,7 @@ def check_space(classifier: Classifier, encoder: Encoder) -> None:
         )
     settings, trained = encoder_settings(encoder), classifier.encoder_settings
     if trained and settings != trained:
-        found, wanted = unlike_settings(settings, trained)
         raise ClassifierError(
-            f"The shard's tokens were made with {found}, but those that the model was trained on "
-            f"with {wanted}: encode the images with the model's settings."
+            "The shard's tokens were not made as those that the model was trained on "
+            f"({unlike_settings(trained, settings)}): encode the images with the model's settings."
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from flower_ist.compare.plan import KEY, Plan, PlanError, value_text
 from flower_ist.compare.usage import Value
+from flower_ist.differences import differences
 
 
 def parse_value(text: str) -> Value:
@@ -68,19 +69,14 @@ def extended(stored: Plan, given: Plan) -> Plan:
     Raises:
         PlanError: they differ in something else, so their runs cannot be compared.
     """
-    free = {"--strategies", "--seeds", "--target-accuracy"}
+    free = frozenset({"--strategies", "--seeds", "--target-accuracy"})
     there, here = (
         {**_options(plan), "tokens with SHA-256": plan.data_sha256[:12]} for plan in (stored, given)
     )
-    differ = [
-        f"{name}: {there.get(name, 'not given')} there, {here.get(name, 'not given')} here"
-        for name in dict.fromkeys((*there, *here))
-        if name not in free and there.get(name) != here.get(name)
-    ]
-    if differ:
+    if differ := differences(there, here, leave_out=free):
         raise PlanError(
-            f"The folder holds a comparison with other options ({'; '.join(differ)}): choose "
-            "another output folder."
+            f"The folder holds a comparison with other options ({differ}): choose another output "
+            "folder."
         )
     names = tuple(dict.fromkeys((*stored.strategies, *given.strategies)))
     return replace(given, strategies=names, seeds=max(stored.seeds, given.seeds))

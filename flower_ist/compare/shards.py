@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flower_ist.compare.plan import PlanError
+from flower_ist.differences import differences
 from flower_ist.files import new_folder
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.meta import ShardMeta, encoder_space
@@ -60,11 +61,10 @@ def pool(data: str, clients: int, folder: Path) -> None:
     for shard in shards:
         meta = shard.meta
         kind, wanted = _kind(meta), _kind(first)
-        if unlike := [name for name in kind if kind[name] != wanted[name]]:
+        if differ := differences(wanted, kind):
             raise PlanError(
-                f"{first.client} and {meta.client} hold tokens of different kinds (they differ in "
-                f"{', '.join(unlike)}): they cannot be pooled for 'central'; leave it out or "
-                "encode all images alike."
+                f"The tokens of {meta.client} are not of the kind of {first.client} ({differ}): "
+                "they cannot be pooled for 'central'; leave it out or encode all images alike."
             )
     totals = {
         name: sum(getattr(shard.meta, name) for shard in shards)

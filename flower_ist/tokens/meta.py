@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from flower_ist.differences import differences
 from flower_ist.errors import FlowerIstError
 
 FORMAT = "flower-ist-tokens"
@@ -83,15 +84,13 @@ def encoder_settings(encoder: Encoder) -> str:
     return " ".join(f"{name}={''.join(str(value).split())}" for name, value in space.items())
 
 
-def unlike_settings(one: str, other: str) -> tuple[str, str]:
-    """Return what each of two unequal :func:`encoder_settings` has that the other lacks."""
-    first, second = one.split(), other.split()
-    unlike = (
-        [part for part in first if part not in second],
-        [part for part in second if part not in first],
+def unlike_settings(one: str, other: str) -> str:
+    """Return how the second of two :func:`encoder_settings` differs from the first, in words."""
+    # Releases may differ in what they report, and a client may say anything.
+    first, second = (
+        {p.partition("=")[0]: p.partition("=")[2] for p in text.split()} for text in (one, other)
     )
-    # Releases may differ in what they report.
-    return ", ".join(unlike[0]) or "none of these", ", ".join(unlike[1]) or "none of these"
+    return differences(first, second)
 
 
 @dataclass(frozen=True)

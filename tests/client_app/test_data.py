@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
 from client_app import data
 from client_app.data import open_client_shard
 from flower_ist.tokens.demo import train_shard
-from flower_ist.tokens.shard import ShardError, TokenShard, verify_shard
-from tests.fakes.shards import write_small
+from flower_ist.tokens.edit import drop, join, joined_meta
+from flower_ist.tokens.shard import ShardError, TokenShard, open_shard, verify_shard
+from tests.fakes.shards import make_meta, write_small
 
 
 def opened(node_config: dict[str, Any], run_config: dict[str, Any] | None = None) -> TokenShard:
@@ -137,3 +139,30 @@ def test_a_process_that_goes_on_opens_a_changed_shard_anew(tmp_path: Path):
     assert write_small(tmp_path / "again") == tmp_path / "again" / "shard"
     (tmp_path / "again" / "shard" / "tokens.npy").rename(tmp_path / "shard" / "tokens.npy")
     assert open_client_shard(context) is not before
+
+
+def test_images_that_join_or_leave_are_seen_at_the_next_message_and_verified(tmp_path, monkeypatch):
+    reads, folder = Reads(monkeypatch), write_small(tmp_path)
+    context = context_of(folder)
+    assert len(in_a_new_process(context)) == 3
+    rows = {"tokens": np.ones((1, 3), np.int8), "scales": np.ones(1, np.float32)}
+    meta = joined_meta(open_shard(folder).meta, make_meta(num_examples=1))
+    join(folder, meta, [(rows, np.array([1]), np.array([9]))])
+    grown = in_a_new_process(context)
+    assert (len(grown), grown.image_ids[-1], reads.count) == (4, 9, 2)
+    drop(folder, [7])
+    assert in_a_new_process(context).image_ids.tolist() == [5, 2**40, 9]
+    assert reads.count == 3
+
+
+def test_a_shard_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
+    folder = write_small(tmp_path)
+    real = open_shard
+
+    def replaced(path: Path) -> TokenShard:
+        monkeypatch.setattr(data, "open_shard", real)
+        drop(folder, [7])
+        raise ShardError("Its arrays are those of another meta file.")
+
+    monkeypatch.setattr(data, "open_shard", replaced)
+    assert len(open_client_shard(context_of(folder))) == 2

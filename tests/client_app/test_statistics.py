@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from client_app.app import app
 from client_app.statistics import shard_statistics
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.statistics.sums import statistics_layout
+from flower_ist.tokens.edit import drop, join, joined_meta
 from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.layout import unpack
 from flower_ist.wire.protocol import STATISTICS_DTYPE_KEY, STATISTICS_KEY
@@ -65,3 +68,31 @@ def test_reply_by_hand(blobs, kind, dtype):
 def test_what_is_not_known_is_refused_with_a_sentence(blobs, config):
     reply = ask(blobs, **config)
     assert "The server asks for statistics" in reply.error.reason
+
+
+def test_images_that_join_or_leave_count_from_the_next_message_on(blobs, tmp_path):
+    """Both messages of a run: two circles join the 61 examples, then the first image leaves."""
+    folder = shutil.copytree(blobs, tmp_path / "data") / "client-1"
+    grid = InProcessGrid(app, 2, {"data-dir": str(tmp_path / "data")})
+    node = list(grid.get_node_ids())[1]
+    asked = ConfigRecord({STATISTICS_KEY: "class-sums", STATISTICS_DTYPE_KEY: "float64"})
+
+    def counts() -> list[int]:
+        (reply,) = grid.send_and_receive([Message(RecordDict({"config": asked}), node, "train")])
+        assert not reply.has_error(), reply.error
+        (array,) = reply.content.array_records["arrays"].values()
+        layout = statistics_layout(3, 12, "class-sums", "float64")
+        found: list[int] = unpack(array, layout)["counts"].tolist()
+        assert reply.content.metric_records["metrics"]["num-examples"] == sum(found)
+        return found
+
+    before = counts()
+    shard = open_shard(folder)
+    new = replace(shard.meta, num_examples=2, image_bytes=2, image_file_bytes=2)
+    rows = {"tokens": np.zeros((2, 12), np.float16)}
+    ids = np.array([10**6, 10**6 + 1])
+    join(folder, joined_meta(shard.meta, new), [(rows, np.array([0, 0]), ids)])
+    assert counts() == [before[0] + 2, *before[1:]]
+    drop(folder, [int(shard.image_ids[0])])
+    left = np.bincount([*shard.labels[1:], 0, 0], minlength=3)
+    assert counts() == left.tolist()

@@ -99,11 +99,10 @@ def test_tokens_of_another_kind_are_refused(spoilt, blob_config: MakeConfig, str
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"layer": 2}, "layer=2, but the server's were made with layer=0"),
+        ({"layer": 2}, "layer was 0 and is 2"),
         (
             {"normalisation": "half\x1b[31m", "pool": "mean"},  # hostile: an escape code
-            "pool=mean, normalisation=half [31m, but the server's were made with pool=cls, "
-            "normalisation=imagenet",
+            "pool was cls and is mean; normalisation was imagenet and is half [31m",
         ),
     ],
     ids=["layer", "hostile"],
@@ -112,8 +111,8 @@ def test_tokens_of_another_space_are_refused(spoilt, blob_config: MakeConfig, ch
     """The weights, the width and the classes are the same ones."""
     edit_meta(spoilt / "client-1", lambda meta: meta["encoder"].update(change))
     assert refusal(blob_config(data_dir=str(spoilt))) == (
-        f"client-1 is not ready: it holds tokens made with {text}: encode both with the same "
-        "settings."
+        f"client-1 is not ready: its tokens were not made as the server's ({text}): encode both "
+        "alike."
     )
 
 

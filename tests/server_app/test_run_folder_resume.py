@@ -208,7 +208,7 @@ def test_other_settings_and_data_are_refused(
     config = small(num_rounds=2)
     folder = stop(config, 2)
     assert refused({**config, "learning-rate": 0.02}, SettingsError).startswith(
-        "'learning-rate' is 0.02, but the run in 'output-dir' was begun with 0.01: go on with the"
+        "The run in 'output-dir' was begun with other settings (learning-rate was 0.01 and is 0.02)"
     )
     data = with_another(blobs, tmp_path, "test")
     assert refused({**config, "data-dir": str(data)}, SettingsError).startswith(

@@ -22,6 +22,10 @@ def prefixed(state, prefix):
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
+def zeros(state):
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+
+
 def same(first, second):
     return state_sha256(first) == state_sha256(second)
 
@@ -36,6 +40,29 @@ STYLES = {
     ),
     "in model": lambda state: {"model": state, "epoch": 3},
     "in state_dict": lambda state: {"state_dict": prefixed(state, "model."), "epoch": 3},
+    "backbone. beside a head": lambda state: (
+        prefixed(state, "backbone.") | {"head.weight": torch.zeros(3, 3)}
+    ),
+    "compiled in parallel": lambda state: prefixed(state, "_orig_mod.module."),
+    "in any module": lambda state: prefixed(state, "visual.trunk."),
+    "a teacher beside its student": lambda state: {
+        "student": prefixed(zeros(state), "module.backbone."),
+        "teacher": prefixed(state, "backbone.") | {"head.last.weight": torch.zeros(2)},
+        "epoch": 3,
+    },
+    "a teacher and its student together": lambda state: {
+        "model": prefixed(zeros(state), "student.backbone.") | prefixed(state, "teacher.backbone.")
+    },
+    "averaged weights as timm trains them": lambda state: {
+        "state_dict": zeros(state),
+        "state_dict_ema": state,
+        "arch": "vit",
+    },
+    "I-JEPA": lambda state: {
+        "encoder": prefixed(zeros(state), "module."),
+        "target_encoder": prefixed(state, "module."),
+        "epoch": 3,
+    },
     "with a head": lambda state: state | {"head.weight": torch.zeros(10, 24)},
     "MAE": lambda state: {
         "model": state
@@ -171,3 +198,26 @@ def test_a_checkpoint_without_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(PrepError, match="holds no tensors under names"):
         read_tensors(tmp_path / "odd.pth")
+
+
+def test_a_name_that_ends_others_too_is_not_taken_for_the_prefix(tmp_path):
+    """Of a ResNet, conv1.weight is the first name, and so end layer1.0.conv1.weight and others."""
+    trained, model = build_cnn("resnet10t", seed=1), build_cnn("resnet10t", seed=0)
+    file = tmp_path / "cnn.pth"
+    torch.save({"state_dict": prefixed(trained.state_dict(), "net.")}, file)
+    load_weights(model, file)
+    assert same(model, trained)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_pointer_of_git_lfs_is_not_called_python_objects(tmp_path, suffix):
+    file = tmp_path / f"vit{suffix}"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(PrepError, match="it is a pointer of git-lfs"):
+        read_tensors(file)
+
+
+def test_a_web_page_is_not_called_python_objects(tmp_path):
+    (tmp_path / "vit.pth").write_text("<html>Not found</html>")
+    with pytest.raises(PrepError, match=r"vit\.pth is no checkpoint: it begins with b'<h'"):
+        read_tensors(tmp_path / "vit.pth")

@@ -101,14 +101,14 @@ def test_another_mask_or_size_than_the_stored_one_is_refused(tmp_path):
     check_mask_fits(data, SETTINGS.mask, 16, 4)
     check_mask_fits(images(), SETTINGS.mask, 99, 3)
     for changes, message in (
-        ({"ratio": 0.25}, r"with the mask's ratio 0\.5, but 0\.25 is asked for"),
-        ({"seed": 4}, "with the mask's seed 3, but 4 is asked for"),
-        ({"kind": "grid"}, "with the mask's kind random, but grid"),
-        ({"image_size": 32}, "with the image size 16, but 32"),
-        ({"patch_size": 8}, "with the patch size 4, but 8"),
+        ({"ratio": 0.25}, r"ratio was 0\.5 and is 0\.25"),
+        ({"seed": 4}, "seed was 3 and is 4"),
+        ({"kind": "grid"}, "kind was random and is grid"),
+        ({"image_size": 32}, "image size was 16 and is 32"),
+        ({"patch_size": 8}, "patch size was 4 and is 8"),
     ):
         asked = replace(SETTINGS, **changes)
-        with pytest.raises(PrepError, match=f"camera was masked {message}"):
+        with pytest.raises(PrepError, match=rf"camera was masked otherwise \({message}\)"):
             check_mask_fits(data, asked.mask, asked.image_size, asked.patch_size)
     with pytest.raises(PrepError, match="with the mask's views 1, but 2"):
         check_mask_fits(data, replace(SETTINGS.mask, views=2), 16, 4)

@@ -125,7 +125,7 @@ def test_a_run_that_ended_while_its_first_state_was_written_begins_anew(whole_ru
 def test_other_images_of_the_same_number_and_size_are_refused(whole_run):
     data = images()
     data.images[7, 3, 3] ^= 1
-    with pytest.raises(PrepError, match="was made with images 40 of noise"):
+    with pytest.raises(PrepError, match="images was 40 of noise"):
         pretrain(data, whole_run, TINY)
 
 
@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_trained_again(whole_run, monkeypatch):
 
 
 def test_another_run_in_the_folder_is_refused(whole_run, tmp_path):
-    with pytest.raises(PrepError, match="was made with seed 0, not 1: give the same"):
+    with pytest.raises(PrepError, match=r"settings\.seed was 0 and is 1"):
         pretrain(images(), whole_run, replace(TINY, seed=1))
     with pytest.raises(PrepError, match="images"):
         pretrain(images(41), whole_run, TINY)

@@ -101,8 +101,8 @@ def test_another_encoder_is_told(folder):
     report = inspect_shards(folder)
     assert not report.sound
     assert report.disagreements == (
-        "test has encoder.normalization 'half', but client-0 has 'imagenet': encode both with the "
-        "same encoder and settings.",
+        "test is not of the space of client-0 (encoder.normalization was imagenet and is half): "
+        "encode both with the same encoder and settings.",
     )
 
 

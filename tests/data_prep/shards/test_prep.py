@@ -243,11 +243,11 @@ def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes
         assert other.meta.image_bytes == one.meta.image_bytes == 40 * 64
         assert (one.meta.masked_image_bytes, other.meta.masked_image_bytes) == (40 * 16, 40 * 64)
     for change, difference in (
-        ({"mask": "random"}, "the mask's kind block, but random is asked for"),
-        ({"mask_ratio": 0.5}, r"the mask's ratio 0\.75, but 0\.5 is asked for"),
-        ({"seed": 8}, "the mask's seed 7, but 8 is asked for"),
-        ({"image_size": 32}, "the image size 16, but 32 is asked for"),
-        ({"patch_size": 8}, "the patch size 4, but 8 is asked for"),
+        ({"mask": "random"}, r"kind was block and is random"),
+        ({"mask_ratio": 0.5}, r"ratio was 0\.75 and is 0\.5"),
+        ({"seed": 8}, "seed was 7 and is 8"),
+        ({"image_size": 32}, "image size was 16 and is 32"),
+        ({"patch_size": 8}, "patch size was 4 and is 8"),
         ({"views": 2}, "the mask's views 1, but 2 is asked for"),
     ):
         with pytest.raises(PrepError, match=difference):

@@ -43,23 +43,37 @@ def test_the_same_plan_finds_the_finished_chunks(work):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"mask ratio": 0.75}, "whose mask ratio was 0.5 and here is 0.75"),
-        ({"encoder": "cnn", "mask ratio": 0.75}, "whose encoder was vit and here is cnn"),
-        ({"names": ("b", "a")}, r'whose names was \["a", "b"\] and here is \["b", "a"\]'),
-        ({"encoder": ""}, 'whose encoder was vit and here is ""'),
-        ({"new": 1}, "whose new was null and here is 1"),
-        ({"encoder": "word " * 30}, r"here is (word )+\.\.\.: give"),
+        ({"mask ratio": 0.75}, r"\(mask ratio was 0\.5 and is 0\.75\)"),
+        (
+            {"encoder": "cnn", "mask ratio": 0.75},
+            r"\(encoder was vit and is cnn; mask ratio was 0\.5 and is 0\.75\)",
+        ),
+        ({"names": ("b", "a")}, r"\(names has another order from place 0 on, which was a and is b"),
+        ({"encoder": ""}, r"\(encoder was vit and is ''\)"),
+        ({"new": 1}, r"\(new was not given and is 1\)"),
+        ({"encoder": "word " * 30}, r"encoder was vit and is (word )+\.\.\.\): give"),
     ],
 )
-def test_another_plan_is_refused_with_the_first_difference(work, change, difference):
+def test_another_plan_is_refused_with_all_that_differs(work, change, difference):
+    work.write(0, ROWS)
     with pytest.raises(PrepError, match=difference) as error:
         WorkFolder(work.path, PLAN | change)
     assert f"or remove {work.path} to start a new run." in str(error.value)
 
 
 def test_a_setting_that_only_the_found_plan_has_is_a_difference(work):
-    with pytest.raises(PrepError, match=r"whose mask ratio was 0\.5 and here is null"):
+    work.write(0, ROWS)
+    with pytest.raises(PrepError, match=r"\(mask ratio was 0\.5 and is not given\)"):
         WorkFolder(work.path, {k: v for k, v in PLAN.items() if k != "mask ratio"})
+
+
+def test_a_plan_without_a_finished_chunk_is_replaced_and_its_own_command_finds_out(work):
+    other = WorkFolder(work.path, PLAN | {"encoder": "cnn"})
+    with pytest.raises(PrepError, match=r"of another command \(encoder was cnn and is vit\)"):
+        work.write(0, ROWS)
+    assert not work.has(0)
+    other.write(0, ROWS)
+    assert other.has(0)
 
 
 def test_of_two_that_start_at_once_one_makes_the_folder(tmp_path, monkeypatch):
@@ -77,7 +91,7 @@ def test_of_two_that_start_at_once_one_makes_the_folder(tmp_path, monkeypatch):
         if plan == PLAN:
             assert WorkFolder(path, plan).has(0)
         else:
-            with pytest.raises(PrepError, match="whose encoder was vit and here is cnn"):
+            with pytest.raises(PrepError, match="encoder was vit and is cnn"):
                 WorkFolder(path, plan)
         assert [entry.name for entry in tmp_path.iterdir()] == [".prep"]
         WorkFolder(path, PLAN).remove()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.sources.network import cause_of
+from data_prep.errors import cause_of
 from data_prep.sources.open import left_out_tests, read_source, read_train_and_test
 
 

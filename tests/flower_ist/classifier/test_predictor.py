@@ -277,8 +277,8 @@ def test_tokens_of_another_layer_of_the_encoder_are_refused(tmp_path: Path, shar
     with pytest.raises(ClassifierError) as caught:
         predict(classifier, other)
     assert str(caught.value) == (
-        "The shard's tokens were made with pool=mean, layer=2, but those that the model was "
-        "trained on with pool=cls, layer=0: encode the images with the model's settings."
+        "The shard's tokens were not made as those that the model was trained on (pool was cls and "
+        "is mean; layer was 0 and is 2): encode the images with the model's settings."
     )
 
 

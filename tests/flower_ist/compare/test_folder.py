@@ -24,7 +24,7 @@ def test_a_plan_is_adopted_once_and_then_extended(tmp_path, blobs):
     (folder.prepare(Run("ist", {}, 0), {}) / "done.json").touch()
     assert folder.adopt(tiny_plan(blobs, "fedavg")).strategies == ("ist", "fedavg")
     assert read_plan(tmp_path).strategies == ("ist", "fedavg")
-    with pytest.raises(PlanError, match=r"\(--rounds: 2 there, 3 here\)"):
+    with pytest.raises(PlanError, match=r"\(--rounds was 2 and is 3\)"):
         folder.adopt(tiny_plan(blobs, "ist", rounds=3))
 
 
@@ -130,7 +130,9 @@ def test_tokens_of_two_kinds_are_not_pooled(tmp_path):
     write_blobs(tmp_path, "client-0", 5, seed=0, dtype="int8")
     write_blobs(tmp_path, "client-1", 5, seed=1, dtype="float16")
     write_blobs(tmp_path, "test", 5, seed=1)
-    with pytest.raises(PlanError, match="client-0 and client-1 hold tokens of different kinds"):
+    with pytest.raises(
+        PlanError, match=r"client-1 are not of the kind of client-0 \(token_dtype was"
+    ):
         pool(str(tmp_path), 2, tmp_path / "pooled")
 
 
@@ -139,7 +141,7 @@ def test_tokens_of_two_spaces_are_not_pooled(tmp_path):
         write_blobs(tmp_path, f"client-{client}", 5, seed=client)
     write_blobs(tmp_path, "test", 5, seed=1)
     edit_meta(tmp_path / "client-1", lambda meta: meta["encoder"].update(layer=2, pool="mean"))
-    with pytest.raises(PlanError, match=r"of different kinds \(they differ in pool, layer\): they"):
+    with pytest.raises(PlanError, match=r"\(pool was cls and is mean; layer was 0 and is 2\)"):
         pool(str(tmp_path), 2, tmp_path / "pooled")
 
 

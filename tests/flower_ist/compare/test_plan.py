@@ -116,9 +116,9 @@ def test_a_refusal_names_what_differs_and_nothing_else():
     with pytest.raises(PlanError) as refusal:
         extended(stored, given)
     assert str(refusal.value) == (
-        "The folder holds a comparison with other options (--rounds: 20 there, 3 here; --set "
-        "learning-rate: 0.1 there, 0.2 here; --set seedling: 1 there, not given here; --set "
-        "replay: not given there, true here): choose another output folder."
+        "The folder holds a comparison with other options (--rounds was 20 and is 3; --set "
+        "learning-rate was 0.1 and is 0.2; --set replay was not given and is true; --set seedling "
+        "was 1 and is not given): choose another output folder."
     )
 
 

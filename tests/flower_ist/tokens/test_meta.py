@@ -94,7 +94,7 @@ def test_settings_that_make_another_space(change):
     was = getattr(ENCODER, name)
     name = {"normalization": "normalisation"}.get(name, name)  # as it is stored
     told = unlike_settings(encoder_settings(other), encoder_settings(ENCODER))
-    assert told == (f"{name}={value}", f"{name}={was}")
+    assert told == f"{name} was {value} and is {was}"
 
 
 def test_what_leaves_the_space_as_it_is():
@@ -113,5 +113,5 @@ def test_blanks_between_numbers_part_no_settings():
 
 
 def test_settings_that_only_one_release_knows():
-    assert unlike_settings("layer=0 crop=1", "layer=0") == ("crop=1", "none of these")
-    assert unlike_settings("layer=0", "crop=1 layer=0") == ("none of these", "crop=1")
+    assert unlike_settings("layer=0 crop=1", "layer=0") == "crop was 1 and is not given"
+    assert unlike_settings("layer=0", "crop=1 layer=0") == "crop was not given and is 1"

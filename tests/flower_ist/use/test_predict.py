@@ -180,10 +180,10 @@ def test_the_wrong_encoder_is_refused_with_what_differs(colors: PictureRun, tmp_
     other = tiny_encoder(tmp_path, image_size=32, patch_size=8)
     wrong = call("predict", colors.run, red, "--encoder", other)
     assert wrong.exit_code == 1
-    assert "it has weights_sha256" in wrong.stderr
+    assert "(weights_sha256 was" in wrong.stderr
     assert wrong.stderr.count("\n") == 1
     embedded = call("predict", colors.run, red, "--encoder", "embedded")
-    assert "is not the one of the model's tokens: it has weights_sha256" in embedded.stderr
+    assert "is not the one of the model's tokens (weights_sha256 was" in embedded.stderr
 
 
 def test_a_model_that_does_not_say_how_its_tokens_were_made(colors: PictureRun, tmp_path: Path):

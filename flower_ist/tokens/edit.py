@@ -1,0 +1,128 @@
+"""Change a shard that is in use: examples join it or leave it, in one step.
+
+The changed shard is written beside the old one and takes its place at once
+(:func:`flower_ist.files.replace_folder`): whoever opens it finds the old one or the new one, and a
+kill at any moment leaves one of them. Clients that have it open keep reading the old files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flower_ist.files import replacement_of
+from flower_ist.tokens.meta import ShardError, ShardMeta
+from flower_ist.tokens.shard import TokenShard, open_shard
+from flower_ist.tokens.writer import ShardWriter
+
+_ROWS_PER_CHUNK = 4096
+_TOTALS = ("image_bytes", "image_file_bytes", "masked_image_bytes")
+Rows = tuple[Mapping[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]
+"""Stored tokens (and scales), labels and image ids of some examples."""
+
+
+def joined_meta(shard: ShardMeta, new: ShardMeta) -> ShardMeta:
+    """Return the meta data of a shard that some examples have joined.
+
+    Args:
+        shard: Of the shard as it is.
+        new: Of the examples. Their classes are the shard's, and may be more; in another order the
+            shard's labels are renumbered.
+
+    Raises:
+        ShardError: a class of the shard is not among the new ones.
+    """
+    if missing := [name for name in shard.class_names if name not in set(new.class_names)]:
+        raise ShardError(
+            f"The class schema lacks the class {missing[0]!r} of the shard: add it, a class of a "
+            "shard cannot be taken away."
+        )
+    totals = {name: getattr(shard, name) + getattr(new, name) for name in _TOTALS}
+    return replace(
+        shard,
+        num_examples=shard.num_examples + new.num_examples,
+        class_names=new.class_names,
+        sha256={},
+        **totals,
+    )
+
+
+def join(
+    folder: Path,
+    meta: ShardMeta,
+    new: Iterable[Rows],
+    before: Callable[[ShardMeta], object] = lambda meta: None,
+) -> None:
+    """Put examples behind those of a shard.
+
+    Args:
+        folder: The shard.
+        meta: Of the whole, see :func:`joined_meta`.
+        new: The examples' rows as they are stored, in their order.
+        before: Called with the complete meta data when the whole is written, before it takes the
+            shard's place.
+
+    Raises:
+        ShardError: the shard is damaged, or the rows do not fit the meta data.
+        NotWrittenError: the whole cannot be written; the shard is as it was.
+    """
+    with replacement_of(folder) as unfinished:
+        shard = open_shard(folder, verify=True)
+        number = {name: label for label, name in enumerate(meta.class_names)}
+        labels = np.array([number[name] for name in shard.meta.class_names])
+        kept = ((rows, labels[old], ids) for rows, old, ids in _rows(shard, np.arange(len(shard))))
+        before(_write(unfinished, meta, chain(kept, new)))
+
+
+def drop(folder: Path, image_ids: Collection[int]) -> int:
+    """Take all examples of some images out of a shard, and return how many these were.
+
+    The bytes of the images are known of all together only, so that they become less in proportion.
+
+    Args:
+        folder: The shard.
+        image_ids: Of the images.
+
+    Raises:
+        ShardError: the shard is damaged, lacks one of the images, or would be left without any.
+        NotWrittenError: the new shard cannot be written; the shard is as it was.
+    """
+    with replacement_of(folder) as unfinished:
+        shard = open_shard(folder, verify=True)
+        asked = np.unique(np.array(list(image_ids), dtype=np.int64))
+        if len(missing := np.setdiff1d(asked, shard.image_ids)):
+            raise ShardError(f"{folder} has no image {missing[0]}: the other images are as before.")
+        left = np.flatnonzero(~np.isin(shard.image_ids, asked))
+        if not len(left):
+            raise ShardError(
+                f"{folder} would be left without any image: remove the folder instead."
+            )
+        meta = shard.meta
+        totals = {name: getattr(meta, name) * len(left) // meta.num_examples for name in _TOTALS}
+        fewer = replace(meta, num_examples=len(left), sha256={}, **totals)
+        _write(unfinished, fewer, _rows(shard, left))
+        return len(shard) - len(left)
+
+
+def _write(folder: Path, meta: ShardMeta, rows: Iterable[Rows]) -> ShardMeta:
+    """Write a shard, and return its meta data with the hashes."""
+    with ShardWriter(folder, meta) as writer:
+        for stored, labels, ids in rows:
+            writer.append_stored(stored, labels, ids)
+    return open_shard(folder).meta
+
+
+def _rows(shard: TokenShard, picked: NDArray[np.intp]) -> Iterator[Rows]:
+    for start in range(0, len(picked), _ROWS_PER_CHUNK):
+        rows = {
+            name: array[picked[start : start + _ROWS_PER_CHUNK]]
+            for name, array in shard.arrays().items()
+        }
+        labels, ids = rows.pop("labels"), rows.pop("image_ids")
+        yield rows, labels.astype(np.int64), ids
