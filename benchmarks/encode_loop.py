@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from timing import in_turns, speed_up
 
 from data_prep.encoders.frozen import FrozenNetwork
-from data_prep.encoders.vit import KeptPatches, TokenEncoder, build_vit
+from data_prep.encoders.kept import KeptPatches
+from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.masks.draw import kept_patches
 
 RATIO = 0.5

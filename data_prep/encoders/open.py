@@ -75,6 +75,7 @@ def open_encoder(
             dtype=settings.compute_dtype,
             name=label,
             weights_sha256=_load(vit, weights, name, file),
+            image_size=size,
         )
     if settings.layer:
         raise PrepError(f"{name} is no ViT and always run whole: leave the layer at 0.")

@@ -39,7 +39,12 @@ class EncoderSettings:
         None,
         panel=_PANEL,
     )
-    pool: str = option("cls: the class token; mean: of the kept patches.", "cls", panel=_PANEL)
+    pool: str = option(
+        "cls: the class token; mean: of the kept patches; cls+mean: both, twice as wide; map: the "
+        "encoder's own attention, as SigLIP's have it.",
+        "cls",
+        panel=_PANEL,
+    )
     layer: int = option("Blocks of a ViT to run; 0 for all.", 0, panel=_PANEL)
     normalization: str = option(
         "model (its own), imagenet, half (0.5/0.5, the paper's), or six numbers, mean/deviation.",

@@ -19,13 +19,17 @@ import timm  # noqa: E402  (after the guard, which its import of torchvision may
 from timm.layers.patch_embed import PatchEmbed  # noqa: E402
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed  # noqa: E402
 from timm.models import is_model_in_modules  # noqa: E402
+from timm.models.beit import Beit  # noqa: E402
 from timm.models.eva import Eva  # noqa: E402
+from timm.models.naflexvit import NaFlexVit  # noqa: E402
 from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 __all__ = [
     "ACCEPTED",
+    "Beit",
     "Block",
     "Eva",
+    "NaFlexVit",
     "PatchEmbed",
     "VisionTransformer",
     "architecture",
@@ -37,15 +41,17 @@ __all__ = [
 ]
 
 ACCEPTED = (
-    "use a timm VisionTransformer or Eva that cuts patches by one linear map, "
+    "use a timm VisionTransformer, Eva, Beit or NaFlexVit that cuts patches by one linear map, "
     "or a CNN that ends in a map of features"
 )
 """How a sentence about an unusable network ends."""
 
 
 def has_vit(name: str) -> bool:
-    """Return whether timm builds ``name`` from its VisionTransformer or Eva."""
-    return bool(is_model_in_modules(name, ("vision_transformer", "deit", "eva")))
+    """Return whether timm builds ``name`` as one of its plain vision transformers."""
+    return bool(
+        is_model_in_modules(name, ("vision_transformer", "deit", "eva", "beit", "naflexvit"))
+    )
 
 
 def default_size(name: str) -> int:

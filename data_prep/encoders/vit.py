@@ -1,15 +1,6 @@
 """A frozen timm ViT that reads only the kept patches of an image and returns one token.
 
-timm's ``VisionTransformer`` embeds all patches, adds positions, puts the class token (and any
-register tokens) in front, and then calls ``patch_drop``: a module that does nothing outside
-training. Putting a gather there gives MAE's masking, exactly: every block then runs on the prefix
-tokens and the kept patches only. timm's ``Eva`` also asks its ``patch_drop`` which patches were
-kept, and rotates those by their own positions. The convolution that embeds patches is replaced as
-well, by one that leaves dropped patches at zero: for all patches it would be 6 % of ViT-B/16's work
-at a mask ratio of .9.
-
-This is right only where a patch's embedding depends on its own pixels, so a ViT behind a CNN stem
-is refused.
+:mod:`data_prep.encoders.kept` says how.
 """
 
 from __future__ import annotations
@@ -22,67 +13,12 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.encoders.frozen import FixedMask, FrozenNetwork
-from data_prep.encoders.timm import (
-    ACCEPTED,
-    Eva,
-    PatchEmbed,
-    VisionTransformer,
-    architecture,
-    create,
-)
+from data_prep.encoders.kept import FAMILIES, KeptProjection, check_family, gather_kept
+from data_prep.encoders.timm import ACCEPTED, NaFlexVit, create
 from data_prep.masks.kinds import Grid
 from flower_ist.tokens.meta import Encoder
 
-POOLS = ("cls", "mean")
-
-
-class KeptPatches(torch.nn.Module):
-    """Gathers the kept patches of (B, prefix + L, D); sits in a ViT's ``patch_drop``."""
-
-    def __init__(self, num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.num_prefix_tokens = num_prefix_tokens
-        self.kept: torch.Tensor | None = None
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """Return (B, prefix + kept, D): the prefix tokens and the patches in ``self.kept``."""
-        if self.kept is None:
-            return x
-        prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        index = self.kept.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-        return torch.cat([prefix, patches.gather(1, index)], dim=1)
-
-
-class KeptPatchesWithIndices(KeptPatches):
-    """The same for Eva, which takes the indices back to rotate the kept patches."""
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """Return the gathered tokens and ``self.kept`` (B, k)."""
-        return super().forward(x), self.kept
-
-
-class KeptProjection(torch.nn.Module):
-    """Embeds the kept patches only; sits in the place of a ``patch_embed.proj``."""
-
-    def __init__(self, whole: torch.nn.Conv2d, grid: Grid) -> None:
-        super().__init__()
-        self.weight, self.bias = whole.weight, whole.bias
-        self.grid = grid
-        self.kept: torch.Tensor | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (B, D, rows, columns) of pixels (B, 3, S, S); dropped patches are 0."""
-        (rows, columns), size = self.grid, self.weight.shape[-1]
-        if self.kept is None or self.kept.shape[1] == rows * columns:
-            return torch.nn.functional.conv2d(x, self.weight, self.bias, stride=size)
-        # A view (B, rows, columns, 3, P, P): indexing copies the kept patches and no others.
-        patches = x.reshape(-1, 3, rows, size, columns, size).permute(0, 2, 4, 1, 3, 5)
-        image = torch.arange(len(x), device=x.device).unsqueeze(1)
-        seen = patches[image, self.kept // columns, self.kept % columns].flatten(2)
-        embedded = torch.nn.functional.linear(seen, self.weight.flatten(1), self.bias)
-        whole = embedded.new_zeros(len(x), rows * columns, len(self.weight))
-        whole[image, self.kept] = embedded
-        return whole.transpose(1, 2).reshape(len(x), -1, rows, columns)
+POOLS = ("cls", "mean", "cls+mean", "map")
 
 
 class TokenEncoder:
@@ -90,7 +26,8 @@ class TokenEncoder:
 
     The token is what timm's own head would get, of the kept patches: ``norm`` on every token, then
     the pooling, then ``fc_norm``. A model has one of the two norms and the identity for the other:
-    ``fc_norm`` where it was trained on the mean of its patches.
+    ``fc_norm`` where it was trained on the mean of its patches. ``cls+mean`` puts the tokens of
+    both poolings side by side.
 
     Attributes:
         record: What a shard's meta data say about this encoder.
@@ -98,14 +35,16 @@ class TokenEncoder:
         dim: Width D of a token.
 
     Args:
-        model: A timm VisionTransformer or Eva; it is changed in place.
+        model: Of one of timm's classes in ``FAMILIES``; it is changed in place.
         normalization: As :class:`FrozenNetwork` has it, like device and dtype.
         device: Where torch runs it.
-        pool: ``cls``, or ``mean`` of the kept patches without class and register tokens.
+        pool: ``cls``; ``mean`` of the kept patches without class and register tokens; both; or
+            ``map``, the network's own pooling by attention.
         layer: Blocks to run, 1 to the model's depth, the final norm after them; 0 for all.
         dtype: Of weights and activations.
         name: What the record calls it.
         weights_sha256: Hash of its weights.
+        image_size: Height and width in pixels, where the model does not fix them.
 
     Raises:
         PrepError: the model, or one of the options for this model, cannot be used.
@@ -122,22 +61,19 @@ class TokenEncoder:
         dtype: str = "float32",
         name: str = "",
         weights_sha256: str = "",
+        image_size: int = 0,
     ) -> None:
         _check(model, pool, layer)
-        image_size, patch_size = _square(model)
-        self.grid: Grid = tuple(model.patch_embed.grid_size)
-        self.dim = int(model.embed_dim)
+        depth = len(model.blocks)
+        image_size, patch_size = _square(model, image_size)
+        self.grid: Grid = (image_size // patch_size, image_size // patch_size)
+        self.dim = int(model.embed_dim) * (2 if pool == "cls+mean" else 1)
         self._pool = pool
-        self._gather = (KeptPatchesWithIndices if isinstance(model, Eva) else KeptPatches)(
-            model.num_prefix_tokens
-        )
-        model.patch_drop = self._gather
-        self._project = KeptProjection(model.patch_embed.proj, self.grid)
-        model.patch_embed.proj = self._project
-        if layer == len(model.blocks):
-            layer = 0  # the same network under another number
-        # Blocks that are not run take no memory on the device either.
+        # Blocks that are not run take no memory on the device either, and need no gather.
         model.blocks = model.blocks[: layer or None]
+        self._gathers = gather_kept(model, self.grid)
+        if layer == depth:
+            layer = 0  # the same network under another number
         self._network = FrozenNetwork(model, normalization, device, dtype)
         self.record = Encoder(
             name=name,
@@ -159,7 +95,9 @@ class TokenEncoder:
         Raises:
             PrepError: the device is out of memory, or lacks an operation in this dtype.
         """
-        self._gather.kept = self._project.kept = torch.from_numpy(kept).to(self._network.device)
+        indices = torch.from_numpy(kept).to(self._network.device)
+        for gather in self._gathers:
+            gather.kept = indices
         return self._network.run(self._token, pixels)
 
     def fixed(self, kept: NDArray[np.int64]) -> FixedMask:
@@ -167,7 +105,8 @@ class TokenEncoder:
 
         def token(pixels: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
             # All patches are embedded: gathering theirs would be more nodes than it saves work.
-            self._gather.kept, self._project.kept = patches, None
+            for gather in self._gathers:
+                gather.kept = None if isinstance(gather, KeptProjection) else patches
             return self._token(self._network.scale(pixels))
 
         return FixedMask(self._network.model, torch.from_numpy(kept), token)
@@ -175,11 +114,11 @@ class TokenEncoder:
     def _token(self, x: torch.Tensor) -> torch.Tensor:
         model = self._network.model
         tokens = model.forward_features(x)
-        if self._pool == "cls":
-            pooled = tokens[:, 0]
-        else:
-            pooled = tokens[:, model.num_prefix_tokens :].mean(dim=1)
-        return model.fc_norm(pooled)  # type: ignore[no-any-return]
+        patches = tokens[:, model.num_prefix_tokens :]
+        if self._pool == "map":
+            return model.fc_norm(model.attn_pool(patches))  # type: ignore[no-any-return]
+        pooled = {"cls": tokens[:, 0], "mean": patches.mean(dim=1)}
+        return torch.cat([model.fc_norm(pooled[name]) for name in self._pool.split("+")], dim=1)
 
 
 def build_vit(name: str, image_size: int, *, seed: int = 0, **kwargs: Any) -> Any:
@@ -195,15 +134,15 @@ def build_vit(name: str, image_size: int, *, seed: int = 0, **kwargs: Any) -> An
         kwargs: timm's own options of that model, such as ``depth`` or ``patch_size``.
 
     Returns:
-        A timm VisionTransformer or Eva without a classifier.
+        A timm network of one of the ``FAMILIES``, without a classifier.
 
     Raises:
         PrepError: timm has no such ViT, or the image size is no multiple of its patch size.
     """
     model = create(name, seed, img_size=image_size, **kwargs)
-    if not isinstance(model, (VisionTransformer, Eva)):
+    if not isinstance(model, FAMILIES):
         raise PrepError(f"{name} is not a plain timm VisionTransformer: {ACCEPTED}.")
-    patch = model.patch_embed.patch_size[0]
+    patch = _embedding(model).patch_size[0]
     if image_size < patch or image_size % patch:
         raise PrepError(
             f"An image size of {image_size} pixels is no multiple of {name}'s patches of {patch}."
@@ -215,13 +154,18 @@ def build_vit(name: str, image_size: int, *, seed: int = 0, **kwargs: Any) -> An
 
 
 def _check(model: Any, pool: str, layer: int) -> None:
-    embed = getattr(model, "patch_embed", None)
-    if not isinstance(model, (VisionTransformer, Eva)) or type(embed) is not PatchEmbed:
-        raise PrepError(f"Patches cannot be dropped inside {architecture(model)}: {ACCEPTED}.")
+    check_family(model)
     if pool not in POOLS:
         raise PrepError(f"The pooling {pool!r} is unknown: use {' or '.join(POOLS)}.")
-    if pool == "cls" and model.cls_token is None:
-        raise PrepError("The encoder has no class token: use mean pooling, or a ViT with one.")
+    own = getattr(model, "attn_pool", None) is not None
+    has_class = (
+        getattr(model, "cls_token", getattr(_embedding(model), "cls_token", None)) is not None
+    )
+    if pool.startswith("cls") and not has_class:
+        remedy = "map, its own pooling, or mean" if own else "mean pooling, or a ViT with one"
+        raise PrepError(f"The encoder has no class token: use {remedy}.")
+    if pool == "map" and not own:
+        raise PrepError("The encoder has no pooling by attention: use cls or mean.")
     if not 0 <= layer <= len(model.blocks):
         raise PrepError(
             f"The encoder has {len(model.blocks)} blocks: the layer must be 0 (all) to "
@@ -229,8 +173,16 @@ def _check(model: Any, pool: str, layer: int) -> None:
         )
 
 
-def _square(model: Any) -> tuple[int, int]:
-    (height, width), (rows, columns) = model.patch_embed.img_size, model.patch_embed.patch_size
+def _embedding(model: Any) -> Any:
+    return model.embeds if isinstance(model, NaFlexVit) else model.patch_embed
+
+
+def _square(model: Any, image_size: int) -> tuple[int, int]:
+    """Return height and width of the image and of a patch."""
+    rows, columns = _embedding(model).patch_size
+    height, width = (
+        (image_size,) * 2 if isinstance(model, NaFlexVit) else model.patch_embed.img_size
+    )
     if (height, rows) != (width, columns):
         raise PrepError("The encoder must take square images in square patches.")
     return int(height), int(rows)

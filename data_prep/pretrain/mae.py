@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from data_prep.encoders.kept import KeptPatches
 from data_prep.encoders.timm import Block, VisionTransformer, build_sincos2d_pos_embed
-from data_prep.encoders.vit import KeptPatches
 from data_prep.masks.kinds import Grid
 
 _VARIANCE_FLOOR = 1e-6

@@ -4,8 +4,9 @@ import torch
 
 from data_prep import PrepError
 from data_prep.encoders.frozen import NORMALIZATIONS
+from data_prep.encoders.kept import KeptProjection
 from data_prep.encoders.timm import Eva
-from data_prep.encoders.vit import KeptProjection, TokenEncoder, build_vit
+from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.encoders.weights import state_sha256
 from data_prep.masks.draw import kept_patches
 
