@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import PrepError
-from data_prep.errors import first_line
+from data_prep.errors import first_line, why_unreadable
 
 
 def read_json(file: Path) -> Any:
@@ -21,4 +21,4 @@ def read_json(file: Path) -> Any:
     except OSError as err:
         raise PrepError(f"{file} cannot be read: {first_line(err)}.") from err
     except (ValueError, RecursionError) as err:
-        raise PrepError(f"{file} is not a JSON file: {err}.") from err
+        raise PrepError(f"{file} is not a JSON file: {why_unreadable(file, err)}.") from err

@@ -87,7 +87,9 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
             "with torch.save(model.state_dict(), ...) or as .safetensors."
         ) from err
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as err:
-        raise PrepError(f"{file} is damaged or no checkpoint: {first_line(err)}.") from err
+        raise PrepError(
+            f"{file} is damaged or no checkpoint: {why_unreadable(file, err)}."
+        ) from err
     while isinstance(content, dict):
         inner = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), None)
         if inner is None:

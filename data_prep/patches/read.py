@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
+from data_prep.errors import why_unreadable
 from data_prep.images.image_set import ImageSet
 from data_prep.images.stored import StoredImages
 from data_prep.masks.draw import draw_mask
@@ -194,7 +195,9 @@ def _open(folder: Path, name: str) -> NDArray[Any]:
     except FileNotFoundError:
         raise PrepError(f"{path} is missing: the folder is incomplete.") from None
     except (OSError, ValueError, EOFError, OverflowError) as err:
-        raise PrepError(f"{path} is truncated or not a plain .npy file: {err}.") from err
+        raise PrepError(
+            f"{path} is truncated or not a plain .npy file: {why_unreadable(path, err)}."
+        ) from err
     return array
 
 

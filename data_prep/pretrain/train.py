@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.encoders.frozen import NORMALIZATIONS
 from data_prep.encoders.vit import build_vit
-from data_prep.errors import first_line
+from data_prep.errors import first_line, why_unreadable
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
 from data_prep.masks.draw import draw_mask
@@ -182,7 +182,7 @@ class Pretraining:
             return list(state["lines"])
         except _DAMAGED as err:
             raise PrepError(
-                f"{file} cannot be read: {first_line(err)}; remove it to start again."
+                f"{file} cannot be read: {why_unreadable(file, err)}; remove it to start again."
             ) from err
 
     def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_prep import PrepError
-from data_prep.errors import first_line
+from data_prep.errors import first_line, why_unreadable
 
 STANDARD_INPUT = "-"
 _TABLES = (".csv", ".parquet")
@@ -116,7 +116,9 @@ def _csv_paths(table: Path) -> Iterator[Path]:
                     raise PrepError(f"{table} has no path in row {number}: fill it in.")
                 yield table.parent / row["path"]
     except (OSError, ValueError, csv.Error) as err:
-        raise PrepError(f"{table} cannot be read as a table: {first_line(err)}.") from err
+        raise PrepError(
+            f"{table} cannot be read as a table: {why_unreadable(table, err)}."
+        ) from err
 
 
 def _parquet_paths(table: Path) -> Iterator[Path]:
@@ -133,4 +135,6 @@ def _parquet_paths(table: Path) -> Iterator[Path]:
                         raise PrepError(f"{table} has a row without a path: fill it in.")
                     yield table.parent / name
     except (OSError, ValueError) as err:  # Arrow's own errors are these
-        raise PrepError(f"{table} cannot be read as a table: {first_line(err)}.") from err
+        raise PrepError(
+            f"{table} cannot be read as a table: {why_unreadable(table, err)}."
+        ) from err

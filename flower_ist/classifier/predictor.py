@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from flower_ist.classifier.mlp import layers_of, logits, mlp_dims, mlp_shapes
 from flower_ist.classifier.skip import LinearSkip, Model, softmax, with_skip
-from flower_ist.errors import FlowerIstError
+from flower_ist.errors import FlowerIstError, why_unreadable
 from flower_ist.tokens.recipe import Recipe
 
 MODEL_FILE = "model.safetensors"
@@ -180,7 +180,9 @@ def _read(file: Path) -> tuple[dict[str, str], Tensors]:
     except FileNotFoundError:
         raise ClassifierError(f"There is no model at {file.absolute()}: check the path.") from None
     except (OSError, SafetensorError, TypeError) as err:  # TypeError: a dtype unknown to numpy
-        raise ClassifierError(f"{file} is not a safetensors file of arrays: {err}.") from err
+        raise ClassifierError(
+            f"{file} is not a safetensors file of arrays: {why_unreadable(file, err)}."
+        ) from err
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ClassifierError(f"{file}: {name!r} does not hold finite numbers only.")

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.errors import why_unreadable
 from flower_ist.tokens.meta import Encoder, Mask, ShardError, ShardMeta
 
 META_FILE = "meta.json"
@@ -184,7 +185,7 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: the folder is not a complete token shard.") from None
     except (OSError, ValueError, RecursionError) as err:
-        raise ShardError(f"{path} cannot be read: {err}.") from err
+        raise ShardError(f"{path} cannot be read: {why_unreadable(path, err)}.") from err
 
 
 def _map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -194,7 +195,9 @@ def _map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDAr
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: the folder is not a complete token shard.") from None
     except Exception as err:  # numpy's header parser raises errors of many kinds
-        raise ShardError(f"{path} is truncated or not a plain .npy file: {err}.") from err
+        raise ShardError(
+            f"{path} is truncated or not a plain .npy file: {why_unreadable(path, err)}."
+        ) from err
     if array.dtype != dtype or array.shape != shape:
         raise ShardError(
             f"{path} holds {array.dtype}{list(array.shape)}, but the shard's meta data say "
