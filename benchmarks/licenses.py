@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from data_prep.encoders.torchvision_guard import guard_torchvision
 
 guard_torchvision()
@@ -28,7 +30,7 @@ def main() -> None:
     print("|---|---|---|")
     for pattern in NAMES:
         for name in timm.list_pretrained(pattern):
-            config = timm.get_pretrained_cfg(name)
+            config: Any = timm.get_pretrained_cfg(name)
             print(f"| {name} | {config.license} | {config.input_size[-1]} |")
 
 

@@ -137,10 +137,11 @@ def gather_kept(model: Any, grid: Grid) -> list[Any]:
         gathers = [KeptPatchesWithIndices(model.num_prefix_tokens)]
     if isinstance(model, Beit):
         model.pos_drop = gathers[0]
-        for block in model.blocks:
-            if block.attn.relative_position_bias_table is not None:
-                block.attn._get_rel_pos_bias = KeptBias(block.attn)
-                gathers.append(block.attn._get_rel_pos_bias)
+        attentions: list[Any] = [block.attn for block in model.blocks]
+        for attention in attentions:
+            if attention.relative_position_bias_table is not None:
+                attention._get_rel_pos_bias = KeptBias(attention)
+                gathers.append(attention._get_rel_pos_bias)
     else:
         model.patch_drop = gathers[0]
     model.patch_embed.proj = KeptProjection(model.patch_embed.proj, grid)

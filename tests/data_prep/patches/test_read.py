@@ -110,7 +110,7 @@ def test_another_mask_or_size_than_the_stored_one_is_refused(tmp_path):
         asked = replace(SETTINGS, **changes)
         with pytest.raises(PrepError, match=rf"camera was masked otherwise \({message}\)"):
             check_mask_fits(data, asked.mask, asked.image_size, asked.patch_size)
-    with pytest.raises(PrepError, match="with the mask's views 1, but 2"):
+    with pytest.raises(PrepError, match="views was 1 and is 2"):
         check_mask_fits(data, replace(SETTINGS.mask, views=2), 16, 4)
 
 

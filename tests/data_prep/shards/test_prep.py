@@ -248,7 +248,7 @@ def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes
         ({"seed": 8}, "seed was 7 and is 8"),
         ({"image_size": 32}, "image size was 16 and is 32"),
         ({"patch_size": 8}, "patch size was 4 and is 8"),
-        ({"views": 2}, "the mask's views 1, but 2 is asked for"),
+        ({"views": 2}, "views was 1 and is 2"),
     ):
         with pytest.raises(PrepError, match=difference):
             prep(replace(masked, out=tmp_path / "never", **change))
