@@ -25,6 +25,7 @@ def image_tokens(
     encoder: str = "",
     weights: str = "",
     views: int = 1,
+    mask_ratio: float | None = None,
     on_error: str = "stop",
     tell: Callable[[str], object] = lambda sentence: None,
     device: str = "cpu",
@@ -42,6 +43,7 @@ def image_tokens(
         encoder: As prep's, where it is not the embedded one.
         weights: As prep's.
         views: Masks of each image.
+        mask_ratio: Share of patches dropped, where it is not the recipe's.
         on_error: ``stop`` or ``skip``.
         tell: Takes a sentence for each image that was skipped.
         device: Of the encoder.
@@ -53,7 +55,14 @@ def image_tokens(
     Raises:
         PrepError: the encoder, a path or an image cannot be used.
     """
-    encoding = open_encoding(recipe, encoder, weights, device=device, interpolation=interpolation)
+    encoding = open_encoding(
+        recipe,
+        encoder,
+        weights,
+        device=device,
+        interpolation=interpolation,
+        mask_ratio=mask_ratio,
+    )
     stream = TokenStream(encoding, views=views, on_error=on_error, tell=tell)
     if watch is not None:
         # An image must not wait for the next ones to be taken.

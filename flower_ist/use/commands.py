@@ -71,6 +71,10 @@ def predict(
     form: Annotated[Lines, typer.Option("--format", help="Of the answers.")] = Lines.CSV,
     top: Annotated[int, typer.Option(min=1, help="Classes of each answer, best first.")] = 1,
     views: Annotated[int, typer.Option(min=1, help="Average over this many masks.")] = 1,
+    mask_ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of patches dropped; 0: none.", show_default="the run's"),
+    ] = None,
     watch: Annotated[
         Path | None, typer.Option(help="Answer what is put into this folder, until Ctrl-C.")
     ] = None,
@@ -122,6 +126,7 @@ def predict(
                 encoder=encoder,
                 weights=weights,
                 views=views,
+                mask_ratio=mask_ratio,
                 on_error=on_error if watch is None else "skip",
                 tell=tell,
                 device=device,

@@ -119,6 +119,21 @@ def test_views_are_averaged_as_logits(colors: PictureRun):
     assert float(row["probability"]) == pytest.approx(expected.max(), abs=1e-5)
 
 
+def test_whole_images(colors: PictureRun):
+    """With a ratio of 0 the token is that of all 16 patches; a ratio of 1 is none."""
+    classifier = load_classifier(colors.run)
+    file = colors.pictures / "green" / "4.png"
+    encoding = open_encoding(recipe_of(classifier, colors.run), str(colors.encoder))
+    prepared = TokenStream(encoding).prepare([file])
+    assert prepared.batch is not None
+    token = encoding.encoder.encode(prepared.batch.pixels, np.arange(16)[None])
+    expected = classifier.probabilities(token).max()
+    options = ("--encoder", colors.encoder, "--mask-ratio")
+    (row,) = rows_of(call("predict", colors.run, file, *options, 0))
+    assert float(row["probability"]) == pytest.approx(expected, abs=1e-5)
+    assert "must be at least 0 and below 1" in call("predict", colors.run, file, *options, 1).stderr
+
+
 def test_what_cannot_be_read_stops_or_is_skipped(colors: PictureRun, tmp_path: Path):
     shutil.copytree(colors.pictures / "red", tmp_path / "some")
     (tmp_path / "some" / "notes.txt").write_text("no image")
