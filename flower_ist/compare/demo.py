@@ -144,6 +144,7 @@ def _flower(app: Path, log: Path) -> Iterator[Do]:
             except LaunchError as err:
                 write_file(log, tail(flower.log_file, _LOG_LINES) + "\n")
                 raise LaunchError(f"{err}\nMore is in {log}.") from err
+            show()
 
         yield do
 
