@@ -62,7 +62,7 @@ class MemoryWatch:
     def sample(self) -> None:
         """Look once."""
         total = 0
-        for process in _family(self.root):
+        for process in family(self.root):
             try:
                 program = Path(_program(process)).name
                 rss = _kib(Path(f"/proc/{process}/status"), "VmHWM")
@@ -184,7 +184,7 @@ def main() -> None:
         print(f"| installed: {name} | {size / MIB:.0f} |")
 
 
-def _family(root: int) -> list[int]:
+def family(root: int) -> list[int]:
     """Return the ids of a process and of all its descendants."""
     children: dict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():

@@ -4,22 +4,21 @@
 
 A net of one hidden layer is cut into as many slices as there are clients and sent in int8; a reply
 is the message's own bytes, so that clients cost nothing. Flower's FedAvg sends the whole model as
-it does by itself, in float32, and its replies are copies. Seconds are in copies of the model into
-fresh memory, measured in the same process; the peak is what the process holds above what it held
-before there was a model, in models. Cases that would not fit 7 GiB are left out.
+it does by itself, in float32, and its replies are copies. Seconds are also in copies of the model
+(memcpy into memory that is there), measured in the same process; the peak is what the process holds
+above what it held before there was a model, in models. Cases that would not fit 7 GiB are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
 import logging
 import os
-import pstats
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +31,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from flower_ist.grids import packed
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.packed import Packed
+from flower_ist.strategies import submodel
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import mlp_axes
+from flower_ist.submodels.cut import Cut
+from flower_ist.submodels.merging import Merger
+from flower_ist.wire import layout
 
 DIM, CLASSES = 1024, 10
 ROUNDS = 4  # the first ones load the model and take memory
@@ -109,7 +113,9 @@ def measured(name: str, weights: float, clients: int, profile: bool) -> Found:
     before = memory("VmRSS")
     tensors = model(weights, clients)
     count = sum(tensor.size for tensor in tensors.values())
-    copy = min(timed(lambda: {n: t.copy() for n, t in tensors.items()}) for _ in range(5))
+    into = {n: np.zeros_like(t) + 1 for n, t in tensors.items()}  # memory that is there
+    copy = min(timed(lambda: [np.copyto(into[n], t) for n, t in tensors.items()]) for _ in range(5))
+    into.clear()
     record = ArrayRecord({n: Array(t) for n, t in tensors.items()})
     grid: Grid
     if name == "ist":
@@ -127,12 +133,13 @@ def measured(name: str, weights: float, clients: int, profile: bool) -> Found:
         grid = Echo(clients, copied=True)
     tensors.clear()
     seconds = []
-    profiler = cProfile.Profile(time.process_time)
+    steps: dict[str, float] = defaultdict(float)
+    if profile:
+        time_steps(steps)
     for server_round in range(1, ROUNDS + 1):
         if server_round == ROUNDS:
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-            if profile:
-                profiler.enable()
+            steps.clear()
         start = time.process_time()
         messages = strategy.configure_train(server_round, record, ConfigRecord({}), grid)
         replies = grid.send_and_receive(messages)
@@ -143,12 +150,40 @@ def measured(name: str, weights: float, clients: int, profile: bool) -> Found:
         assert merged is not None
         record = merged
         del merged
-    if profile:
-        profiler.disable()
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(15)
+    for step, taken in steps.items():
+        print(f"| {step} | {taken / copy:.1f} |")
     peak = (memory("VmHWM") - before) / (4 * count)
     best = min(seconds[-2:])
     return Found(name, count, clients, best, best / copy, peak)
+
+
+def time_steps(steps: dict[str, float]) -> None:
+    """Add up the CPU seconds of a round's steps; some are within others."""
+    named = {
+        (packed, "pack"): "cut and round (pack)",
+        (Cut, "take_one"): "within it and below: cut (take_one)",
+        (Packed, "_restore"): "restore the replies",
+        (layout, "dequantize"): "within it: decode",
+        (packed, "_changed"): "within it: decode, cut, add",
+        (packed, "largest"): "within it: largest value",
+        (Merger, "add"): "merge",
+        (submodel, "copied"): "copy the model",
+    }
+    for (where, function), step in named.items():
+        setattr(where, function, adding(getattr(where, function), steps, step))
+
+
+def adding(function: Callable[..., Any], steps: dict[str, float], step: str) -> Callable[..., Any]:
+    """Return a function that does the same and adds its CPU seconds to a step."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        start = time.process_time()
+        try:
+            return function(*arguments, **options)
+        finally:
+            steps[step] += time.process_time() - start
+
+    return call
 
 
 def timed(call: Callable[[], object]) -> float:

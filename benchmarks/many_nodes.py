@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from client_footprint import family
+
 from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, free_port
 from flower_ist.runs.log import read_run
@@ -27,8 +29,13 @@ def cpu_and_memory(process: int) -> tuple[float, int]:
     """Return the CPU seconds of a process so far, and its resident bytes."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    resident = next(1024 * int(ln.split()[1]) for ln in lines if ln.startswith("VmRSS:"))
+    resident = sum(1024 * int(ln.split()[1]) for ln in lines if ln.startswith("VmRSS:"))
     return (int(fields[11]) + int(fields[12])) / _TICKS, resident
+
+
+def family_cpu(node: int) -> float:
+    """Return the CPU seconds of a SuperNode and of what it has started and still runs."""
+    return sum(cpu_and_memory(process)[0] for process in family(node))
 
 
 def superlink_of(home: Path) -> int:
@@ -52,14 +59,13 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=60.0)
     options = parser.parse_args()
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1")
     with tempfile.TemporaryDirectory() as name, LocalFlower(simulation=False) as flower:
-        scratch = Path(name)
+        scratch, nodes = Path(name), list[int]()
         for node in range(options.nodes):
             command = ["flower-supernode", "--insecure", "--superlink", flower.address]
             command += ["--port", str(free_port()), "--node-config"]
             command += [f"partition-id={node} num-partitions={options.nodes}"]
-            flower.start(command, scratch / f"node-{node}.log")
+            nodes.append(flower.start(command, scratch / f"node-{node}.log").pid)
         settings = {
             "num-rounds": options.rounds,
             "num-slices": min(8, options.nodes),
@@ -74,15 +80,20 @@ def main() -> None:
         lines = read_run(scratch / "run")[1:]
         superlink = superlink_of(flower.home)
         used, resident = cpu_and_memory(superlink)
+        device = sum(map(family_cpu, nodes))
         time.sleep(options.idle)
         idle = cpu_and_memory(superlink)[0] - used
+        device = sum(map(family_cpu, nodes)) - device
     seconds = [sum(line["seconds"].values()) for line in lines]
     failed = sum(line["clients_failed"] for line in lines)
     asked = sum(line["clients_selected"] for line in lines)
     print(f"{options.nodes} nodes, {len(lines)} rounds: {median(seconds):.1f} s a round (median)")
     print(f"{failed} of {asked} replies failed; accuracy {lines[-1]['accuracy']:.3f}")
     print(f"SuperLink: {used:.1f} CPU s, {resident / 2**20:.0f} MiB")
-    print(f"idle: {1e3 * idle / options.idle / options.nodes:.2f} ms of CPU a second and node")
+    ms = 1e3 / options.idle / options.nodes
+    print(
+        f"waiting, ms of CPU a second and node: SuperLink {ms * idle:.2f}, node {ms * device:.2f}"
+    )
 
 
 if __name__ == "__main__":
