@@ -171,7 +171,7 @@ def log_bytes(folder: Path, registered: int) -> str:
 def main() -> None:
     """Print the median round's CPU seconds for both, and their ratio."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--registered", type=int, default=10_000)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()

@@ -1,0 +1,85 @@
+"""What the numpy operations of a round would take if each found its numbers in the cache.
+
+    python benchmarks/round_floor.py
+
+A round cuts a slice, rounds it to int8, decodes what comes back, adds it to what was sent, looks
+for the largest value and merges it. Each of these operations is timed on a block that stays in the
+cache, in ns a weight, beside memcpy of a model that does not fit there. Their sum in copies is what
+no order of these operations can go below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+ROWS, DIM = 64, 1024
+CALLS = 400
+TURNS = 5
+MODEL = 100_000_000
+
+
+def seconds(call: Callable[[], object], calls: int) -> float:
+    """Return the least CPU seconds of one call."""
+    taken = []
+    for _ in range(TURNS):
+        start = time.process_time()
+        for _ in range(calls):
+            call()
+        taken.append((time.process_time() - start) / calls)
+    return min(taken)
+
+
+def operations() -> dict[str, Callable[[], object]]:
+    """Return the operations, each on one block of 64 rows."""
+    x = np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32)
+    y, out, scale = x.copy(), np.empty_like(x), np.full((ROWS, 1), 0.5, np.float32)
+    whole, rows = np.ones((2 * ROWS, DIM), np.float32), np.arange(0, 2 * ROWS, 2)
+    small, same, factor = np.ones(x.shape, np.int8), np.zeros(x.shape, bool), np.float32(3)
+
+    def write_back() -> None:
+        whole[rows] = x
+
+    return {
+        "cut: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
+        "cut: scale": lambda: np.multiply(x, factor, out=out),
+        "round: least of a row": lambda: x.min(axis=-1),
+        "round: largest of a row": lambda: x.max(axis=-1),
+        "round: divide": lambda: np.divide(x, scale, out=out),
+        "round: to whole numbers": lambda: np.rint(x, out=out),
+        "round: to int8": lambda: np.copyto(small, y, casting="unsafe"),
+        "decode: int8 times scale": lambda: np.multiply(small, scale, out=out),
+        "restore: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
+        "restore: scale": lambda: np.multiply(x, factor, out=out),
+        "restore: add": lambda: np.add(x, y, out=out),
+        "judge: least": lambda: x.min(),
+        "judge: largest": lambda: x.max(),
+        "merge: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
+        "merge: scale": lambda: np.multiply(x, factor, out=out),
+        "merge: compare": lambda: np.equal(x, y, out=same),
+        "merge: divide": lambda: np.divide(x, factor, out=out),
+        "merge: write rows": write_back,
+    }
+
+
+def main() -> None:
+    """Print a table."""
+    source = np.full(MODEL, 0.5, np.float32)
+    into = np.full(MODEL, 1.5, np.float32)
+    copy = 1e9 * seconds(lambda: np.copyto(into, source), 1) / MODEL
+    print("| operation | ns a weight |")
+    print("|---|---|")
+    total = 0.0
+    for name, call in operations().items():
+        taken = 1e9 * seconds(call, CALLS) / (ROWS * DIM)
+        total += taken
+        print(f"| {name} | {taken:.2f} |")
+    print(f"| all of them | {total:.2f} |")
+    print(f"| memcpy of {MODEL / 1e6:.0f} M weights | {copy:.2f} |")
+    print(f"All of them, and a copy of the model: {(total + copy) / copy:.1f} copies")
+
+
+if __name__ == "__main__":
+    main()
