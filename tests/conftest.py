@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from flower_ist.wire._flwr import TaskIdentity
 from tests.fakes import ROOT
@@ -16,6 +17,12 @@ from tests.fakes.shards import write_blobs
 
 # The nets of the tests are tiny: a second thread would only wait for the first.
 torch.set_num_threads(1)
+
+# How long an example takes says how busy the machine is, not whether the property holds.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
