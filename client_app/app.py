@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from flwr.app import (
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from client_app.batches import Batches
 from client_app.data import open_client_shard
+from client_app.known import known_of
 from client_app.local_settings import LocalSettings
 from client_app.prior import token_prior
 from client_app.privacy import PUBLIC_METRICS, Privacy, PrivacyError, privatize
@@ -37,7 +39,7 @@ from flower_ist.wire.protocol import (
 )
 from flower_ist.wire.records import arrays_in, configs_in
 
-app = ClientApp(mods=[packed_mod, blas_threads_mod])
+app = ClientApp(mods=[partial(packed_mod, known_of=known_of), blas_threads_mod])
 
 
 @app.train()

@@ -10,7 +10,7 @@ from client_app.privacy import Privacy
 from flower_ist.errors import FlowerIstError
 from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.tokens.meta import ShardMeta
-from flower_ist.wire.layout import digest_of, unpack
+from flower_ist.wire.layout import SQUEEZED, digest_of, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from flower_ist.wire.records import arrays_in, configs_in
 
@@ -20,11 +20,22 @@ class PriorError(FlowerIstError):
 
 
 def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPrior | None:
-    """Return the prior that a message requires, or None if it names none.
+    """Return the prior to train with that a message requires, or None if it names none.
+
+    With privacy nothing is drawn from it: the number of real examples in a batch would reveal
+    something about this client's labels. Arguments and errors are those of :func:`held_prior`.
+    """
+    prior = held_prior(message, context, meta)
+    if prior is None or Privacy.of(context) is None:
+        return prior
+    return replace(prior, gaussians=None)
+
+
+def held_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPrior | None:
+    """Return the prior that a message requires as it was sent, or None if it names none.
 
     A prior that the message carries is kept in the context's state once it has been read without
-    error. With privacy nothing is drawn from it: the number of real examples in a batch would
-    reveal something about this client's labels.
+    error.
 
     Args:
         message: from the server.
@@ -45,10 +56,10 @@ def token_prior(message: Message, context: Context, meta: ShardMeta) -> TokenPri
     if array is None or digest_of(array) != name:
         raise PriorError("This client does not hold the token prior: send it again.")
     layout = prior_layout(meta.dim, meta.num_classes, replay=replay, skip=skip)
-    prior = TokenPrior.from_tensors(unpack(array, layout))
+    prior = TokenPrior.from_tensors(unpack(array, layout, SQUEEZED))
     if brought is not None:
         context.state[PRIOR_RECORD] = ArrayRecord({PRIOR_ARRAY: array})
-    return prior if Privacy.of(context) is None else replace(prior, gaussians=None)
+    return prior
 
 
 def _named(config: ConfigRecord) -> tuple[str, bool, bool]:

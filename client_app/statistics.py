@@ -8,10 +8,11 @@ from flower_ist.classifier.features import RandomFeatures
 from flower_ist.errors import ArgumentError
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import TokenShard
-from flower_ist.wire.layout import layout_of, pack
+from flower_ist.wire.layout import SQUEEZED, layout_of, pack
 from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,
+    COMPACT,
     FEATURES_KEY,
     PACKED_KEY,
     SEED_KEY,
@@ -64,4 +65,5 @@ def statistics_record(shard: TokenShard, config: ConfigRecord) -> ArrayRecord:
     features = RandomFeatures.draw(seed, width, shard.meta.dim) if width else None
     gram = kind == CLASS_SUMS_AND_GRAM
     tensors = shard_statistics(shard, gram=gram, features=features).to_tensors(str(dtype))
-    return ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})
+    packed_as = SQUEEZED if dtype == COMPACT else "float32"
+    return ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors), packed_as)})

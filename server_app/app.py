@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from flower_ist.classifier.initial import InitialWeights
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.admission import Admission
 from flower_ist.grids.answers import Answers
@@ -91,7 +92,13 @@ def _federate(
     clients = meet_clients(grid, registry, check, settings)
     if run.identity.local_steps is None:
         run.identity.local_steps = local_steps(settings, clients)
-    packed = Packed(*settings.wire_dtypes(), seed=settings.seed, registry=registry)
+    packed = Packed(
+        *settings.wire_dtypes(),
+        seed=settings.seed,
+        registry=registry,
+        initial=InitialWeights(settings.seed, tuple(network.dims)),
+        directions=priors.directions,
+    )
     grid = FilteredGrid(grid, [meter.outcomes, Admission(registry, check), packed, priors])
 
     # The distribution of their tokens together; clients that join later are included.

@@ -33,6 +33,7 @@ from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.metrics import AlikeReplies, MetricsJudge
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
+from flower_ist.wire.protocol import COMPACT
 from server_app.fields import kebab
 from server_app.network import Network
 from server_app.settings import Settings, SettingsError
@@ -148,6 +149,7 @@ def _submodel(settings: Settings, network: Network, registry: ClientRegistry) ->
         claim_bound=settings.claim_bound,
         node_timeout=settings.node_timeout,
         registry=registry,
+        name_neurons=settings.wire_dtypes()[0] == COMPACT,
         **_common(settings),
         **settings.options(),
     )

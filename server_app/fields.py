@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 
-from flower_ist.wire.quantize import WIRE_DTYPES
+from flower_ist.wire.quantize import CODECS
 from server_app.strategies import STRATEGIES
 
 CUTS = ("alternate", "all")
@@ -75,8 +75,8 @@ def _strategy(name: str) -> str:
 
 def _wire_dtype(text: str) -> str:
     down, colon, up = text.partition(":")
-    if not {down, up if colon else down} <= set(WIRE_DTYPES):
-        raise ValueError(f"one of: {', '.join(WIRE_DTYPES)}; or two for down and up, as int8:int4")
+    if not {down, up if colon else down} <= set(CODECS):
+        raise ValueError(f"one of: {', '.join(CODECS)}; or two for down and up, as int8:int4")
     return text
 
 

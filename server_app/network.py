@@ -14,6 +14,7 @@ import numpy as np
 
 from flower_ist.classifier.features import RandomFeatures
 from flower_ist.classifier.mlp import mlp_shapes
+from flower_ist.wire.protocol import COMPACT
 from flower_ist.wire.quantize import encoded_bytes
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM
@@ -87,8 +88,11 @@ def most_bytes(network: Network, dim: int, num_classes: int) -> int:
 
 
 def slice_message_bytes(settings: Settings, width: int, dim: int, num_classes: int) -> int:
-    """Return the bytes of a train message whose net has ``width`` neurons in each hidden layer."""
-    down, up = settings.wire_dtypes()
+    """Return the bytes of a train message whose net has ``width`` neurons in each hidden layer.
+
+    In ``compact`` it depends on the weights: what int4 takes is the most that was met.
+    """
+    down, up = ("int4" if dtype == COMPACT else dtype for dtype in settings.wire_dtypes())
     shapes = mlp_shapes([dim, *[width] * settings.hidden_layers, num_classes]).values()
     single = np.dtype(np.float32)
     return _OVERHEAD_BYTES + max(

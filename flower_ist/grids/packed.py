@@ -7,7 +7,9 @@ in the ``up`` wire dtype. With ``float32`` both ways it replies with the trained
 
 Back on the server the change is added to what the strategy sent, in full precision: rounding on the
 way down never enters the model, so it cannot accumulate over rounds and needs no correction.
-Rounding on the way up is unbiased, so it averages out over clients and rounds.
+Rounding on the way up is unbiased (``compact``: small), so it averages out over clients and rounds.
+
+In ``compact`` less is sent than either: :mod:`flower_ist.wire.compact`.
 
 Evaluate and query messages pass through unchanged, and so do train messages without arrays.
 """
@@ -25,9 +27,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from flower_ist.classifier.initial import InitialWeights
 from flower_ist.grids.chain import Filter, PerContent, is_train, round_of, with_content
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.wire._flwr import with_metadata
+from flower_ist.wire.compact import Directions, Known
 from flower_ist.wire.layout import (
     Codec,
     Layout,
@@ -40,11 +44,14 @@ from flower_ist.wire.layout import (
     unpackers,
 )
 from flower_ist.wire.protocol import (
+    CANNOT_START,
     CODEC_KEY,
+    COMPACT,
     LAYOUT_KEY,
     PACKED_KEY,
     PACKED_STYPE,
     REFUSED_CODE,
+    START_KEY,
 )
 from flower_ist.wire.quantize import check_wire_dtype
 from flower_ist.wire.record_tensors import RecordTensors
@@ -67,11 +74,15 @@ class _Model:
         key: name of its ArrayRecord.
         layout: of its tensors.
         tensors: what the strategy sent; a slice is cut out of the model again when it is read.
+        start: what the client must know of them to read it; empty for nothing.
+        known: what both ends know of the reply.
     """
 
     key: str
     layout: Layout
     tensors: RecordTensors
+    start: str
+    known: Known
 
 
 class Packed(Filter):
@@ -87,6 +98,9 @@ class Packed(Filter):
         seed: of the stochastic rounding, together with the round in the message's config and the
             client's name.
         registry: gives the clients' names; if None, node ids, which are random, are used.
+        initial: the net's initial weights, which ``compact`` does not send to clients that can make
+            them (with ``known_of`` in their mod); None if a seed does not make them.
+        directions: returns those of the tokens that clients hold with their next message, if any.
 
     Raises:
         QuantizeError: there is no such wire dtype.
@@ -99,6 +113,8 @@ class Packed(Filter):
         *,
         seed: int = 0,
         registry: ClientRegistry | None = None,
+        initial: InitialWeights | None = None,
+        directions: Callable[[], Directions | None] = lambda: None,
     ) -> None:
         check_wire_dtype(down)
         check_wire_dtype(up)
@@ -106,6 +122,9 @@ class Packed(Filter):
         self._up = up
         self._seed = seed
         self._registry = registry or ClientRegistry()
+        self._initial = initial if down == COMPACT else None
+        self._directions = directions
+        self._need_whole: set[int] = set()  # nodes that cannot make the initial weights
         # node id -> model of the message that it has not answered; None: it was sent unchanged
         self._sent: dict[int, _Model | None] = {}
 
@@ -121,11 +140,14 @@ class Packed(Filter):
             WireError: a model cannot be sent in the wire dtype.
         """
         # FedAvg sends the same content to all clients: it is packed once.
-        packed = PerContent(self._model)
+        packed = PerContent(partial(self._model, whole=False))
+        whole = PerContent(partial(self._model, whole=True))
         for message in messages:
             if is_train(message):
-                model, record = packed(message.content)
-                self._sent[message.metadata.dst_node_id] = model
+                node_id = message.metadata.dst_node_id
+                pack_one = whole if node_id in self._need_whole else packed
+                model, record = pack_one(message.content)
+                self._sent[node_id] = model
                 if model is not None:
                     message = self._addressed(message, model, record)
             yield message
@@ -154,7 +176,7 @@ class Packed(Filter):
             for node_id in asked:  # a late reply is never returned, and a node may never come back
                 self._sent.pop(node_id, None)
 
-    def _model(self, content: RecordDict) -> tuple[_Model | None, ArrayRecord]:
+    def _model(self, content: RecordDict, *, whole: bool) -> tuple[_Model | None, ArrayRecord]:
         """Return the model in a message's content, and the record to send in its place."""
         records = arrays_in(content)
         if not records:
@@ -167,15 +189,22 @@ class Packed(Filter):
         ((key, record),) = records.items()
         tensors = tensors_of(record)
         layout = layout_of(tensors)
-        packed = ArrayRecord({PACKED_KEY: pack(tensors, layout, self._down)})
-        return _Model(key, layout, RecordTensors(record, layout)), packed
+        text, start = "", {}
+        if self._initial is not None and not whole:
+            start = self._initial.part(layout, _config_of(content)[1])
+            text = self._initial.to_text(start)
+        known = Known(start, self._directions() if COMPACT in (self._down, self._up) else None)
+        packed = ArrayRecord({PACKED_KEY: pack(tensors, layout, self._down, known=known)})
+        kept = RecordTensors(record, layout)
+        return _Model(key, layout, kept, text, known.of_reply()), packed
 
     def _addressed(self, message: Message, model: _Model, record: ArrayRecord) -> Message:
         """Return the message to send in place of a strategy's."""
         content = message.content
-        configs = configs_in(content)
-        place = next(iter(configs), "config")
-        config = {**configs.get(place, {}), LAYOUT_KEY: layout_to_text(model.layout)}
+        place, given = _config_of(content)
+        config = {**given, LAYOUT_KEY: layout_to_text(model.layout)}
+        if model.start:
+            config[START_KEY] = model.start
         if self._sends_changes:
             name = self._registry.name(message.metadata.dst_node_id)
             entropy = [self._seed, max(0, round_of(message)), zlib.crc32(name.encode())]
@@ -204,7 +233,10 @@ class Packed(Filter):
             return reply
         try:
             if reply.has_error():
-                if PACKED_STYPE not in (reply.error.reason or ""):
+                reason = reply.error.reason or ""
+                if CANNOT_START in reason:
+                    self._need_whole.add(node_id)
+                if PACKED_STYPE not in reason:
                     return reply
                 raise WireError(_NEEDS_MOD)
             if not reply.has_content():
@@ -226,7 +258,7 @@ class Packed(Filter):
         if set(records[key]) != {PACKED_KEY}:
             raise WireError(_NEEDS_MOD)
         restored = ArrayRecord()
-        unpacked = unpackers(records[key][PACKED_KEY], model.layout, self._up)
+        unpacked = unpackers(records[key][PACKED_KEY], model.layout, self._up, model.known)
         for name, (dtype, shape) in model.layout.items():
             make = unpacked[name]
             if self._sends_changes and dtype.kind == "f":
@@ -250,6 +282,13 @@ def _changed(
     with np.errstate(over="ignore", invalid="ignore"):
         total: NDArray[Any] = np.add(sent[name], change, out=out)
     return total
+
+
+def _config_of(content: RecordDict) -> tuple[str, ConfigRecord]:
+    """Return the name of a message's settings, and the settings."""
+    configs = configs_in(content)
+    place = next(iter(configs), "config")
+    return place, configs.get(place) or ConfigRecord()
 
 
 def _refused(reply: Message, reason: str, code: int) -> Message:

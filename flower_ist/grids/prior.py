@@ -15,7 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from flower_ist.grids.chain import Filter, PerContent, category, with_content
 from flower_ist.statistics.prior import TokenPrior
-from flower_ist.wire.layout import digest_of, layout_of, pack
+from flower_ist.wire.compact import Directions
+from flower_ist.wire.layout import SQUEEZED, digest_of, layout_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 
 _WITH_PRIOR = (MessageType.TRAIN, MessageType.EVALUATE)
@@ -43,6 +44,10 @@ class PriorOnce(Filter):
         if self._prior is None or renewed.digest != self._prior.digest:
             self._prior = renewed
             self._holders.clear()
+
+    def directions(self) -> Directions | None:
+        """Return the directions of tokens in the prior that the next messages name, if any."""
+        return None if self._prior is None else self._prior.directions
 
     def down(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Add the prior's name, and the prior itself for those that lack it."""
@@ -74,6 +79,7 @@ class _Packed:
 
     record: ArrayRecord
     name: ConfigRecord
+    directions: Directions | None
 
     @property
     def digest(self) -> str:
@@ -89,7 +95,7 @@ class _Packed:
 
 def _packed(prior: TokenPrior) -> _Packed:
     tensors = prior.to_tensors()
-    array = pack(tensors, layout_of(tensors))
+    array = pack(tensors, layout_of(tensors), SQUEEZED)
     name = ConfigRecord(
         {
             PRIOR_KEY: digest_of(array),
@@ -97,7 +103,9 @@ def _packed(prior: TokenPrior) -> _Packed:
             SKIP_KEY: prior.head is not None,
         }
     )
-    return _Packed(ArrayRecord({PRIOR_ARRAY: array}), name)
+    # Those that clients will read, which are rounded.
+    directions = TokenPrior.from_tensors(tensors).directions()
+    return _Packed(ArrayRecord({PRIOR_ARRAY: array}), name, directions)
 
 
 def _has_prior(message: Message) -> bool:

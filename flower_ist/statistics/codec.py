@@ -1,4 +1,4 @@
-"""Encode a Gram matrix in half of float32's bytes, and decode one that real tokens could have.
+"""Encode sums in half of float32's bytes or a quarter, and decode ones that real tokens could have.
 
 n tokens x (D,) with mean m have the Gram matrix G = S + n m m^T, where S = sum (x - m) (x - m)^T is
 their scatter. The mean is known from the class sums, so only S is sent: each s_i = sqrt(S_ii) in
@@ -18,6 +18,14 @@ with a small penalty divides by them. Rounding L changes the variance's *root*, 
 small, and whatever a client sends is the scatter of some tokens, though perhaps not of those of its
 class sums: Statistics.why_implausible checks that.
 
+``compact`` does with fewer levels: q = round(512 L), and the decoder divides each row of q by its
+own length instead, so that S'_ii = s_i^2 exactly and the bounds hold with e = sqrt(D) / 512 (half
+of it by rounding, half by the division). Of the class sums it sends the mean of all tokens and how
+far each class's mean lies from it, in 256ths of the standard deviation s_i / sqrt(n). Most of these
+numbers are small, and :mod:`flower_ist.wire.squeeze` takes about seven bits for each of L's and ten
+for each of a class's mean. At 100 levels ridge on four CIFAR-10 clients loses 0.3 points, at 512
+nothing (docs/results.md).
+
 Sums of squares of tokens far from 0 would lose their spread in float32; here the mean is subtracted
 in float64. Pure numpy.
 """
@@ -28,6 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 32_767
+COMPACT_LEVELS = 512
+_MEAN_LEVELS = 256
+_LARGEST = np.iinfo(np.int16).max
 
 # Below this share of G_ii, S_ii is the rounding error of float64 sums for a constant coordinate. A
 # real spread this small would also be lost in a float32 G_ii, whose rounding error is 6e-8 of it.
@@ -37,7 +48,7 @@ Floats = NDArray[np.float64]
 
 
 def encode_gram(
-    gram: Floats, total: Floats, count: int
+    gram: Floats, total: Floats, count: int, levels: int = LEVELS
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """Return what is sent of a Gram matrix besides the class sums.
 
@@ -45,6 +56,7 @@ def encode_gram(
         gram: (D, D) sum of x x^T.
         total: (D,) sum of x.
         count: n, the number of tokens; 0 gives zeros.
+        levels: what L is multiplied by.
 
     Returns:
         spreads (D,), the root of each coordinate's scatter, 0 where it never varies; and the lower
@@ -62,12 +74,16 @@ def encode_gram(
     lower = np.asarray(np.linalg.qr(root, mode="r")).T
     lower *= np.where(np.diagonal(lower) < 0, -1, 1)
     # No row is longer than 1, except by rounding.
-    whole = np.rint(LEVELS * lower[np.tril_indices(len(gram))]).clip(-LEVELS, LEVELS)
+    whole = np.rint(levels * lower[np.tril_indices(len(gram))]).clip(-levels, levels)
     return spreads, whole.astype(np.int16)
 
 
 def decode_gram(
-    spreads: NDArray[np.float32], factor: NDArray[np.int16], total: Floats, count: float
+    spreads: NDArray[np.float32],
+    factor: NDArray[np.int16],
+    total: Floats,
+    count: float,
+    levels: int | None = LEVELS,
 ) -> Floats:
     """Return the Gram matrix (D, D) from what :func:`encode_gram` returned.
 
@@ -76,11 +92,46 @@ def decode_gram(
         factor: (D (D + 1) / 2,).
         total: (D,) sum of x, as it was sent: G's mean is then that of the class sums.
         count: number of tokens.
+        levels: what L was multiplied by; None divides each row by its own length.
     """
     dim = len(spreads)
     lower = np.zeros((dim, dim))
     lower[np.tril_indices(dim)] = factor
-    lower *= spreads.astype(np.float64)[:, None] / LEVELS
+    lengths = np.linalg.norm(lower, axis=1) if levels is None else np.full(dim, float(levels))
+    lower *= np.divide(spreads, lengths, out=np.zeros(dim), where=lengths > 0)[:, None]
     gram: Floats = lower @ lower.T
     gram += np.outer(total, total) / max(1.0, count)
     return gram
+
+
+def encode_means(
+    sums: Floats, counts: NDArray[np.int64], spreads: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Return what is sent of class sums (C, D) besides the counts (C,).
+
+    Args:
+        sums: of the tokens of each class.
+        counts: tokens of each class.
+        spreads: (D,) from :func:`encode_gram`.
+
+    Returns:
+        The mean of all tokens (D,), and the whole numbers (C, D) of the classes' means.
+    """
+    count = max(1, int(counts.sum()))
+    mean = (sums.sum(axis=0) / count).astype(np.float32)
+    away = sums - counts[:, None] * mean.astype(np.float64)
+    unit = counts[:, None] * (spreads / (np.sqrt(count) * _MEAN_LEVELS))
+    whole = np.rint(np.divide(away, unit, out=np.zeros(sums.shape), where=unit > 0))
+    return mean, whole.clip(-_LARGEST, _LARGEST).astype(np.int16)
+
+
+def decode_means(
+    mean: NDArray[np.float32],
+    whole: NDArray[np.int16],
+    counts: NDArray[np.int64],
+    spreads: NDArray[np.float32],
+) -> Floats:
+    """Return class sums (C, D) from what :func:`encode_means` returned."""
+    deviation = spreads / (np.sqrt(max(1.0, float(counts.sum(dtype=np.float64)))) * _MEAN_LEVELS)
+    sums: Floats = counts[:, None] * (mean.astype(np.float64) + whole * deviation)
+    return sums

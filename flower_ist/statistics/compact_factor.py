@@ -1,14 +1,18 @@
-"""Encode a covariance's Cholesky factor in one byte per number, and decode it, for sampling.
+"""Encode the principal directions of a covariance in a byte per number, and decode them.
 
-Row i = 1 .. D of the factor L has i numbers. They are sent as integers from -127 to 127 with one
-scale t_i >= max_j |L_ij| / 127 in float16. Each decoded number is off by at most t_i / 2, and the
-row by a vector of length at most r_i = sqrt(i) t_i / 2. So, with S = L L^T and s_i = sqrt(S_ii),
+A covariance S (D, D) has eigenvectors v_k and eigenvalues l_k, largest first. Sent are the columns
+f_k = sqrt(l_k) v_k, whose outer products add up to S, as whole numbers with one step for all:
 
-    |S'_ij - S_ij| <= s_i r_j + s_j r_i + r_i r_j
+    q = round(f / step)        step = sqrt(trace(S) / D) / 16, or max|f| / 127 if that is larger
 
-Actual errors are far smaller because the errors of many numbers cancel. Whatever was sent, L' L'^T
-is a covariance. (int8 in :mod:`flower_ist.wire.quantize` would also send the zeros above the
-diagonal.)
+Rounding adds about D step^2 / 12 to a direction's square. Directions whose own square is below
+twice that would say little, and are left out, and the rest are far from dependent on each other. Of
+four token sets 121 to 154 of 384 directions are kept (71 of 128), with 98 % of the variance. What
+was sent is a covariance whatever the numbers are, and each is off by at most step / 2.
+
+Two things use the directions: virtual tokens are drawn along them, which need no precision, and
+:mod:`flower_ist.wire.compact` measures along them how a change of weights changes what a neuron
+computes; there it matters only that both ends have the very same numbers.
 """
 
 from __future__ import annotations
@@ -19,29 +23,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEVELS = 127
+_STEPS_A_DEVIATION = 32
+
+
+def directions_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sqrt(l_k) v_k as rows (D, D), largest first; eigenvalues below 0 count as 0."""
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    rows: NDArray[np.float64] = (vectors * np.sqrt(np.maximum(eigenvalues, 0.0))).T[::-1]
+    return rows
 
 
 def encode_factor(
-    factor: NDArray[np.floating[Any]],
-) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
-    """Return the scales (D,) of a lower triangle (D, D), and its numbers, row by row.
+    directions: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Return the step (1,) and the numbers (D, D) of directions (r, D), with rows of 0 behind.
 
     Args:
-        factor: its magnitudes must fit into float16.
+        directions: at most D; their magnitudes must fit into float32.
     """
-    exact = np.abs(factor).max(axis=1) / np.float64(_LEVELS)
-    scales = exact.astype(np.float16)
+    dim = directions.shape[1]
+    exact = directions.astype(np.float64)
+    deviation = np.sqrt((exact**2).sum() / dim)
+    step = np.float32(max(deviation / _STEPS_A_DEVIATION, np.abs(exact).max(initial=0) / _LEVELS))
     # Rounded up, so that no number exceeds 127.
-    scales = np.where(scales < exact, np.nextafter(scales, np.float16(np.inf)), scales)
-    rows = scales.astype(np.float64)[:, None]
-    whole = np.rint(np.divide(factor, rows, out=np.zeros(factor.shape), where=rows > 0))
-    return scales, whole[np.tril_indices(len(factor))].astype(np.int8)
+    step = np.nextafter(step, np.float32(np.inf)) if step > 0 else step
+    whole = np.zeros((dim, dim), np.int8)
+    if step > 0:
+        kept = exact[(exact**2).sum(axis=1) > 2 * noise_of_step(step, dim)]
+        whole[: len(kept)] = np.rint(kept / step)
+    return np.array([step], np.float32), whole
 
 
-def decode_factor(scales: NDArray[np.float16], numbers: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Return the lower triangle (D, D) from what :func:`encode_factor` returned."""
-    dim = len(scales)
-    factor = np.zeros((dim, dim), np.float32)
-    factor[np.tril_indices(dim)] = numbers
-    factor *= scales.astype(np.float32)[:, None]
-    return factor
+def noise_of_step(step: np.floating[Any], dim: int) -> float:
+    """Return what rounding adds to the square of a direction of D numbers."""
+    return dim * float(step) ** 2 / 12
+
+
+def decode_factor(step: NDArray[np.float32], numbers: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return the directions (r, D) that are not 0, from what :func:`encode_factor` returned."""
+    kept = numbers[numbers.any(axis=1)]
+    return kept * step

@@ -17,13 +17,16 @@ class ClassGaussians:
     Attributes:
         shares: (C,) share of the examples that each class has; they sum to 1.
         means: (C, D) mean of each class's tokens; 0 for a class without tokens.
-        factor: (D, D) lower triangular L with L L^T = the covariance within a class, pooled over
-            the classes.
+        factor: (r, D) directions whose outer products add up to the covariance within a class,
+            pooled over the classes; the longest comes first.
+        rest: (D,) standard deviations of what varies beside them, each number on its own. Without
+            it virtual tokens would be told apart from real ones by what does not vary.
     """
 
     shares: Floats
     means: Floats
     factor: Floats
+    rest: Floats
 
     def shortfall(self, label_counts: NDArray[np.integer]) -> tuple[float, NDArray[np.float64]]:
         """Return how much a client's class shares differ from the global ones, and what it lacks.
@@ -56,7 +59,8 @@ class ClassGaussians:
         Returns:
             (n, D) float32.
         """
-        noise = generator.standard_normal((len(classes), self.means.shape[1]), dtype=np.float32)
-        virtual: Floats = noise @ self.factor.T
+        noise = generator.standard_normal((len(classes), len(self.factor)), dtype=np.float32)
+        virtual: Floats = noise @ self.factor
+        virtual += self.rest * generator.standard_normal(virtual.shape, dtype=np.float32)
         virtual += self.means[classes]
         return virtual

@@ -36,9 +36,11 @@ from flower_ist.strategies.claims import CLAIM_BOUND, bound_statistics, check_cl
 from flower_ist.strategies.judge import BadReply, Expected, judge_reply
 from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
 from flower_ist.strategies.state import State
+from flower_ist.wire.layout import SQUEEZED
 from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,
+    COMPACT,
     MAX_EXAMPLES,
     STATISTICS_DTYPE_KEY,
     STATISTICS_KEY,
@@ -71,10 +73,10 @@ class ClosedFormStrategy(FedAvg):
             penalty if there are too few examples for it.
         shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
-            data are split; ``float32`` for half of the bytes; or ``int16``, for ridge about a
-            quarter of the bytes and an error of about a thousandth
-            (:mod:`flower_ist.statistics.codec`), for the others the same as ``float32``, as they
-            send no Gram matrix.
+            data are split; ``float32`` for half of the bytes; or ``int16`` or
+            ``compact``, for ridge about a quarter or a ninth of the bytes and an error of about a
+            thousandth or a hundredth (:mod:`flower_ist.statistics.codec`), for the others the same
+            as ``float32``, as they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
         max_examples: statistics of more examples are refused, and so are those of more than their
             client reported when it was met.
@@ -266,6 +268,7 @@ class ClosedFormStrategy(FedAvg):
         node_id, key = reply.metadata.src_node_id, self.weighted_by_key
         expected = Expected(
             layout=statistics_layout(*shape, self._kind, self.wire_dtype),
+            packed_as=SQUEEZED if self.wire_dtype == COMPACT else "float32",
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=key,
             max_examples=self.registry.own_word(node_id, key, self.max_examples),

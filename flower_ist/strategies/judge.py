@@ -55,6 +55,7 @@ class Expected:
         sent: tensors of whole numbers as they were sent.
         max_examples: largest number of examples, e.g. what the client said it has.
         kind: of the message that the reply answers.
+        packed_as: wire dtype of a packed array.
     """
 
     layout: Layout
@@ -65,6 +66,7 @@ class Expected:
     sent: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     max_examples: float = MAX_EXAMPLES
     kind: str = MessageType.TRAIN
+    packed_as: str = "float32"
 
 
 def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, float]:
@@ -81,7 +83,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, floa
     content = content_of(reply, expected.kind)
     record = _record(content, expected.arrayrecord_key)
     examples = examples_of(content, expected.weighted_by_key, expected.max_examples)
-    tensors = _tensors(record, expected.layout)
+    tensors = _tensors(record, expected.layout, expected.packed_as)
     for name in tensors:
         try:
             _judge_tensor(name, tensors, expected)
@@ -156,11 +158,11 @@ def _record(content: RecordDict, key: str) -> ArrayRecord:
     return next(iter(records.values()))
 
 
-def _tensors(record: ArrayRecord, layout: Layout) -> RecordTensors:
+def _tensors(record: ArrayRecord, layout: Layout, packed_as: str) -> RecordTensors:
     arrays: dict[str, Array] = dict(record.items())
     try:
         if set(arrays) == {PACKED_KEY}:
-            arrays = dict(record_of(unpack(arrays[PACKED_KEY], layout)).items())
+            arrays = dict(record_of(unpack(arrays[PACKED_KEY], layout, packed_as)).items())
     except WireError as err:
         raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
     if arrays.keys() != layout.keys():

@@ -11,10 +11,11 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
+from flower_ist.classifier.initial import neurons_to_bytes
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.submodels.cut import Cut, Tensors
 from flower_ist.wire.layout import largest
-from flower_ist.wire.protocol import LR_SCALES_KEY
+from flower_ist.wire.protocol import LR_SCALES_KEY, NEURONS_KEY
 from flower_ist.wire.tensor_array import LazyArray
 
 
@@ -27,18 +28,20 @@ def slice_message(
     max_weight: float = math.inf,
     arrayrecord_key: str = "arrays",
     configrecord_key: str = "config",
+    name_neurons: bool = False,
 ) -> Message:
     """Address a slice of the model to a node; it is cut out when the message is packed or sent.
 
     Args:
         weights: the whole model, which must not change as long as the message is in use.
-        cut: where the slice lies; its neurons are not sent.
+        cut: where the slice lies.
         node_id: who gets it.
         config: the round's settings; ``lr-scales`` are added to them.
         max_weight: no weight is of a larger magnitude; without it each slice is checked for values
             that overflow when they are scaled.
         arrayrecord_key: name of the ArrayRecord.
         configrecord_key: name of the ConfigRecord.
+        name_neurons: also send which neurons they are, one bit for each.
 
     Raises:
         TrainingFailedError: when it is cut, the slice holds values that are not finite numbers.
@@ -56,6 +59,8 @@ def slice_message(
         )
         record[name] = LazyArray(whole.dtype, shape, make)
     config[LR_SCALES_KEY] = json.dumps(cut.lr_scales())
+    if name_neurons:
+        config[NEURONS_KEY] = neurons_to_bytes(cut.axes.widths, cut.indices)
     content = RecordDict({arrayrecord_key: record, configrecord_key: config})
     return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
 

@@ -95,6 +95,8 @@ class SubmodelStrategy(JudgedEvaluation):
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
             or ``trimmed-mean:0.25``, with the share that is cut off at each end.
         train_metrics_aggr_fn: gets the replies without their arrays, which are merged by then.
+        name_neurons: tell a client which neurons its slice has, so that it can make their initial
+            weights (:mod:`flower_ist.classifier.initial`).
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
@@ -128,6 +130,7 @@ class SubmodelStrategy(JudgedEvaluation):
         quarantine_after: int = 3,
         quarantine_rounds: int = 0,
         merge_rule: str = "mean",
+        name_neurons: bool = False,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 0.0,
         min_train_nodes: int = 2,
@@ -172,6 +175,7 @@ class SubmodelStrategy(JudgedEvaluation):
         quarantine = Quarantine(quarantine_after, quarantine_rounds)
         self.selection = ClientSelection(self.registry, quarantine, seed)
         self.merge_rule = merge_rule
+        self.name_neurons = name_neurons
         self.last_round = RoundReport()
         # Handed out in a record that anybody may keep: the arrays are never written again.
         self._weights: dict[str, NDArray[Any]] = {}
@@ -216,6 +220,7 @@ class SubmodelStrategy(JudgedEvaluation):
                 max_weight=self.max_weight,
                 arrayrecord_key=self.arrayrecord_key,
                 configrecord_key=self.configrecord_key,
+                name_neurons=self.name_neurons,
             )
             for node_id, cut in self._sent.items()
         )

@@ -2,8 +2,8 @@
 
 Flower sends each array as a separate object (about 450 bytes and two requests each), so a slice
 is sent as ONE flat array: its tensors' bytes one after another. Where each tensor begins follows
-from a short layout in the message's ConfigRecord. No neuron index is ever sent: a client sees a
-small dense net.
+from a short layout in the message's ConfigRecord. No neuron index is sent (``compact`` names a
+slice's neurons by a bit each): a client sees a small dense net.
 
 With a :class:`Codec` beside the layout the tensors are quantized (:mod:`flower_ist.wire.quantize`),
 and the client replies with the change of its tensors instead of the tensors.
@@ -25,14 +25,19 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
-from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_STYPE
+from flower_ist.wire.compact import Known, decode_compact, encode_compact
+from flower_ist.wire.protocol import COMPACT, NUMPY_STYPE, PACKED_STYPE
 from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
 from flower_ist.wire.quantize import decode as dequantize
 from flower_ist.wire.quantize import encode as quantize
+from flower_ist.wire.squeeze import SqueezeError, squeezed, unsqueezed
 from flower_ist.wire.tensor_array import TensorArray
 
 _MOST_AXES = 32  # the limit of numpy 1
 _MOST_ENTRIES = 2**56
+
+# In the place of a wire dtype: tensors as they are, compressed without loss.
+SQUEEZED = "squeezed"
 
 # name of each tensor -> its dtype and shape, in the order in which the tensors are packed
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -137,19 +142,28 @@ def pack(
     layout: Layout,
     wire_dtype: str = "float32",
     noise: np.random.Philox | None = None,
+    known: Known | None = None,
 ) -> Array:
     """Pack tensors into one flat Flower Array: their little-endian bytes in the layout's order.
 
     Args:
         tensors: exactly those of the layout.
         layout: their order, dtypes and shapes.
-        wire_dtype: ``float32`` packs every tensor as it is.
+        wire_dtype: ``float32`` packs every tensor as it is, and :data:`SQUEEZED` compresses that.
         noise: random bits for stochastic rounding; None rounds to the nearest.
+        known: what the other end knows, for ``compact``.
 
     Raises:
         WireError: the tensors are not the layout's, or cannot be quantized.
     """
     check_layout(tensors, layout)
+    if wire_dtype == SQUEEZED:
+        return _flat(squeezed(tensors, layout), SQUEEZED)
+    if wire_dtype == COMPACT:
+        try:
+            return _flat(encode_compact(tensors, layout, known or Known()), COMPACT)
+        except QuantizeError as err:
+            raise WireError(f"A tensor {err}, so it cannot be sent as {COMPACT}.") from err
     parts = []
     for name in layout:
         try:
@@ -159,11 +173,12 @@ def pack(
                 f"{name!r} {err}, so it cannot be sent as {wire_dtype}: use a smaller learning "
                 "rate, or the wire dtype float32."
             ) from err
-    data = b"".join(parts)
-    return Array(_flat_dtype(layout, wire_dtype), (len(data),), PACKED_STYPE, data)
+    return _flat(b"".join(parts), _flat_dtype(layout, wire_dtype))
 
 
-def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[str, NDArray[Any]]:
+def unpack(
+    array: Array, layout: Layout, wire_dtype: str = "float32", known: Known | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the tensors of a packed array; in ``float32`` as read-only views of its bytes.
 
     What is allocated depends on the layout alone, not on what the array claims. Values may be
@@ -172,13 +187,16 @@ def unpack(array: Array, layout: Layout, wire_dtype: str = "float32") -> dict[st
     Raises:
         WireError: as :func:`unpackers` does.
     """
-    return {name: unpacked() for name, unpacked in unpackers(array, layout, wire_dtype).items()}
+    made = unpackers(array, layout, wire_dtype, known)
+    return {name: unpacked() for name, unpacked in made.items()}
 
 
 def unpackers(
-    array: Array, layout: Layout, wire_dtype: str = "float32"
+    array: Array, layout: Layout, wire_dtype: str = "float32", known: Known | None = None
 ) -> dict[str, Callable[[], NDArray[Any]]]:
     """Return, for each tensor of a packed array, a function that unpacks it.
+
+    What is compressed is unpacked at once: its functions return the same read-only tensor.
 
     Raises:
         WireError: the array is of a different kind or dtype, or does not hold exactly the layout's
@@ -189,6 +207,13 @@ def unpackers(
     flat_dtype = _flat_dtype(layout, wire_dtype)
     if array.dtype != flat_dtype:
         raise WireError(f"The array's dtype is {array.dtype} instead of {flat_dtype}.")
+    if wire_dtype in (SQUEEZED, COMPACT):
+        try:
+            if wire_dtype == SQUEEZED:
+                return _as_they_are(unsqueezed(array.data, layout))
+            return _as_they_are(decode_compact(array.data, layout, known or Known()))
+        except (SqueezeError, QuantizeError) as err:
+            raise WireError(f"The array {err}.") from err
     expected = layout_bytes(layout, wire_dtype)
     if len(array.data) != expected:
         raise WireError(f"The array has {len(array.data)} bytes instead of {expected}.")
@@ -199,6 +224,12 @@ def unpackers(
         found[name] = partial(dequantize, data[offset:end], dtype, shape, wire_dtype)
         offset = end
     return found
+
+
+def _as_they_are(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Callable[[], NDArray[Any]]]:
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return {name: partial(tensors.__getitem__, name) for name in tensors}
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -275,6 +306,10 @@ def _can_be(shape: tuple[int, ...]) -> bool:
     """Return whether numpy could make an array of this shape, given enough memory."""
     entries = math.prod(max(length, 1) for length in shape)  # an axis of 0 hides no other
     return min(shape, default=0) >= 0 and len(shape) <= _MOST_AXES and entries < _MOST_ENTRIES
+
+
+def _flat(data: bytes, dtype: str) -> Array:
+    return Array(dtype, (len(data),), PACKED_STYPE, data)
 
 
 def _flat_dtype(layout: Layout, wire_dtype: str) -> str:

@@ -11,6 +11,8 @@ up with an ArrayRecord of the same name and a MetricRecord.
 | ``random-features``    | config     | down | how many a client appends to its tokens      |
 | ``packed-layout``      | config     | down | JSON: name, dtype, shape of each tensor      |
 | ``packed-codec``       | config     | down | wire dtypes, seed of the rounding up         |
+| ``packed-start``       | config     | down | the initial weights that are not sent        |
+| ``neurons``            | config     | down | a slice's neurons, one bit each              |
 | ``packed``             | arrays     | both | one flat array in place of the tensors       |
 | ``statistics``         | config     | down | the sums that a client is asked for          |
 | ``statistics-dtype``   | config     | down | their dtype on the wire                      |
@@ -32,6 +34,10 @@ PACKED_KEY = "packed"
 PACKED_STYPE = "flower-ist.flat.1"
 LAYOUT_KEY = "packed-layout"
 CODEC_KEY = "packed-codec"
+START_KEY = "packed-start"
+NEURONS_KEY = "neurons"
+# How an error begins by which a client says that it needs whole weights.
+CANNOT_START = "This client cannot make the initial weights"
 # Flower's name for an array in .npy form.
 NUMPY_STYPE = "numpy.ndarray"
 
@@ -67,7 +73,9 @@ STATISTICS_ACTION = "statistics"
 STATISTICS_QUERY = f"query.{STATISTICS_ACTION}"
 CLASS_SUMS = "class-sums"
 CLASS_SUMS_AND_GRAM = "class-sums-and-gram"
-WIRE_DTYPES = ("float64", "float32", "int16")
+# Rounded to whole numbers and compressed; in a run, tensors too (flower_ist.wire.compact).
+COMPACT = "compact"
+WIRE_DTYPES = ("float64", "float32", "int16", COMPACT)
 
 # --- the token prior
 PRIOR_KEY = "token-prior"

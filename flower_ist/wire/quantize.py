@@ -31,8 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.wire.protocol import COMPACT
 
 WIRE_DTYPES = ("float32", "float16", "int8", "int4")
+# With the one of flower_ist.wire.compact, in which a tensor's size depends on its values.
+CODECS = (*WIRE_DTYPES, COMPACT)
 
 _LEVELS = {"int8": 127, "int4": 7}
 _GROUP = {"int8": None, "int4": 64}
@@ -54,9 +57,9 @@ def check_wire_dtype(wire_dtype: str) -> None:
     Raises:
         QuantizeError: there is no such wire dtype; the message names the choices.
     """
-    if wire_dtype not in WIRE_DTYPES:
+    if wire_dtype not in CODECS:
         raise QuantizeError(
-            f"There is no wire dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
+            f"There is no wire dtype {wire_dtype!r}: choose one of {', '.join(CODECS)}."
         )
 
 

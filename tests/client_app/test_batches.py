@@ -44,7 +44,8 @@ def prior_of(shares: list[float]) -> TokenPrior:
     count = len(shares)
     means = np.repeat(100 + np.arange(count), 2).reshape(count, 2).astype(np.float32)
     factor = np.zeros((2, 2), np.float32)
-    return TokenPrior(MEAN, SPREAD, ClassGaussians(np.array(shares, np.float32), means, factor))
+    gaussians = ClassGaussians(np.array(shares, np.float32), means, factor, np.zeros(2, np.float32))
+    return TokenPrior(MEAN, SPREAD, gaussians)
 
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -146,7 +147,9 @@ def test_batches_follow_from_seed_round_and_client_only():
 
 def test_virtual_tokens_are_new_in_each_batch_round_and_client():
     factor = np.eye(2, dtype=np.float32)
-    gaussians = ClassGaussians(np.array([0, 1], np.float32), np.zeros((2, 2), np.float32), factor)
+    gaussians = ClassGaussians(
+        np.array([0, 1], np.float32), np.zeros((2, 2), np.float32), factor, np.zeros(2, np.float32)
+    )
     prior = TokenPrior(MEAN, SPREAD, gaussians)
 
     def drawn(client: str = "a", **changes: Any) -> np.ndarray:

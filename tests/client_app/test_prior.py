@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from client_app.prior import PriorError, token_prior
 from flower_ist.statistics.gaussians import ClassGaussians
 from flower_ist.statistics.prior import TokenPrior
-from flower_ist.wire.layout import WireError, digest_of, layout_of, pack
+from flower_ist.wire.layout import SQUEEZED, WireError, digest_of, layout_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.shards import make_meta
 
@@ -24,7 +24,8 @@ def prior(
     gaussians = ClassGaussians(
         np.array([0.5, 0.5], np.float32),
         np.zeros((2, dim), np.float32),
-        np.eye(dim, dtype=np.float16),
+        np.eye(dim, dtype=np.float32),
+        np.zeros(dim, np.float32),
     )
     mean = np.full(dim, first, np.float32)
     found = TokenPrior(mean, np.ones(dim, np.float32), gaussians if replay else None)
@@ -33,7 +34,7 @@ def prior(
 
 def packed(given: TokenPrior) -> Array:
     tensors = given.to_tensors()
-    return pack(tensors, layout_of(tensors))
+    return pack(tensors, layout_of(tensors), SQUEEZED)
 
 
 def message(array: Array, *, brings: bool = True, **changes: Any) -> Message:
@@ -100,7 +101,7 @@ def nan() -> Array:
 @pytest.mark.parametrize(
     ("wrong", "error", "sentence"),
     [
-        (lambda: message(packed(prior(dim=3))), WireError, "The array has 56 bytes instead of 39"),
+        (lambda: message(packed(prior(dim=3))), WireError, "The array does not hold 48 bytes"),
         (
             lambda: message(nan()),
             ValueError,
@@ -115,18 +116,20 @@ def nan() -> Array:
         (
             lambda: message(packed(prior(replay=False))),
             WireError,
-            "The array's dtype is float32 instead",
+            "The array does not hold 48 bytes",
         ),
-        # Of the head 2 x 2 weights of 2 bytes and 2 biases of 4 are missing, or too many.
+        # Mean, spread, shares and two steps are 8 numbers of 4, the means and the rest 6 of 2, the
+        # factor 4 of 1: of the head 2 x 2 weights of 2 bytes and 2 biases of 4 are missing, or too
+        # many.
         (
             lambda: message(packed(prior()), skip=True),
             WireError,
-            "The array has 39 bytes instead of 55",
+            "The array does not hold 64 bytes",
         ),
         (
             lambda: message(packed(prior(skip=True))),
             WireError,
-            "The array has 55 bytes instead of 39",
+            "The array does not hold 48 bytes",
         ),
         (lambda: message(packed(prior()), replay=None), PriorError, "'replay' and 'lda-skip' tr"),
         (lambda: message(packed(prior()), replay=1), PriorError, "'replay' and 'lda-skip' true"),

@@ -18,7 +18,7 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.statistics.sums import statistics_layout
 from flower_ist.tokens.edit import drop, join, joined_meta
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import unpack
+from flower_ist.wire.layout import SQUEEZED, unpack
 from flower_ist.wire.protocol import STATISTICS_DTYPE_KEY, STATISTICS_KEY
 
 
@@ -44,7 +44,7 @@ def test_chunks_add_up_to_the_sums_over_all_tokens(blobs, monkeypatch, rows):
 
 
 @pytest.mark.parametrize("kind", ["class-sums", "class-sums-and-gram"])
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", "compact"])
 def test_reply_by_hand(blobs, kind, dtype):
     """61 examples, each read once: 64 B an image, 70 B its file, 32 B kept, 24 B a token."""
     reply = ask(blobs, **{STATISTICS_KEY: kind, STATISTICS_DTYPE_KEY: dtype})
@@ -59,7 +59,8 @@ def test_reply_by_hand(blobs, kind, dtype):
         "token-bytes": 61 * 24,
     }
     (array,) = reply.content.array_records["arrays"].values()
-    tensors = unpack(array, statistics_layout(3, 12, kind, dtype))
+    packed_as = SQUEEZED if dtype == "compact" else "float32"
+    tensors = unpack(array, statistics_layout(3, 12, kind, dtype), packed_as)
     assert tensors["counts"].sum() == 61
     assert ("gram" in tensors or "factor" in tensors) == (kind == "class-sums-and-gram")
 

@@ -26,10 +26,10 @@ from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 
-# As in test_warm_start.py, where they are derived.
+# As in test_warm_start.py, where they are derived: the most, as they are compressed.
 HEAD_BYTES = 36 * 2 + 3 * 4
-PRIOR_BYTES = 27 * 4 + 48 * 2 + 78 + HEAD_BYTES
-STATISTICS_BYTES = 3 * 8 + (36 + 12) * 4 + 78 * 2
+PRIOR_BYTES = 29 * 4 + (36 + 12) * 2 + 144 + HEAD_BYTES + 1
+STATISTICS_BYTES = 3 * 8 + 36 * 2 + 24 * 4 + 78 * 2 + 1
 NODE_UNAVAILABLE = 5  # Flower's code
 
 
@@ -152,13 +152,15 @@ def test_who_comes_later_is_counted_in(small: MakeConfig, folder: Path):
     query = lines[3]["message_types"][STATISTICS_QUERY]
     assert query["messages_down"] == 1
     answer = lines[4]["message_types"][STATISTICS_QUERY]  # fetched when round 4 begins
-    assert (answer["messages_up"], answer["payload_bytes_up"]) == (1, STATISTICS_BYTES)
+    assert answer["messages_up"] == 1
+    assert STATISTICS_BYTES / 2 < answer["payload_bytes_up"] <= STATISTICS_BYTES
     assert [line["clients_selected"] for line in lines] == [2, 2, 2, 3, 3, 3]
     assert sum(line["clients_failed"] for line in lines) == 0
     # It knows the first prior in round 3, and all three get the renewed one in round 4.
     trained = [line["message_types"]["train"]["payload_bytes_down"] for line in lines]
-    assert trained[3] == trained[5] + PRIOR_BYTES
-    assert trained[4] == trained[5] + 3 * PRIOR_BYTES
+    assert PRIOR_BYTES / 2 < trained[3] - trained[5] <= PRIOR_BYTES
+    assert 1.5 * PRIOR_BYTES < trained[4] - trained[5] <= 3 * PRIOR_BYTES
+    assert (trained[4] - trained[5]) % 3 == 0
     assert star_accuracy(run, folder) > 0.8
 
 
@@ -176,7 +178,7 @@ def test_a_class_that_came_late_is_not_learnt_without(small: MakeConfig, folder:
         # FedAvg asks for the node ids twice a round, so that the answer is there when it sends.
         ({"strategy": "fedavg", "wire_dtype": "int8"}, PRIOR_BYTES, 3),
         # A mean and a spread of 12 numbers each travel in any case.
-        ({"standardize": False, "replay": False}, 24 * 4 + HEAD_BYTES, 4),
+        ({"standardize": False, "replay": False}, 24 * 4 + HEAD_BYTES + 1, 4),
     ],
 )
 def test_each_part_of_the_warm_start_can_be_renewed(
@@ -187,15 +189,18 @@ def test_each_part_of_the_warm_start_can_be_renewed(
     lines = read_run(run)
     assert sum(line["clients_failed"] for line in lines) == 0
     down = [line["message_types"]["train"]["payload_bytes_down"] for line in lines]
-    assert down[2] + down[3] - 2 * down[4] == priors * prior_bytes
+    # The first one and the renewed one are compressed to different sizes.
+    found = down[2] + down[3] - 2 * down[4]
+    assert (priors - 1) * prior_bytes / 2 < found <= priors * prior_bytes
 
 
 def test_the_scale_alone_is_not_sent_again(small: MakeConfig):
-    """Mean and spread stay: 24 numbers of 4 bytes, for the newcomer only."""
+    """Mean and spread stay: at most 24 numbers of 4 bytes and one, for the newcomer only."""
     run = serve(small(replay=False, lda_skip=False), arrives={2: 2})
     assert counted(run) == 180
     down = [line["message_types"]["train"]["payload_bytes_down"] for line in read_run(run)]
-    assert [down[2] - down[4], down[3] - down[4]] == [24 * 4, 0]
+    assert 24 * 3 < down[2] - down[4] <= 24 * 4 + 1
+    assert down[3] == down[4]
 
 
 def test_answers_wait_until_they_are_worth_a_prior(blob_config: MakeConfig, tmp_path: Path):

@@ -16,22 +16,31 @@ from flower_ist.grids.metered import MeteredGrid
 from flower_ist.grids.prior import PriorOnce
 from flower_ist.statistics.gaussians import ClassGaussians
 from flower_ist.statistics.prior import TokenPrior, prior_layout
-from flower_ist.wire.layout import digest_of, unpack
+from flower_ist.wire.layout import SQUEEZED, digest_of, layout_of, pack, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.tiny import NotingGrid, model, partition_of, tiny_app
 
-# Two numbers a token, three classes: mean and spread 8 bytes each, shares 12, class means 12, and
-# of the factor two scales of 2 bytes and three numbers of 1.
+# Two numbers a token, three classes: mean and spread 8 bytes each, shares 12, a step of 4 and class
+# means of 12, a step of 4, a factor of 4 numbers and 2 deviations of 2 bytes. They are
+# compressed, and a byte says how.
 PRIOR = TokenPrior(
     np.array([1, 2], np.float32),
     np.array([3, 4], np.float32),
     ClassGaussians(
         np.array([0.5, 0.5, 0], np.float32),
         np.arange(6, dtype=np.float32).reshape(3, 2),
-        np.array([[1, 0], [2, 3]], np.float16),
+        np.array([[2, 3], [1, 0]], np.float32),
+        np.zeros(2, np.float32),
     ),
 )
-PRIOR_BYTES = 47
+
+
+def size_of(prior: TokenPrior) -> int:
+    tensors = prior.to_tensors()
+    return len(pack(tensors, layout_of(tensors), SQUEEZED).data)
+
+
+PRIOR_BYTES = size_of(PRIOR)
 
 
 class Seen(InProcessGrid):
@@ -82,7 +91,7 @@ def test_the_prior_goes_with_the_first_message_only():
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_what_is_sent_can_be_read_and_is_named_after_its_bytes(skip: bool):
-    """A head adds 3 x 2 weights of 2 bytes and 3 biases of 4."""
+    """At most 56 bytes and one that says how; a head adds 6 weights of 2 and 3 biases of 4."""
     prior = PRIOR.with_head(np.ones((3, 2), np.float32), np.zeros(3, np.float32)) if skip else PRIOR
     seen = Seen(tiny_app(), 1)
     FilteredGrid(seen, [PriorOnce(prior)]).send_and_receive(messages_to(seen, [0]))
@@ -93,10 +102,14 @@ def test_what_is_sent_can_be_read_and_is_named_after_its_bytes(skip: bool):
         REPLAY_KEY: True,
         SKIP_KEY: skip,
     }
-    assert len(array.data) == PRIOR_BYTES + skip * (12 + 12)
-    found = TokenPrior.from_tensors(unpack(array, prior_layout(2, 3, replay=True, skip=skip)))
-    for name, tensor in prior.to_tensors().items():
-        np.testing.assert_array_equal(found.to_tensors()[name], tensor)
+    assert len(array.data) == size_of(prior) <= 57 + skip * (12 + 12)
+    layout = prior_layout(2, 3, replay=True, skip=skip)
+    found = TokenPrior.from_tensors(unpack(array, layout, SQUEEZED))
+    np.testing.assert_array_equal([found.mean, found.spread], [prior.mean, prior.spread])
+    assert found.gaussians is not None
+    np.testing.assert_array_equal(found.gaussians.means, np.arange(6).reshape(3, 2))
+    np.testing.assert_allclose(found.gaussians.factor, [[2, 3], [1, 0]], atol=14**0.5 / 2**0.5 / 32)
+    assert (found.head is not None) == skip
 
 
 def test_another_prior_has_another_name():
@@ -137,7 +150,8 @@ def test_who_never_answered_gets_it_again():
     lost.clear()
     informed.send_and_receive(messages_to(grid, [0, 1]))
     down = [(node, payload) for _, way, _, node, _, payload in grid.notes if way == "down"]
-    assert down == [(0, 79), (1, 79), (0, 32), (1, 79)]
+    both = 32 + PRIOR_BYTES
+    assert down == [(0, both), (1, both), (0, 32), (1, both)]
 
 
 def test_pushing_and_pulling_do_the_same():
@@ -205,7 +219,7 @@ def test_a_message_keeps_its_life_and_its_group():
 @pytest.mark.parametrize("fails", [lambda _: False, lambda partition: partition == 2])
 def test_its_bytes_are_counted_once_a_client(fails: Callable[[int], bool]):
     """FedAvg of three clients and two rounds: 32 bytes of weights in each message, and the prior's
-    47 in each client's first, and again to the client that fails in the first round."""
+    in each client's first, and again to the client that fails in the first round."""
     rounds: list[int] = []
 
     def now_fails(partition: int) -> bool:
@@ -222,7 +236,7 @@ def test_its_bytes_are_counted_once_a_client(fails: Callable[[int], bool]):
     assert payloads == [3 * (32 + PRIOR_BYTES), 3 * 32 + again * PRIOR_BYTES, 3 * 32]
     wire = {n: t.wire_bytes_down for n, t in meter.traffic(1).by_node.items()}
     later = {n: t.wire_bytes_down for n, t in meter.traffic(3).by_node.items()}
-    # The array's and the record's own frames take a few hundred bytes beside the 47.
+    # The array's and the record's own frames take a few hundred bytes beside it.
     assert all(PRIOR_BYTES < wire[node] - later[node] < PRIOR_BYTES + 1000 for node in wire)
 
 

@@ -1,4 +1,4 @@
-"""A Gram matrix in 16 bits a number: by hand, within its bounds, and always one of tokens."""
+"""A Gram matrix in whole numbers: by hand, within its bounds, and always one of tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flower_ist.statistics.codec import LEVELS, decode_gram, encode_gram
+from flower_ist.statistics.codec import (
+    COMPACT_LEVELS,
+    LEVELS,
+    decode_gram,
+    decode_means,
+    encode_gram,
+    encode_means,
+)
 
 
 def encoded(tokens):
@@ -43,6 +50,59 @@ def token_sets(draw):
     tokens += 100 * generator.uniform(-1, 1, dim)
     tokens[:, generator.random(dim) < draw(st.sampled_from([0.0, 0.2]))] = 0.1
     return tokens * 10.0 ** generator.uniform(-3, 3, dim)
+
+
+def compactly(tokens, total):
+    spreads, factor = encode_gram(
+        tokens.T @ tokens, tokens.sum(axis=0), len(tokens), COMPACT_LEVELS
+    )
+    return decode_gram(spreads, factor, total, len(tokens), None)
+
+
+def test_compact_by_hand():
+    """0.6 x 512 = 307.2 and 0.8 x 512 = 409.6, and 307 / sqrt(307^2 + 410^2) = 0.599374."""
+    tokens = np.array([[1, 1.4], [-1, -1.4], [1, -0.2], [-1, 0.2]]) + 5
+    found = compactly(tokens, tokens.sum(axis=0))
+    np.testing.assert_allclose(found, [[104, 102.397496], [102.397496, 104]], atol=1e-5)
+
+
+@settings(deadline=None)
+@given(token_sets(), st.integers(0, 2**32))
+def test_the_bounds_hold_in_compact(tokens, seed):
+    dim, offsets = tokens.shape[1], tokens - tokens.mean(axis=0)
+    exact, found = offsets.T @ offsets, compactly(tokens, np.zeros(dim))
+    spread, size = np.sqrt(np.diagonal(exact)), np.linalg.norm(tokens, axis=0)
+    e = dim**0.5 / 512
+    bound = np.outer(spread, spread) * (2 * e + e * e)
+    assert (np.abs(found - exact) <= bound + 1e-9 * np.outer(size, size)).all()
+    np.testing.assert_allclose(np.diagonal(found), spread**2, rtol=1e-6, atol=1e-9 * size @ size)
+    for v in np.random.default_rng(seed).normal(size=(8, dim)):
+        reached = abs(np.sqrt(v @ found @ v) - np.linalg.norm(offsets @ v))
+        w = np.linalg.norm(spread * v)
+        assert reached <= dim**0.5 * e * w + 1e-6 * np.linalg.norm(size * v)
+
+
+def test_class_means_by_hand():
+    """Classes of 1 and 3 tokens with sums 2 and 10: the mean is 3. At a spread of 4, the standard
+    deviation is 4 / sqrt(4) = 2: the means 2 and 10 / 3 are -1/2 and 1/6 of it away, in 256ths -128
+    and 42.67. A third class has no token, and the second coordinate never varies."""
+    counts, spreads = np.array([1, 3, 0]), np.array([4, 0], np.float32)
+    mean, whole = encode_means(np.array([[2.0, 7], [10, 21], [0, 0]]), counts, spreads)
+    assert (mean.tolist(), whole.tolist()) == ([3, 7], [[-128, 0], [43, 0], [0, 0]])
+    found = decode_means(mean, whole, counts, spreads)
+    np.testing.assert_allclose(found, [[2, 7], [9 + 3 * 2 * 43 / 256, 21], [0, 0]])
+
+
+@settings(deadline=None)
+@given(token_sets(), st.integers(0, 2**32))
+def test_class_means_are_within_half_a_step(tokens, seed):
+    one_hot = np.eye(4)[np.random.default_rng(seed).integers(0, 4, len(tokens))]
+    counts, sums = one_hot.sum(axis=0).astype(np.int64), one_hot.T @ tokens
+    spreads, _ = encoded(tokens)
+    found = decode_means(*encode_means(sums, counts, spreads), counts, spreads)
+    step = spreads / np.sqrt(len(tokens)) / 256
+    bound = counts[:, None] * (0.5001 * step + 1e-6 * np.abs(tokens).max(axis=0))
+    assert (np.abs(found - sums) <= bound).all()
 
 
 @settings(deadline=None)

@@ -36,7 +36,7 @@ def over_the_wire(found: Statistics, dtype: str) -> Statistics:
 def covariance(prior: TokenPrior) -> np.ndarray:
     assert prior.gaussians is not None
     factor = prior.gaussians.factor.astype(np.float64)
-    return factor @ factor.T
+    return factor.T @ factor + np.diag(prior.gaussians.rest.astype(np.float64) ** 2)
 
 
 def test_prior_by_hand():
@@ -44,7 +44,7 @@ def test_prior_by_hand():
     0, 2, 0, 2: mean 1, variance 1. The class means are (1, 1) and (5, 1), which standardized are
     (-2, 0) / sqrt(5) and (2, 0) / sqrt(5). Around them the tokens lie at (-1, -1) and (1, 1), so
     the covariance within a class is [[1, 1], [1, 1]]; standardized, [[1/5, 1/sqrt(5)],
-    [1/sqrt(5), 1]], whose mean variance is 0.6: a thousandth of that is added to the diagonal.
+    [1/sqrt(5), 1]]: all of it along one direction.
     """
     prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS))
     gaussians = prior.gaussians
@@ -54,9 +54,9 @@ def test_prior_by_hand():
     np.testing.assert_allclose(gaussians.shares, [0.5, 0.5, 0])
     expected = [[-2 / ROOT_5, 0], [2 / ROOT_5, 0], [0, 0]]
     np.testing.assert_allclose(gaussians.means, expected, rtol=1e-6, atol=1e-7)
-    within = [[0.2006, 1 / ROOT_5], [1 / ROOT_5, 1.0006]]
+    within = [[0.2, 1 / ROOT_5], [1 / ROOT_5, 1]]
     np.testing.assert_allclose(covariance(prior), within, atol=1e-6)
-    assert gaussians.factor[0, 1] == 0
+    np.testing.assert_allclose(np.abs(gaussians.factor[0]), [1 / ROOT_5, 1], atol=1e-6)
 
 
 def test_without_standardizing_tokens_stay_as_they_are():
@@ -65,7 +65,7 @@ def test_without_standardizing_tokens_stay_as_they_are():
     assert prior.gaussians is not None
     np.testing.assert_array_equal(prior.standardize(TOKENS), TOKENS)
     np.testing.assert_allclose(prior.gaussians.means, [[1, 1], [5, 1], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(covariance(prior), [[1.001, 1], [1, 1.001]], atol=1e-6)
+    np.testing.assert_allclose(covariance(prior), [[1, 1], [1, 1]], atol=1e-6)
 
 
 def test_without_replay_there_are_no_gaussians():
@@ -90,9 +90,12 @@ def test_the_split_does_not_matter(cuts, num_classes, seed):
     found = TokenPrior.from_statistics(total).to_tensors()
     whole = TokenPrior.from_statistics(statistics(tokens, labels, num_classes)).to_tensors()
     for name, expected in whole.items():
-        # Sums in another order may round to the next float16, or the next whole number.
-        step = int(name == "factor")
-        np.testing.assert_allclose(found[name], expected, rtol=2e-3, atol=max(step, 1e-4))
+        if name == "factor":  # an eigenvector may point either way
+            found, whole = ({**t, name: t[name].T @ t[name].astype(int)} for t in (found, whole))
+            expected = whole[name]
+        # Sums in another order may round to the next whole number.
+        step = {"factor": 60, "means": 1}.get(name, 1e-4)
+        np.testing.assert_allclose(found[name], expected, rtol=2e-3, atol=step)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,7 @@ def test_shortfall_by_hand(counts, share, lacking):
         shares=np.array([0.5, 0.3, 0.2, 0], np.float32),
         means=np.zeros((4, 2), np.float32),
         factor=np.zeros((2, 2), np.float32),
+        rest=np.zeros(2, np.float32),
     )
     found = gaussians.shortfall(np.array(counts))
     assert found[0] == pytest.approx(share, abs=1e-7)
@@ -118,7 +122,7 @@ def test_shortfall_by_hand(counts, share, lacking):
 
 
 def test_equal_shares_lack_nothing():
-    nothing = np.zeros((3, 1), np.float32), np.zeros((1, 1), np.float16)
+    nothing = (np.zeros(shape, np.float32) for shape in ((3, 1), (1, 1), (1,)))
     gaussians = ClassGaussians(np.array([0.5, 0.25, 0.25], np.float32), *nothing)
     share, drawn = gaussians.shortfall(np.array([20, 10, 10]))
     assert (share, drawn.tolist()) == (0, [0.5, 0.25, 0.25])
@@ -133,7 +137,7 @@ def test_only_what_lacks_is_drawn(whole, own):
     size = max(len(whole), len(own))
     p = np.pad(np.array(whole), (0, size - len(whole))) / sum(whole)
     counts = np.pad(np.array(own), (0, size - len(own)))
-    nothing = np.zeros((size, 1), np.float32), np.zeros((1, 1), np.float16)
+    nothing = (np.zeros(shape, np.float32) for shape in ((size, 1), (1, 1), (1,)))
     v, q = ClassGaussians(p.astype(np.float32), *nothing).shortfall(counts)
     assert 0 <= v <= 1
     assert abs(q.sum() - 1) < 1e-12
@@ -196,13 +200,12 @@ def test_what_travels_comes_back(replay, skip):
     tensors = prior.to_tensors()
     assert dict(layout_of(tensors)) == prior_layout(2, 3, replay=replay, skip=skip)
     again = TokenPrior.from_tensors(tensors)
-    for name, tensor in again.to_tensors().items():
-        np.testing.assert_array_equal(tensor, tensors[name])
+    np.testing.assert_array_equal([again.mean, again.spread], [prior.mean, prior.spread])
     if replay:
         assert again.gaussians is not None
         assert prior.gaussians is not None
         assert again.gaussians.means.dtype == again.gaussians.factor.dtype == np.float32
-        np.testing.assert_allclose(again.gaussians.means, prior.gaussians.means, rtol=2**-11)
+        np.testing.assert_allclose(again.gaussians.means, prior.gaussians.means, atol=1 / 128)
     assert (again.head is not None) == skip
     if again.head is not None:
         assert again.head.weight.dtype == again.head.bias.dtype == np.float32
@@ -232,26 +235,30 @@ def test_a_head_beyond_float16_is_refused(size: float):
 
 
 def test_what_comes_back_has_the_covariance_almost():
-    """At D = 100, from 400 tokens that are correlated; see the bound in test_compact_factor.py."""
+    """At D = 100, from 400 tokens that are correlated, at a 16th of a deviation a number: the
+    errors of 100 products of numbers near 0.1 and steps near 1 / 16 add up to less than 0.12. What
+    varies in all is right but for rounding that adds to it."""
     generator = np.random.default_rng(7)
     tokens = generator.normal(size=(400, 100)) @ generator.normal(size=(100, 100)) + 30
     prior = TokenPrior.from_statistics(statistics(tokens, generator.integers(0, 3, 400)))
     exact, found = covariance(prior), covariance(TokenPrior.from_tensors(prior.to_tensors()))
     spread = np.sqrt(np.diagonal(exact))
     np.testing.assert_allclose(
-        found / spread / spread[:, None], exact / spread / spread[:, None], atol=0.02
+        found / spread / spread[:, None], exact / spread / spread[:, None], atol=0.12
     )
+    np.testing.assert_allclose(np.sqrt(np.diagonal(found)), spread, rtol=0.06)
 
 
 def test_its_size_in_bytes():
-    """D = 384, 10 classes: 2 x 384 + 10 numbers of 4 bytes, 10 x 384 means and 384 scales of 2,
-    and a triangle of 73,920. A head has 10 x 384 weights of 2 bytes and 10 biases of 4."""
+    """Before it is compressed: D = 384, 10 classes: 2 x 384 + 10 + 2 numbers of 4 bytes, 10 x 384
+    means and 384 deviations of 2, and 384 x 384 of 1. A head has 10 x 384 weights of 2 bytes
+    and 10 biases of 4."""
     sizes = {
         name: dtype.itemsize * int(np.prod(shape))
         for name, (dtype, shape) in prior_layout(384, 10, replay=True, skip=True).items()
     }
     head = sizes.pop("head_weight") + sizes.pop("head_bias")
-    assert sum(sizes.values()) == 4 * 778 + 2 * 4_224 + 73_920 == 85_480
+    assert sum(sizes.values()) == 4 * 780 + 2 * 4_224 + 147_456 == 159_024
     assert head == 2 * 3_840 + 4 * 10 == 7_720
 
 
@@ -314,9 +321,10 @@ def test_class_means_beyond_float16_are_refused():
         ("spread", 0),
         ("spread", -1),
         ("spread", np.inf),
-        ("means", np.inf),
-        ("scales", np.nan),
-        ("scales", -0.1),
+        ("mean_step", np.inf),
+        ("step", np.nan),
+        ("step", -0.1),
+        ("mean_step", -0.1),
         ("shares", -0.1),
         ("shares", 0),
         ("shares", np.nan),

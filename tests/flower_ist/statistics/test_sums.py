@@ -231,6 +231,7 @@ def test_fedcof_with_classes_that_few_or_no_clients_have():
         ("float64", 80 + 8 * (7_680 + 295_296)),
         ("float32", 80 + 4 * (7_680 + 295_296)),
         ("int16", 80 + 4 * 7_680 + 4 * 768 + 2 * 295_296),
+        ("compact", 80 + 2 * 7_680 + 8 * 768 + 2 * 295_296),
     ],
 )
 def test_layout_is_what_travels(dtype, payload):
@@ -274,7 +275,7 @@ def test_a_gram_matrix_that_is_too_small_for_the_class_sums_is_implausible():
     assert honest.why_implausible(1000, 1e4) == ""
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", "compact"])
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
 def test_real_tokens_always_fit_their_gram_matrix(dtype, spread):
     generator = np.random.default_rng(0)

@@ -259,7 +259,7 @@ def test_another_model_than_a_linear_layer_is_refused():
         ({"method": "svm"}, "no method 'svm': choose one of ridge, lda, fedncm, fedcof"),
         (
             {"wire_dtype": "float16"},
-            "no wire_dtype 'float16': choose one of float64, float32, int16",
+            "no wire_dtype 'float16': choose one of float64, float32, int16, compact",
         ),
         ({"penalties": []}, "must be above 0"),
         ({"penalties": [0.0]}, "must be above 0"),
