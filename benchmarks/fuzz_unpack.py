@@ -24,13 +24,15 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 with atheris.instrument_imports(include=["flower_ist"]):
     from flower_ist.strategies.judge import BadReply, Expected, judge_reply
     from flower_ist.wire._flwr import TaskIdentity
-    from flower_ist.wire.layout import Codec, WireError, decode, layout_from_text, unpack
+    from flower_ist.wire.layout import SQUEEZED, Codec, WireError, decode, layout_from_text, unpack
     from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_KEY, PACKED_STYPE
-    from flower_ist.wire.quantize import WIRE_DTYPES
+    from flower_ist.wire.quantize import CODECS
     from flower_ist.wire.reported import mean_metrics
     from flower_ist.wire.size import payload_bytes
+    from flower_ist.wire.squeeze import squeeze
 
 LAYOUT = {"w": (np.dtype(np.float32), (2, 3)), "b": (np.dtype(np.float32), (2,))}
+DTYPES = (*CODECS, SQUEEZED)
 _LIMITS = ["-rss_limit_mb=2048", "-timeout=10"]
 _WIDEST_SHAPE = 6
 
@@ -46,7 +48,7 @@ def one_input(data: bytes) -> None:
         if kind == 0:
             _read_layout(rest)
         elif kind == 1:
-            unpack(_claimed_array(rest[1:]), LAYOUT, WIRE_DTYPES[sum(rest[:1]) % len(WIRE_DTYPES)])
+            unpack(_claimed_array(rest[1:]), LAYOUT, DTYPES[sum(rest[:1]) % len(DTYPES)])
         elif kind == 2:
             decode(_claimed_array(rest), *LAYOUT["w"])
         elif kind == 3:
@@ -105,6 +107,8 @@ def seeds() -> list[bytes]:
         b'\0[["w","<f4",[2,3]],["b","<f4",[2]]]\0' + bytes(32),
         b"\1\0float32\n\x20\np\n" + bytes(32),
         b"\1\2int8\n\x0e\np\n" + bytes(14),
+        b"\1\4compact\n\x0e\np\n" + squeeze(bytes(14)),
+        b"\1\5squeezed\n\x20\np\n" + squeeze(bytes(32)),
         b"\2float32\n\2\3\nn\n" + plain,
         b"\3int8 int4 12345",
         b"\4\x0a" + bytes(16) + b"float32\n\x20\np\n" + bytes(32),

@@ -138,7 +138,8 @@ def checksum_of(part: Tensors) -> int:
     """Return the CRC-32 of tensors, one after another."""
     found = 0
     for tensor in part.values():
-        found = zlib.crc32(np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")), found)
+        little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+        found = zlib.crc32(little.tobytes(), found)
     return found
 
 

@@ -154,18 +154,20 @@ class Statistics:
             ArgumentError: a spread is below 0.
         """
         counts = tensors["counts"].astype(np.int64, copy=False)
-        gram, spreads = tensors.get("gram"), tensors.get("spreads")
-        if spreads is not None and (spreads < 0).any():
+        if "spreads" not in tensors:
+            gram = tensors.get("gram")
+            sums = tensors["sums"].astype(np.float64, copy=False)
+            return cls(counts, sums, None if gram is None else gram.astype(np.float64, copy=False))
+        spreads, factor = tensors["spreads"], tensors["factor"]
+        if (spreads < 0).any():
             raise ArgumentError("its tokens' spread is below 0 somewhere")
-        rounded = spreads is not None and "means" in tensors
-        if rounded:
+        count, levels = float(counts.sum(dtype=np.float64)), None
+        if "means" in tensors:
             sums = decode_means(tensors["mean"], tensors["means"], counts, spreads)
         else:
-            sums = tensors["sums"].astype(np.float64, copy=False)
-        if spreads is not None:
-            total, levels = float(counts.sum(dtype=np.float64)), None if rounded else LEVELS
-            gram = _upper(decode_gram(spreads, tensors["factor"], sums.sum(axis=0), total, levels))
-        return cls(counts, sums, None if gram is None else gram.astype(np.float64, copy=False))
+            sums, levels = tensors["sums"].astype(np.float64, copy=False), LEVELS
+        total = sums.sum(axis=0)
+        return cls(counts, sums, _upper(decode_gram(spreads, factor, total, count, levels)))
 
     def why_implausible(self, num_examples: float, max_token: float) -> str:
         """Return why no tokens of at most ``max_token`` have these sums, or an empty string."""
@@ -196,7 +198,9 @@ def statistics_layout(
 ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Return the dtype and shape of each tensor that :meth:`Statistics.to_tensors` returns."""
     sums_dtype, triangle = np.dtype(_sums_dtype(dtype)), (dim * (dim + 1) // 2,)
-    counts = {"counts": (np.dtype(np.int64), (num_classes,))}
+    counts: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        "counts": (np.dtype(np.int64), (num_classes,))
+    }
     if kind == CLASS_SUMS_AND_GRAM and dtype == COMPACT:
         short = np.dtype(np.int16)
         return counts | {

@@ -155,6 +155,8 @@ def test_a_client_that_lost_its_state_misses_a_round_and_gets_the_prior_again(
         (2, {}),
         (2, {"strategy": "fedadam"}),
         (2, {"wire_dtype": "float16:int8"}),
+        (2, {"wire_dtype": "compact"}),
+        (1, {"wire_dtype": "compact", "strategy": "fedavg"}),
         (1, {"ridge_penalties": "0.1,10,1000", "validation_share": 0.3}),
         (2, {"replay": False, "standardize": False}),
     ],

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_app.app import app as real_client
+from flower_ist.classifier import initial
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.chain import FilteredGrid
@@ -39,7 +40,7 @@ from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import WireError, layout_of, pack
+from flower_ist.wire.layout import WireError, layout_of, pack, record_of
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.quantize import QuantizeError
@@ -518,3 +519,51 @@ def test_the_settings_choose_the_dtypes(blob_config):
     assert small["full_model_bytes"] == whole["full_model_bytes"]
     assert whole["payload_bytes_down"] - small["payload_bytes_down"] == 3 * (1092 - 342)
     assert whole["payload_bytes_up"] - small["payload_bytes_up"] == 3 * (1092 - 217)
+
+
+def run_compact(blob_config, **options):
+    """Return the lines of a run in compact, and what its clients failed with."""
+    config = blob_config(wire_dtype="compact", hidden_width=16, local_steps=4, **options)
+    run_in_process(real_server, real_client, 8, config)
+    lines = read_run(Path(config["output-dir"]))
+    assert [line["failures"] for line in lines] == [{}] * len(lines)
+    return lines
+
+
+@pytest.mark.parametrize("strategy", ["ist", "ist-fixed", "fedavg"])
+def test_in_compact_the_first_message_holds_hardly_anything(blob_config, strategy):
+    """All clients make the initial weights themselves, and later messages hold what changed."""
+    lines = run_compact(blob_config, strategy=strategy, num_rounds=3, standardize=False)
+    first, *later = (line["payload_bytes_down"] for line in lines[1:])
+    assert all(2 * first < number for number in later)
+    assert all(line["payload_bytes_up"] > 0 for line in lines[1:])
+
+
+def test_a_client_that_cannot_make_the_initial_weights_gets_whole_ones(blob_config, monkeypatch):
+    """It misses a round. Its own numpy is told apart by the checksum."""
+    from client_app import known
+
+    def other_numpy(text, layout, config):
+        seed, dims, _ = text.split()
+        return initial.start_from(f"{seed} {dims} 00000000", layout, config)
+
+    monkeypatch.setattr(known, "start_from", other_numpy)
+    config = blob_config(wire_dtype="compact", num_rounds=2, min_train_nodes=1, standardize=False)
+    with pytest.raises(TrainingFailedError, match="cannot make the initial weights: numpy"):
+        run_in_process(real_server, real_client, 8, config)
+    packed = Packed("compact", "compact", initial=initial.InitialWeights(0, (4, 3, 2)))
+    grid = FilteredGrid(InProcessGrid(shifting_app(1.0), 1), [packed])
+    weights = initial_weights((4, 3, 2), 0)
+    (node,) = grid.get_node_ids()
+    for failed in (True, False):
+        content = RecordDict({"arrays": record_of(weights), "config": ConfigRecord({"a": 1})})
+        (reply,) = grid.send_and_receive([Message(content, node, "train")])
+        assert reply.has_error() == failed
+    assert "its ClientApp's mod has no 'known_of'" not in str(reply)
+    for name, array in reply.content["arrays"].items():
+        np.testing.assert_allclose(array.numpy(), weights[name] + 1, atol=0.01)
+
+
+def test_a_slice_of_the_initial_weights_costs_its_neurons_and_no_more(blob_config):
+    lines = run_compact(blob_config, strategy="ist", num_rounds=1, standardize=False)
+    assert lines[1]["payload_bytes_down"] / 8 < 100
