@@ -28,20 +28,21 @@ def test_a_covariance_that_rounding_made_negative_has_directions():
 
 
 def test_by_hand():
-    """The squares of the first add up to 32, 16 a coordinate: the step is 4 / 16, and 2 / 16 / 12 =
-    0.0104 is what rounding adds to a square. 0.1^2 is below twice that, and 0.2^2 above."""
+    """The squares of the first two add up to 32 nearly, 16 a coordinate: the step is 4 / 32, and
+    2 / 64 / 12 = 0.0026 is what rounding adds to a square. 0.05^2 is below twice that, and 0.2^2
+    above."""
     step, numbers = encode_factor(np.array([[4.0, -3.9], [0.2, 0]]))
     assert (step.dtype, numbers.dtype) == (np.float32, np.int8)
-    assert step[0] == pytest.approx(np.sqrt((16 + 15.21 + 0.04) / 2) / 16, rel=1e-6)
-    assert numbers.tolist() == [[16, -16], [1, 0]]
+    assert step[0] == pytest.approx(np.sqrt((16 + 15.21 + 0.04) / 2) / 32, rel=1e-6)
+    assert numbers.tolist() == [[32, -32], [2, 0]]
     np.testing.assert_array_equal(decode_factor(step, numbers), numbers * step)
-    step, numbers = encode_factor(np.array([[4.0, 4], [0.1, 0]]))
-    assert numbers.tolist() == [[16, 16], [0, 0]]
+    step, numbers = encode_factor(np.array([[4.0, 4], [0.05, 0]]))
+    assert numbers.tolist() == [[32, 32], [0, 0]]
     assert decode_factor(step, numbers).shape == (1, 2)
 
 
 def test_one_large_number_makes_the_step_longer():
-    """The root of a coordinate's mean square is 254 / 10, and 254 / 127 = 2 is more than a 16th."""
+    """The root of a coordinate's mean square is 254 / 10, and 254 / 127 = 2 is more than a 32nd."""
     rows = np.zeros((1, 100))
     rows[0, 7] = 254
     step, numbers = encode_factor(rows)

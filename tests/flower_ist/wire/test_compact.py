@@ -117,7 +117,7 @@ def test_directions_are_of_the_first_matrix_with_rows_of_their_length():
         assert same == ("a" in tensors)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("fi"), st.lists(st.integers(0, 4), max_size=3))))
 def test_any_layout_comes_back(entries):
     generator = np.random.default_rng(0)
@@ -153,7 +153,7 @@ def test_what_is_not_finite_or_too_large_is_refused(value):
 LAYOUT = {"w": (np.dtype(np.float32), (2, 3)), "b": (np.dtype(np.float32), (2,))}
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes_are_read_or_refused(data, valid):
     if valid:

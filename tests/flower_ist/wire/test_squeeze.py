@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from flower_ist.wire.squeeze import SqueezeError, from_planes, planes, squeeze, unsqueeze
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_come_back_in_at_most_one_more(data):
     found = squeeze(data)
@@ -81,7 +82,7 @@ def test_bytes_behind_the_end_are_refused():
         unsqueeze(squeeze(data) + b"x", 1000)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_whatever_comes_is_read_or_refused(data, size):
     with suppress(SqueezeError):
@@ -91,6 +92,7 @@ def test_whatever_comes_is_read_or_refused(data, size):
 DTYPES = st.sampled_from(["i1", "i2", "i4", "i8", "u1", "u2", "u8", "f2", "f4", "f8", "?"])
 
 
+@settings(deadline=None)
 @given(DTYPES.flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, min_side=0))))
 def test_numbers_come_back_to_the_bit(numbers):
     found = from_planes(planes(numbers), numbers.dtype, numbers.shape)
