@@ -246,7 +246,7 @@ def test_what_comes_back_has_the_covariance_almost():
     np.testing.assert_allclose(
         found / spread / spread[:, None], exact / spread / spread[:, None], atol=0.06
     )
-    np.testing.assert_allclose(np.sqrt(np.diagonal(found)), spread, rtol=0.02)
+    np.testing.assert_allclose(np.sqrt(np.diagonal(found)), spread, rtol=0.03)
 
 
 def test_its_size_in_bytes():
