@@ -123,7 +123,10 @@ REFUSED = [
     ({"validation-share": 1.0}, "'validation-share' is 1.0, but must be at least 0 and below 1"),
     ({"validation-share": -0.1}, "'validation-share' is -0.1"),
     ({"wire-dtype": "int2"}, "'wire-dtype' is 'int2', but must be one of: float32, float16, int8"),
-    ({"wire-dtype": ""}, "'wire-dtype' is '', but must be one of: float32, float16, int8, int4; "),
+    (
+        {"wire-dtype": ""},
+        "'wire-dtype' is '', but must be one of: float32, float16, int8, int4, compact; ",
+    ),
     ({"wire-dtype": "int8:"}, "'wire-dtype' is 'int8:', but must be one of"),
     ({"wire-dtype": "int8:int4:int4"}, "or two for down and up, as int8:int4"),
     ({"strategy": "nonsense"}, "'strategy' is 'nonsense', but must be one of: ist, ist-fixed, "),

@@ -267,9 +267,11 @@ def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewe
     for client in range(4):
         expected.add_tokens(*open_shard(skewed / f"client-{client}").batch(slice(None)))
     np.testing.assert_array_equal(found.counts, expected.counts)
-    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-5, atol=1e-4)
+    # See flower_ist/statistics/codec.py. A class mean is off by a 512th of a deviation, at most the
+    # root of the mean square, and a product of sums by two of them.
     size = np.sqrt(np.diagonal(full_gram(expected)))
-    bound = 2.2 * 12**0.5 / 65_534 * np.outer(size, size)  # see flower_ist/statistics/codec.py
+    assert (np.abs(found.sums - expected.sums) <= 1.01 * 320**0.5 * size / 512).all()
+    bound = (2.2 * 12**0.5 + 2) / 512 * np.outer(size, size)
     assert (np.abs(full_gram(found) - full_gram(expected)) <= bound).all()
 
 
