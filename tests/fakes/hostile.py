@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 
 from flower_ist.statistics.sums import Statistics, statistics_layout
-from flower_ist.wire.layout import layout_of, pack, unpack
-from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, CLIENT_NAME_KEY, PACKED_KEY
+from flower_ist.wire.layout import SQUEEZED, layout_of, pack, unpack
+from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, CLIENT_NAME_KEY, COMPACT, PACKED_KEY
 from tests.fakes.tiny import partition_of
 
 Lie = Callable[[Message, Message], Message]
@@ -87,7 +87,7 @@ def nonsense(message: Message, reply: Message) -> Message:
 
 
 def sums(
-    change: Callable[[Statistics], Statistics], *, classes: int, dim: int, dtype: str = "int16"
+    change: Callable[[Statistics], Statistics], *, classes: int, dim: int, dtype: str = "compact"
 ) -> Lie:
     """Change the statistics, of this dtype on the wire, that the client answers with."""
 
@@ -97,9 +97,11 @@ def sums(
             return reply
         (record,) = reply.content.array_records.values()
         layout = statistics_layout(classes, dim, CLASS_SUMS_AND_GRAM, dtype)
-        told = change(Statistics.from_tensors(unpack(record[PACKED_KEY], layout)))
+        packed_as = SQUEEZED if dtype == COMPACT else "float32"
+        told = change(Statistics.from_tensors(unpack(record[PACKED_KEY], layout, packed_as)))
         tensors = told.to_tensors(dtype)
-        reply.content["arrays"] = ArrayRecord({PACKED_KEY: pack(tensors, layout_of(tensors))})
+        array = pack(tensors, layout_of(tensors), packed_as)
+        reply.content["arrays"] = ArrayRecord({PACKED_KEY: array})
         metrics = {**reply.content["metrics"], "num-examples": int(told.counts.sum())}
         reply.content["metrics"] = MetricRecord(metrics)  # type: ignore[arg-type]
         return reply

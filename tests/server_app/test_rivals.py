@@ -94,11 +94,11 @@ def test_fedavg_features_sends_the_last_layer_alone(
     spread of the tokens, which come once, 2 x 12. The net's other layer is drawn, not sent."""
     options = {"strategy": "fedavg-features", "hidden_width": 20, "standardize": standardize}
     lines, model = run(blob_config(**options))
-    prior_bytes = 4 * 24 if standardize else 0
+    most = 4 * 24 + 1 if standardize else 0  # compressed, and a byte says how
     for server_round, line in enumerate(lines[1:], 1):
         for client in line["clients"].values():
-            once = prior_bytes if server_round == 1 else 0
-            assert client["payload_bytes_down"] == 4 * 99 + once
+            once = client["payload_bytes_down"] - 4 * 99
+            assert 0.75 * most <= once <= most if server_round == 1 else once == 0
             assert client["payload_bytes_up"] == 4 * 99
     shard = open_shard(blobs / "test")
     assert {name: tensor.shape for name, tensor in model.items()} == {
