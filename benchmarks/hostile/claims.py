@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
+from flower_ist.grids.chain import is_train
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.demo import test_shard
 from hostile.federation import Federation
@@ -39,7 +40,8 @@ def told_name(federation: Federation) -> HostileNode:
 
 def told_facts(federation: Federation) -> HostileNode:
     """Take another node's name and have it left out for its data."""
-    return _liar(federation, then(calls_itself(VICTIM), tells(token_dim=5)))
+    lie = then(calls_itself(VICTIM), tells(token_dim=5))
+    return _liar(federation, lie, attacks=lambda _: True)
 
 
 def told_first(federation: Federation) -> HostileNode:
@@ -62,9 +64,11 @@ def _sums(change: Callable[[Statistics], Statistics]) -> Lie:
     return sums(change, classes=meta.num_classes, dim=meta.dim)
 
 
-def _liar(federation: Federation, lie: Lie) -> HostileNode:
+def _liar(
+    federation: Federation, lie: Lie, attacks: Callable[[Message], bool] = is_train
+) -> HostileNode:
     def answer(message: Message, context: Context) -> Message:
         reply = honest(message, context)
         return reply if reply.has_error() else lie(message, reply)
 
-    return HostileNode(federation, _NUMBER, answer)
+    return HostileNode(federation, _NUMBER, answer, attacks=attacks)

@@ -54,9 +54,10 @@ class HostileNode:
         number: which of the nodes it is.
         answer: makes the reply to a message.
         upload: brings it to the server.
+        attacks: the messages at which it does harm.
 
     Attributes:
-        asked: how many train messages it was sent.
+        asked: how many of these it was sent.
         errors: what it was refused with.
     """
 
@@ -66,9 +67,10 @@ class HostileNode:
         number: int,
         answer: Answer = honest,
         upload: Upload = upload,
+        attacks: Callable[[Message], bool] = is_train,
     ) -> None:
         self._federation, self._number = federation, number
-        self._answer, self._upload = answer, upload
+        self._answer, self._upload, self._attacks = answer, upload, attacks
         self._over = threading.Event()
         self._online = threading.Event()
         self.asked = 0
@@ -119,7 +121,7 @@ class HostileNode:
                 message = _whole(*received, pull_object, confirm)
                 TaskIdentity.run_id = message.metadata.run_id
                 TaskIdentity.node_id = node_id
-                self.asked += is_train(message)
+                self.asked += self._attacks(message)
                 reply = self._answer(message, context)
                 set_message_id(reply, reply.object_id)
                 try:

@@ -77,5 +77,5 @@ def _digest(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))  # without a copy of a contiguous one
+        digest.update(np.ascontiguousarray(array).data)  # without a copy of a contiguous one
     return digest.hexdigest()

@@ -92,7 +92,7 @@ def sums(
     """Change the statistics, of this dtype on the wire, that the client answers with."""
 
     def lie(message: Message, reply: Message) -> Message:
-        config = message.content.config_records.get("config", {})
+        config = message.content.config_records.get("config", ConfigRecord())
         if "statistics" not in config:
             return reply
         (record,) = reply.content.array_records.values()
@@ -136,7 +136,8 @@ def backward(examples: int) -> Lie:
     def lie(message: Message, reply: Message) -> Message:
         if message.metadata.message_type != "train" or "arrays" not in message.content:
             return reply
-        sent = np.concatenate([a.numpy().ravel() for a in message.content["arrays"].values()])
+        arrays = message.content.array_records["arrays"]
+        sent = np.concatenate([array.numpy().ravel() for array in arrays.values()])
         (record,) = reply.content.array_records.values()
         packed = record[PACKED_KEY]
         turned = 2 * sent - np.frombuffer(packed.data, "<f4")
