@@ -54,7 +54,7 @@ def main() -> None:
             flush=True,
         )
 
-    flat = [(x[:, 0, ::2, ::2].flatten(1), y) for x, y in images]
+    flat = [(x[:, 0, 6:-6:2, 6:-6:2].flatten(1), y) for x, y in images]
     inner = derive_axes(deep(), flat[0][0][:2])
     chain = derive_axes(deep(), flat[0][0][:2], widths="all")
     print("\n| 64-128-128-128-128-10, 32 rounds | SGD 0.05 | Adam 0.002 |")
@@ -134,7 +134,7 @@ def run(
     model.load_state_dict({n: torch.tensor(t) for n, t in state.items()})
     images, labels = load_data(0, CLIENTS)[1]
     if make is deep:
-        images = images[:, 0, ::2, ::2].flatten(1)
+        images = images[:, 0, 6:-6:2, 6:-6:2].flatten(1)
     return 100 * test(model, (images, labels))
 
 

@@ -88,6 +88,7 @@ def test_a_run_that_cannot_start_leaves_a_sentence(tmp_path, blobs):
 
 # A comparison of runs that last; with a second argument, of runs that are soon over.
 STARTED = """
+import signal
 import sys
 from pathlib import Path
 from rich.console import Console
@@ -96,6 +97,7 @@ from flower_ist.compare.plan import Run
 from flower_ist.compare.runner import Runner
 from tests.fakes.tasks import fake_run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 folder, plan = ComparisonFolder(Path(sys.argv[1])), read_plan(Path(sys.argv[1]))
 with folder.locked():
     runner = Runner(folder, plan, 2, Console(), fake_run)
