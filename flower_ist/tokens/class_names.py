@@ -11,8 +11,9 @@ _LIST_CHARACTERS = 3000
 def class_difference(theirs: Sequence[str], ours: Sequence[str], who: str, us: str) -> str:
     """Return how two lists of class names differ, on one line; an empty string if they are equal.
 
-    Names that only one side has come first, then both lists in full. Either side may be hostile:
-    names are quoted with escapes and cut at 60 characters, and a list is cut after about 3,000.
+    Only what differs is named: the names that one side alone has, or else the first label whose
+    names differ. Either side may be hostile: names are quoted with escapes and cut at 60
+    characters, and a list is cut after about 3,000.
 
     Args:
         theirs: Names in the order of the labels.
@@ -24,14 +25,15 @@ def class_difference(theirs: Sequence[str], ours: Sequence[str], who: str, us: s
         return ""
     sides = ((who, _only(theirs, ours)), (us, _only(ours, theirs)))
     parts = [f"only {side} has {_listed(names)}" for side, names in sides if names]
-    if not parts:
-        same = len(theirs) == len(ours)
-        parts = ["the names are the same in another order" if same else "a name is there twice"]
-    lists = (
-        f"{who} has {len(theirs)}: {_listed(theirs)}",
-        f"{us} has {len(ours)}: {_listed(ours)}",
-    )
-    return "; ".join((*parts, *lists))
+    if not parts and len(theirs) == len(ours):
+        label = next(
+            k for k, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other
+        )
+        return (
+            f"the names are the same in another order: label {label} is {_quoted(theirs[label])} "
+            f"for {who} and {_quoted(ours[label])} for {us}"
+        )
+    return "; ".join(parts) or f"{who} has {len(theirs)} names and {us} {len(ours)}: one is twice"
 
 
 def _only(names: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -43,10 +45,14 @@ def _listed(names: Sequence[str]) -> str:
     shown: list[str] = []
     left = _LIST_CHARACTERS
     for name in names:
-        # Cut before it is quoted: a name may be of any length.
-        short = repr(name[:_NAME_CHARACTERS]) + ("..." if len(name) > _NAME_CHARACTERS else "")
+        short = _quoted(name)
         left -= len(short) + 2
         if left < 0:
             return f"[{', '.join(shown)}, and {len(names) - len(shown)} more]"
         shown.append(short)
     return f"[{', '.join(shown)}]"
+
+
+def _quoted(name: str) -> str:
+    # Cut before it is quoted: a name may be of any length.
+    return repr(name[:_NAME_CHARACTERS]) + ("..." if len(name) > _NAME_CHARACTERS else "")

@@ -16,27 +16,28 @@ def difference(theirs, ours):
         (
             ["a", "b"],
             ["b", "a"],
-            "the names are the same in another order; A has 2: ['a', 'b']; B has 2: ['b', 'a']",
+            "the names are the same in another order: label 0 is 'a' for A and 'b' for B",
         ),
         (
-            ["a", "b", "c"],
-            ["d", "b"],
-            "only A has ['a', 'c']; only B has ['d']; "
-            "A has 3: ['a', 'b', 'c']; B has 2: ['d', 'b']",
+            ["a", "b", "d", "c"],
+            ["a", "b", "c", "d"],
+            "the names are the same in another order: label 2 is 'd' for A and 'c' for B",
         ),
-        (["a"], ["a", "b"], "only B has ['b']; A has 1: ['a']; B has 2: ['a', 'b']"),
-        (["a", "a"], ["a"], "a name is there twice; A has 2: ['a', 'a']; B has 1: ['a']"),
-        ([], ["a"], "only B has ['a']; A has 0: []; B has 1: ['a']"),
+        (["a", "b", "c"], ["d", "b"], "only A has ['a', 'c']; only B has ['d']"),
+        (["a"], ["a", "b"], "only B has ['b']"),
+        (["a", "a"], ["a"], "A has 2 names and B 1: one is twice"),
+        ([], ["a"], "only B has ['a']"),
     ],
 )
 def test_differences_by_hand(theirs, ours, text):
     assert difference(theirs, ours) == text
 
 
-def test_45_classes_are_shown_in_full():
+def test_what_both_have_is_not_shown():
     names = [f"scene number {k}" for k in range(45)]
-    text = difference(names[::-1], names)
-    assert all(text.count(repr(name)) == 2 for name in names)
+    assert (
+        difference([*names, "one"], [*names, "other"]) == "only A has ['one']; only B has ['other']"
+    )
 
 
 @settings(deadline=None)
@@ -51,4 +52,4 @@ def test_what_is_cut_is_told():
     text = difference(["x" * 61] + [f"{k:04}" for k in range(1000)], ["a"])
     assert f"['{'x' * 60}'..., '0000', " in text
     # 3,000 characters less 67 for the first name hold 366 names of 8; 634 more there are.
-    assert text.count(", and 634 more]") == 2
+    assert text.count(", and 634 more]") == 1
