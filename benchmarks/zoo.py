@@ -142,8 +142,8 @@ def words() -> Tensor:
     return torch.randint(0, 40, (3, 7))
 
 
-def _vit() -> nn.Module:
-    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10)
+def _vit(size: int = 32) -> nn.Module:
+    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=size, num_classes=10)
     return model
 
 
@@ -177,6 +177,8 @@ FULL_SIZE: dict[str, Callable[[], Built]] = {
     ),
     "timm ViT-tiny": lambda: (_vit(), image(32)),
     "timm Swin-tiny": lambda: (_swin(), image(56)),
+    "ResNet-18, 224 px": lambda: (torchvision.models.resnet18(num_classes=10), image(224)),
+    "ViT-tiny, 224 px": lambda: (_vit(224), image(224)),
     "nn.LSTM classifier": lambda: (TextClassifier("LSTM"), words()),
     "nn.GRU classifier": lambda: (TextClassifier("GRU"), words()),
     "nn.TransformerEncoder": lambda: (transformer(), torch.randn(2, 7, 64)),

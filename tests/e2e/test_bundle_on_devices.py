@@ -107,7 +107,9 @@ def test_a_device_with_another_library_is_named_with_the_command_that_helps(
         with monkeypatch.context() as patched:
             patched.setenv("PYTHONPATH", os.pathsep.join([str(old), str(ROOT)]))
             start_node(flower, int(flower.address.split(":")[1]), tmp_path / "node.log")
-        run_id = flower.submit(find_app(), settings(tmp_path / "run"))
+        # The server waits this long for a client that can take part.
+        wait = {"node-timeout": 100.0}
+        run_id = flower.submit(find_app(), {**settings(tmp_path / "run"), **wait})
         with pytest.raises(LaunchError) as caught:
             flower.wait(run_id, 600)
     assert "this machine has 0.0.9: on the server and on every device, pip install" in str(
