@@ -211,7 +211,7 @@ def _draw(folders: Sequence[Path]) -> Figure:
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("accuracy on the server's shard (%)")
     axes.grid(visible=True, alpha=0.25)
-    add_legend(axes, loc="lower right")
+    add_legend(axes)  # where it hides least
     return figure
 
 

@@ -14,9 +14,9 @@ from statistics import median
 
 from flwr.app import Message
 
-from flower_ist.errors import ArgumentError
 from flower_ist.statistics.bounds import UnlikeOthersError, bound_by_others
 from flower_ist.statistics.sums import Statistics
+from flower_ist.strategies.bound import FEWEST_TO_COMPARE, check_bound
 from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.cut import Returned
 
@@ -25,21 +25,13 @@ from flower_ist.submodels.cut import Returned
 CLAIM_BOUND = 20.0
 # The same for updates, which nobody else can recognize as wrong.
 MOST_VOICES = 3.0
-_FEWEST = 3
 
 
 def check_claim_bound(claim_bound: float) -> float:
-    """Return the bound if it is valid.
-
-    Raises:
-        ArgumentError: it is neither 0 (no bound) nor a number from 1.
-    """
-    if claim_bound != 0 and not 1 <= claim_bound < math.inf:
-        raise ArgumentError(
-            f"claim_bound is {claim_bound}, but must be at least 1, or 0 for no bound: below 1 "
-            "half of the clients would count for less than they have."
-        )
-    return claim_bound
+    """Return the bound if it is valid (:func:`.bound.check_bound`)."""
+    return check_bound(
+        "claim_bound", claim_bound, "half of the clients would count for less than they have"
+    )
 
 
 def most_examples(told: Sequence[float], claim_bound: float) -> float:
@@ -49,7 +41,7 @@ def most_examples(told: Sequence[float], claim_bound: float) -> float:
         told: how many each client has, as it told.
         claim_bound: 0: not bounded.
     """
-    if not claim_bound or len(told) < _FEWEST:
+    if not claim_bound or len(told) < FEWEST_TO_COMPARE:
         return math.inf
     return min(claim_bound, MOST_VOICES) * median(told)
 

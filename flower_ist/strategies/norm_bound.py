@@ -19,26 +19,14 @@ from statistics import median
 import numpy as np
 from flwr.app import Message
 
-from flower_ist.errors import ArgumentError
+from flower_ist.strategies.bound import FEWEST_TO_COMPARE, check_bound
 from flower_ist.strategies.replies import RoundReport, let_go
 from flower_ist.submodels.cut import Returned, Tensors
 
-# Of two updates neither is the outlier.
-_FEWEST_TO_COMPARE = 3
-
 
 def check_norm_bound(norm_bound: float) -> float:
-    """Return the bound if it is valid.
-
-    Raises:
-        ArgumentError: it is neither 0 (no bound) nor a number from 1.
-    """
-    if norm_bound != 0 and not 1 <= norm_bound < math.inf:
-        raise ArgumentError(
-            f"norm_bound is {norm_bound}, but must be at least 1, or 0 for no bound: below 1 it "
-            "would refuse ordinary updates."
-        )
-    return norm_bound
+    """Return the bound if it is valid (:func:`.bound.check_bound`)."""
+    return check_bound("norm_bound", norm_bound, "it would refuse ordinary updates")
 
 
 def update_rms(tensors: Tensors, reply: Returned) -> float:
@@ -84,7 +72,7 @@ def within_norm_bound(
         entries.append(entry)
     nodes = [reply.metadata.src_node_id for reply, _ in entries]
     report.update_rms = dict(zip(nodes, sizes, strict=True))
-    usual = median(sizes) if len(sizes) >= _FEWEST_TO_COMPARE else 0.0
+    usual = median(sizes) if len(sizes) >= FEWEST_TO_COMPARE else 0.0
     if usual == 0.0:
         return entries
     kept = []

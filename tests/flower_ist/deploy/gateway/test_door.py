@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_a_flood_of_headers_is_refused_at_once(door: Gateway) -> None:
         try:
             line.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\n" + flood + b"\r\n")
             assert line.recv(13) in (b"HTTP/1.1 431 ", b"HTTP/1.1 400 ", b"")
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):  # closed while the flood was still coming
             pass
     assert time.process_time() - before < 2.0
     assert activate(door).node.node_id

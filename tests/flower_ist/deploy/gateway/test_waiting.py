@@ -78,6 +78,13 @@ def wait_for(door: Gateway, count: int) -> None:
         time.sleep(0.05)
 
 
+def one_that_waits(door: Gateway) -> Waiter:
+    waiter = Waiter(door)
+    waiter.start()
+    wait_for(door, 1)
+    return waiter
+
+
 def test_messages_reach_waiting_nodes_within_a_second(
     door: Gateway, superlink: FakeSuperLink
 ) -> None:
@@ -101,9 +108,7 @@ def test_while_a_node_waits_its_line_carries_nearly_nothing(
 ) -> None:
     """Each sign of life is 17 bytes in a TLS record of 22 more; nothing is sent up."""
     monkeypatch.setattr(waiting, "POLL_TICK_SECONDS", 0.2)
-    waiter = Waiter(door)
-    waiter.start()
-    wait_for(door, 1)
+    waiter = one_that_waits(door)
     time.sleep(0.3)
     before = [list(c) for c in door.ledger.content()["nodes"][str(waiter.node_id)].values()]
     time.sleep(1.5)
@@ -148,9 +153,7 @@ def test_heartbeats_are_repeated_for_a_node_that_waits(
     door: Gateway, superlink: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "_HEARTBEAT_SECONDS", 0.5)
-    waiter = Waiter(door)
-    waiter.start()
-    wait_for(door, 1)
+    waiter = one_that_waits(door)
     heartbeat = waiter.heartbeat()
     deadline = time.monotonic() + 60
     while superlink.count("send-node-heartbeat") < 4:
@@ -168,18 +171,14 @@ def test_an_old_signature_ends_the_wait(
 ) -> None:
     """What the gateway asks in a node's place must be signed within five minutes."""
     monkeypatch.setattr(waiting, "POLL_TICK_SECONDS", 0.2)
-    waiter = Waiter(door)
-    waiter.start()
-    wait_for(door, 1)
+    waiter = one_that_waits(door)
     monkeypatch.setattr(nodes.Node, "signature_is_old", property(lambda _: True))
     waiter.thread.join(30)
     assert waiter.answer == PullMessagesResponse()
 
 
 def test_who_leaves_is_not_kept_alive(door: Gateway, superlink: FakeSuperLink) -> None:
-    waiter = Waiter(door)
-    waiter.start()
-    wait_for(door, 1)
+    waiter = one_that_waits(door)
     heartbeat = waiter.heartbeat()
     other = Device(door)
     other.signer, other.node = waiter.device.signer, waiter.device.node
@@ -217,9 +216,7 @@ def test_while_the_superlink_is_away_nodes_go_on_waiting(
 ) -> None:
     from flower_ist.deploy.gateway.superlink import say
 
-    waiter = Waiter(door)
-    waiter.start()
-    wait_for(door, 1)
+    waiter = one_that_waits(door)
     superlink.replies["pull-messages"] = lambda body: say(503, "away")
     time.sleep(2.5)
     assert waiter.thread.is_alive()
