@@ -71,6 +71,10 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 def run(command: list[str]) -> NoReturn:
     """Run a program of Flower's in this process, and end the process as soon as it is of no use."""
     (program,) = entry_points(group="console_scripts", name=command[0])
+    if command[0] == "flower-supernode":
+        from flower_ist.deploy.short_transport import install
+
+        install()
     threading.excepthook = lambda failed: _end(f"a thread has failed: {failed.exc_value!r}")
     threading.Thread(target=_watch_executor, daemon=True).start()
     sys.argv = command

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flower_ist.deploy.gateway.budget import Budget
 from flower_ist.deploy.gateway.device import Device
 from flower_ist.deploy.gateway.http import BadRequestError, Request
 from flower_ist.deploy.gateway.ledger import KIND_OF_CALL, MESSAGES, WAITING
 from flower_ist.deploy.gateway.nodes import KEY, Node, Nodes, signature_time
+from flower_ist.deploy.gateway.short import answered
 from flower_ist.deploy.gateway.superlink import Answer, SuperLink
 from flower_ist.deploy.gateway.waiting import WaitingRoom
 
@@ -88,6 +89,8 @@ class Calls:
             raise BadRequestError(404, "There is no such call.")
         if request.method != "POST":
             raise BadRequestError(405, "Calls are posted.")
+        asked = request.headers
+        request = replace(request, headers=self.nodes.completed(asked))
         signed_at = signature_time(request.headers)
         if signed_at is None:
             return await _respond(device, _UNAUTHORIZED)
@@ -102,7 +105,9 @@ class Calls:
             if call.node is not None:
                 device.belongs_to(call.node)
                 answer = await self._wait(call, call.node, answer, device)
-            stays = await _respond(device, answer)
+            known = call.node is not None and answer.status == 200
+            few = answered(asked, answer.headers, known=known)
+            stays = await _respond(device, replace(answer, headers=few))
         brought = name == _PULL and answer.content
         device.account.note(MESSAGES if brought else KIND_OF_CALL.get(name, WAITING))
         return stays

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from flower_ist.deploy.gateway.short import ShortHeaders, completed
+
 KEY, TIMESTAMP, SIGNATURE = b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"
 
 # Flower's own bounds for the age of a signature, in seconds.
@@ -37,10 +39,12 @@ class Node:
         headers: the newest signed ones.
         lines: open connections.
         message: the answer with the last message, until the node shows that it has it.
+        short: headers that the node may name.
     """
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, node_id: int, short: ShortHeaders) -> None:
         self.node_id = node_id
+        self.short = short
         self.headers: Mapping[bytes, bytes] = {}
         self.lines = 0
         self.message = b""
@@ -53,6 +57,7 @@ class Node:
         """Keep a request's signed headers if they are the newest."""
         if signed_at > self._signed_at:
             self._signed_at, self.headers = signed_at, headers
+        self.short.keep(headers)
 
     @property
     def signature_is_old(self) -> bool:
@@ -95,6 +100,11 @@ class Nodes:
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Node] = {}
+        self._short: dict[bytes, Mapping[bytes, bytes]] = {}
+
+    def completed(self, headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+        """Return a request's headers with those that a node only names."""
+        return completed(headers, self._short)
 
     def get(self, key: bytes) -> Node | None:
         """Return the node with a key, if the SuperLink has accepted it before."""
@@ -104,14 +114,16 @@ class Nodes:
         """Return the node of a call that the SuperLink has accepted."""
         node = self._by_key.get(key)
         if node is None or node.node_id != node_id:
+            self.forget(key)
             while len(self._by_key) >= _MAX_NODES:
-                del self._by_key[next(iter(self._by_key))]
-            node = self._by_key[key] = Node(node_id)
+                self.forget(next(iter(self._by_key)))
+            node = self._by_key[key] = Node(node_id, ShortHeaders(self._short))
         return node
 
     def forget(self, key: bytes) -> None:
         """The SuperLink does not accept a key, or no longer."""
-        self._by_key.pop(key, None)
+        if (node := self._by_key.pop(key, None)) is not None:
+            node.short.forget()
 
 
 def signature_time(headers: Mapping[bytes, bytes]) -> float | None:
