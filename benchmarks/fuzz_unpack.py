@@ -23,6 +23,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 # Coverage is counted in what is imported here.
 with atheris.instrument_imports(include=["flower_ist"]):
     from flower_ist.strategies.judge import BadReply, Expected, judge_reply
+    from flower_ist.wire import ans
     from flower_ist.wire._flwr import TaskIdentity
     from flower_ist.wire.layout import SQUEEZED, Codec, WireError, decode, layout_from_text, unpack
     from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_KEY, PACKED_STYPE
@@ -43,7 +44,7 @@ def one_input(data: bytes) -> None:
     Raises:
         Exception: anything but the documented errors is a bug.
     """
-    kind, rest = data[0] % 5 if data else 0, data[1:]
+    kind, rest = data[0] % 6 if data else 0, data[1:]
     try:
         if kind == 0:
             _read_layout(rest)
@@ -53,9 +54,13 @@ def one_input(data: bytes) -> None:
             decode(_claimed_array(rest), *LAYOUT["w"])
         elif kind == 3:
             Codec.from_text(rest.decode("utf-8", "surrogateescape"))
-        else:
+        elif kind == 4:
             _judge(rest)
-    except (WireError, BadReply) as refusal:
+        else:
+            size = int.from_bytes(rest[:2], "little")
+            if len(ans.decode(rest[2:], size)) != size:
+                raise RuntimeError("Fewer or more bytes came back than were due.")
+    except (WireError, BadReply, ans.AnsError) as refusal:
         if "\n" in str(refusal) and isinstance(refusal, BadReply):
             raise RuntimeError("A refusal must fit on one line of a log.") from refusal
 
@@ -107,10 +112,14 @@ def seeds() -> list[bytes]:
         b'\0[["w","<f4",[2,3]],["b","<f4",[2]]]\0' + bytes(32),
         b"\1\0float32\n\x20\np\n" + bytes(32),
         b"\1\2int8\n\x0e\np\n" + bytes(14),
-        b"\1\4compact\n\x0e\np\n" + squeeze(bytes(14)),
+        b"\1\4compact\n\x0e\np\n" + ans.encode(bytes(14)),
+        b"\1\4compact\n\x0e\np\n" + ans.encode(b"\1\0\xff\2" * 3 + b"ab"),
         b"\1\5squeezed\n\x20\np\n" + squeeze(bytes(32)),
         b"\2float32\n\2\3\nn\n" + plain,
         b"\3int8 int4 12345",
+        b"\5\xe8\3" + ans.encode(bytes(range(250)) * 4),
+        b"\5\xe8\3" + ans.encode(b"\1\0\0\xff" * 250),
+        b"\5\xe8\3" + ans.encode(b"\1\0\0\xff" * 100 + bytes(600)),
         b"\4\x0a" + bytes(16) + b"float32\n\x20\np\n" + bytes(32),
         b"\4\x0a" + bytes(16) + b"float32\n\2\3\nn\n" + plain,
     ]

@@ -3,7 +3,7 @@
 Sent is the difference from what the other end knows already. Up, that is the change, trained -
 received. Down, it is the change since the initial weights, if the client can make those itself from
 a seed. Either is rounded with one step for a whole tensor, and the whole numbers, most of them near
-0, are compressed (:mod:`flower_ist.wire.squeeze`).
+0, are coded in about their entropy (:mod:`flower_ist.wire.ans`).
 
 What the rounding of a first layer costs is measured where it counts. A neuron computes w x, so an
 error e of w changes its output by e x, whose mean square is e S e^T with S the covariance of what
@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.wire import ans
 from flower_ist.wire.quantize import QuantizeError, decode, encode, encoded_bytes
-from flower_ist.wire.squeeze import SqueezeError, squeeze, unsqueeze
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _LEVELS = 127
@@ -103,13 +103,13 @@ def encode_compact(tensors: Mapping[str, NDArray[Any]], layout: Layout, known: K
     Raises:
         QuantizeError: values are not finite, or beyond float16 where that is sent.
     """
-    scales, bodies = [], []
+    scales, matrices, others = [], [], []
     for name, (dtype, shape) in layout.items():
         tensor = tensors[name]
         if name in known.start:
             tensor = tensor - known.start[name]
         if not _is_matrix(dtype, shape):
-            bodies.append(encode(tensor, "int8"))
+            others.append(encode(tensor, "int8"))
             continue
         weights = _weights(name, layout, known)
         numbers = tensor.reshape(shape[0], -1).astype(np.float32, copy=False)
@@ -120,8 +120,9 @@ def encode_compact(tensors: Mapping[str, NDArray[Any]], layout: Layout, known: K
                 basis, factors = weights
                 whole, scale = _rounded((numbers @ basis) * factors, known.step)
         scales.append(scale)
-        bodies.append(np.ascontiguousarray(whole.T).tobytes())
-    return squeeze(np.array(scales, "<f4").tobytes() + b"".join(bodies))
+        matrices.append(np.ascontiguousarray(whole.T).tobytes())
+    # What no coder shortens goes last.
+    return ans.encode(b"".join([*matrices, *others, np.array(scales, "<f4").tobytes()]))
 
 
 def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArray[Any]]:
@@ -133,17 +134,19 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
         QuantizeError: the bytes are not those of such tensors.
     """
     matrices = [name for name, entry in layout.items() if _is_matrix(*entry)]
+    others = [name for name in layout if name not in matrices]
     sizes = {
         name: math.prod(shape) if name in matrices else encoded_bytes(dtype, shape, "int8")
         for name, (dtype, shape) in layout.items()
     }
     try:
-        raw = unsqueeze(data, 4 * len(matrices) + sum(sizes.values()))
-    except SqueezeError as err:
+        raw = ans.decode(data, sum(sizes.values()) + 4 * len(matrices))
+    except ans.AnsError as err:
         raise QuantizeError(str(err)) from err
-    scales = dict(zip(matrices, np.frombuffer(raw, "<f4", len(matrices)), strict=True))
-    tensors, offset = {}, 4 * len(matrices)
-    for name, (dtype, shape) in layout.items():
+    found = np.frombuffer(raw, "<f4", len(matrices), sum(sizes.values()))
+    scales, tensors, offset = dict(zip(matrices, found, strict=True)), {}, 0
+    for name in [*matrices, *others]:
+        dtype, shape = layout[name]
         body = raw[offset : offset + sizes[name]]
         offset += sizes[name]
         if name in scales:
@@ -161,7 +164,7 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
         if name in known.start:
             tensor = (tensor + known.start[name]).astype(dtype, copy=False)
         tensors[name] = tensor
-    return tensors
+    return {name: tensors[name] for name in layout}
 
 
 def _is_matrix(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:

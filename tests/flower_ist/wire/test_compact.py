@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flower_ist.wire import ans
 from flower_ist.wire.compact import Directions, Known, decode_compact, encode_compact
 from flower_ist.wire.layout import WireError, layout_of, pack, unpack
 from flower_ist.wire.quantize import QuantizeError
-from flower_ist.wire.squeeze import squeeze, unsqueeze
 
 
 def there_and_back(tensors, known=None):
@@ -28,10 +28,10 @@ def test_by_hand():
     scale = 15 / 19
     expected = np.array([[4, -1, 1], [-1, 0, 0]]) * scale
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    # A scale of 4 bytes, then the numbers, column by column.
-    raw = unsqueeze(encode_compact(tensors, layout_of(tensors), Known()), 10)
-    assert np.frombuffer(raw, "<f4", 1)[0] == pytest.approx(scale)
-    assert list(np.frombuffer(raw[4:], np.int8)) == [4, -1, -1, 0, 1, 0]
+    # The numbers, column by column, then a scale of 4 bytes.
+    raw = ans.decode(encode_compact(tensors, layout_of(tensors), Known()), 10)
+    assert list(np.frombuffer(raw[:6], np.int8)) == [4, -1, -1, 0, 1, 0]
+    assert np.frombuffer(raw[6:], "<f4")[0] == pytest.approx(scale)
 
 
 def gaussian(rows=64, columns=48, seed=0):
@@ -157,7 +157,7 @@ LAYOUT = {"w": (np.dtype(np.float32), (2, 3)), "b": (np.dtype(np.float32), (2,))
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes_are_read_or_refused(data, valid):
     if valid:
-        data = squeeze(data.ljust(14, b"\1")[:14])
+        data = ans.encode(data.ljust(14, b"\1")[:14])
     try:
         found = decode_compact(data, LAYOUT, Known())
     except QuantizeError:
