@@ -6,18 +6,13 @@ import time
 from functools import partial
 from typing import Any
 
-from flwr.app import (
-    ConfigRecord,
-    Context,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from client_app.batches import Batches
 from client_app.data import open_client_shard
+from client_app.facts import facts, news
 from client_app.known import known_of
 from client_app.local_settings import LocalSettings
 from client_app.prior import token_prior
@@ -27,16 +22,10 @@ from client_app.threads import blas_threads_mod
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.skip import LinearSkip
-from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.wire.layout import record_of
 from flower_ist.wire.mod import packed_mod
-from flower_ist.wire.protocol import (
-    CLIENT_NAME_KEY,
-    FACTS_RECORD,
-    STATISTICS_ACTION,
-    STATISTICS_KEY,
-)
+from flower_ist.wire.protocol import STATISTICS_ACTION, STATISTICS_KEY
 from flower_ist.wire.records import arrays_in, configs_in
 
 app = ClientApp(mods=[partial(packed_mod, known_of=known_of), blas_threads_mod])
@@ -71,8 +60,8 @@ def train_slice(message: Message, context: Context) -> Message:
     if privacy is not None:
         trained = privatize(sent, trained, settings.lr_scales, privacy)
         metrics = {key: metrics[key] for key in PUBLIC_METRICS}
-    content = RecordDict({"arrays": record_of(trained), "metrics": MetricRecord(metrics)})
-    return Message(content, reply_to=message)
+    content = {"arrays": record_of(trained), "metrics": MetricRecord(metrics)}
+    return Message(RecordDict({**content, **news(context, shard)}), reply_to=message)
 
 
 @app.evaluate()
@@ -87,7 +76,7 @@ def evaluate(message: Message, context: Context) -> Message:
         skip = None if head is None else LinearSkip(*head)
     accuracy, loss = evaluate_arrays(arrays, shard, skip)
     metrics = MetricRecord({"num-examples": len(shard), "accuracy": accuracy, "loss": loss})
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+    return Message(RecordDict({"metrics": metrics, **news(context, shard)}), reply_to=message)
 
 
 @app.query()
@@ -97,18 +86,7 @@ def tell_facts(message: Message, context: Context) -> Message:
     As this comes before any training, a damaged shard is refused here with a sentence.
     """
     shard = open_client_shard(context)
-    facts = ConfigRecord(
-        {
-            CLIENT_NAME_KEY: shard.meta.client,
-            "num-examples": len(shard),
-            "token-dim": shard.meta.dim,
-            "token-dtype": shard.meta.token_dtype,
-            "class-names": list(shard.meta.class_names),
-            "encoder-sha256": shard.meta.encoder.weights_sha256,
-            "encoder-settings": encoder_settings(shard.meta.encoder),
-        }
-    )
-    return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)
+    return Message(RecordDict({**facts(context, shard)}), reply_to=message)
 
 
 @app.query(STATISTICS_ACTION)
@@ -129,7 +107,8 @@ def sum_up(message: Message, context: Context) -> Message:
             **_input_bytes(shard, len(shard)),
         }
     )
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+    content = {"arrays": arrays, "metrics": metrics}
+    return Message(RecordDict({**content, **news(context, shard)}), reply_to=message)
 
 
 def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:

@@ -81,7 +81,10 @@ def _federate(
 
     # Which clients are connected, which are admitted, and how long each trains in a round.
     def check(client: Client) -> str:
-        return rejection_reason(client, shard) or run.identity.why_changed(client)
+        reason = rejection_reason(client, shard)
+        if not (reason or client.silent):
+            run.identity.note(client.name)
+        return reason
 
     meter, priors = Meter(), PriorOnce()
     socket_bytes = SocketBytes.from_environment()
@@ -144,7 +147,9 @@ def _federate(
             **recorder.should_stop(),
         )
     _log.info("The model is in %s", run.path / MODEL_FILE)
-    return {each.name: int(finite(each.facts.get(EXAMPLES_KEY)) or 0) for each in clients}
+    # As they are now: images may have joined a client's shard or left it.
+    examples = {each.name: registry.facts(each.node_id).get(EXAMPLES_KEY) for each in clients}
+    return {name: int(finite(told) or 0) for name, told in examples.items()}
 
 
 def _weights(

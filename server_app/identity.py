@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flower_ist.differences import differences
-from flower_ist.grids.clients import Client
 from flower_ist.grids.names import NameBook
 from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.tokens.shard import TokenShard
@@ -29,17 +28,14 @@ _FREE = frozenset(
         "round-timeout",
     }
 )
-# The part of a client's query reply that describes its data.
-_DATA_FACTS = ("num-examples", "token-dim", "token-dtype", "class-names", "encoder-sha256")
-# Clients and checkpoints of older releases lack it: then the others decide.
-_NEWER_FACT = "encoder-settings"
 
 
 class RunIdentity:
     """Settings and data that a run was begun with, as a checkpoint keeps them, and what follows.
 
-    Clients are known by name and by a hash of what they say of their data. Those that were away may
-    come back, and new ones may join, as in any run; one that comes back with other data may not.
+    Clients are known by name. Those that were away may come back, and new ones may join, as in any
+    run. Images may join their shards or leave them, too; what else a shard must have in common with
+    the server's is checked when a client is met (:mod:`server_app.admission`).
 
     Attributes:
         local_steps: steps that a client takes in a round, which follow from the clients that the
@@ -60,7 +56,7 @@ class RunIdentity:
     ) -> None:
         self._settings = settings.to_run_config()
         self._server = _hash(shard.meta.to_json())
-        self._clients: dict[str, str] = {}
+        self._clients: set[str] = set()
         self.local_steps: int | None = None
         self.names = NameBook()
         if checkpoint is not None:
@@ -74,25 +70,14 @@ class RunIdentity:
         return {
             "settings": self._settings,
             "server_data": self._server,
-            "clients": dict(self._clients),
+            "clients": sorted(self._clients),
             "names": self.names.state(),
             "local_steps": self.local_steps,
         }
 
-    def why_changed(self, client: Client) -> str:
-        """Return why a client cannot continue in this run; note the data of a new client."""
-        if client.problem or client.silent:
-            return ""
-        told = {fact: client.facts.get(fact) for fact in _DATA_FACTS}
-        older = _hash(told)
-        if _NEWER_FACT in client.facts:
-            told[_NEWER_FACT] = client.facts[_NEWER_FACT]
-        if self._clients.setdefault(client.name, _hash(told)) in (_hash(told), older):
-            return ""
-        return (
-            "its data are not those with which this run was begun: give it the same shard again, "
-            "or start a new run in another 'output-dir'"
-        )
+    def note(self, client: str) -> None:
+        """Note the name of a client that takes part."""
+        self._clients.add(client)
 
     def _compare(self, facts: Mapping[str, Any]) -> None:
         if differ := differences(facts["settings"], self._settings, leave_out=_FREE):

@@ -1,4 +1,4 @@
-"""Include the statistics of clients that join a run after it has begun.
+"""Keep the statistics of a run up to date: clients join it after it has begun, and data change.
 
 A run begins with the statistics of the clients that are connected then. Other devices join later,
 and devices that were too slow to answer come back. They train with a prior and a head from the
@@ -12,17 +12,25 @@ that no client had. A fleet that grows from 10 clients to 1,000 thus gets about 
 A client that tells another node's name has a name of its own here (:mod:`flower_ist.grids.names`)
 and is asked like any other. It may be the same device, whose old node will be found to be gone: if
 that one is counted, it is asked two rounds later. The same statistics are never counted twice.
+
+Images may join a client's shard or leave it. The client says so
+(:meth:`flower_ist.grids.clients.ClientRegistry.renew`), is asked again, and its new statistics take
+the place of its old ones, in the same bounds as a newcomer's. Growth waits like newcomers do; what
+was withdrawn is out at once. From one such question of a client to the next one it takes 2 rounds,
+then 4, 8 and so on: nobody can make the server send a new prior to everyone in each round.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
 from flower_ist.grids.chain import Filter
@@ -33,7 +41,7 @@ from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.judge import BadReply
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from flower_ist.wire.reported import is_superlink_error
-from server_app.statistics_file import Counted
+from server_app.statistics_file import Counted, read_part
 from server_app.warm_start import ClientSums, WarmStart
 
 _SHARE_WORTH_A_PRIOR = 0.1
@@ -42,8 +50,33 @@ _ROUNDS_TO_BE_GONE = 2
 _log = logging.getLogger("flwr")
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """Statistics that are to be counted in.
+
+    Attributes:
+        new: what counts of them.
+        shard: what the client called its data when it was asked.
+        old: what counted of the client's data until now, if anything.
+    """
+
+    new: Statistics
+    shard: str
+    old: Statistics | None = None
+
+    @property
+    def more(self) -> NDArray[np.int64]:
+        """Examples of each class (C,) that are new; below 0 where some were withdrawn."""
+        return self.new.counts if self.old is None else self.new.counts - self.old.counts
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether data were withdrawn: those that changed, and are no more, are others."""
+        return bool((self.more < 0).any() or not self.more.any())
+
+
 class Newcomers(Filter):
-    """Ask each new client for its statistics, for any strategy.
+    """Ask each new client, and each whose data have changed, for statistics, for any strategy.
 
     Args:
         registry: gives the clients' names; a client that restarts under its name is not new.
@@ -69,16 +102,18 @@ class Newcomers(Filter):
         self._folder = folder
         self._current_round = current_round
         self._num_rounds = num_rounds
-        self._asked: set[int] = set()
+        self._asked: dict[int, str] = {}  # node id -> what its data were called then
         self._met: dict[int, int] = {}  # node id -> round in which it was first here
-        self._pending: dict[str, int] = {}  # message id -> node id
-        self._waiting: dict[str, Statistics] = {}  # by client name
+        self._pending: dict[str, tuple[int, str]] = {}  # message id -> the same
+        self._waiting: dict[str, _Waiting] = {}  # by client name
+        # By client name: how many rounds after a question about changed data the next one may be.
+        self._pauses: dict[str, tuple[int, int]] = {}
 
     def nodes(self, grid: Grid) -> Iterable[int]:
         """Return the ids of all nodes, and ask the new ones for statistics."""
         node_ids = list(grid.get_node_ids())
         self._fetch(grid)
-        if self._is_worth_a_prior():
+        if self._waiting and self._is_worth_a_prior():
             self._count_in()
         self._ask(grid, node_ids)
         return node_ids
@@ -86,60 +121,106 @@ class Newcomers(Filter):
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         if self._current_round() >= self._num_rounds:
             return  # nothing would fetch the answers
-        new = [node_id for node_id in node_ids if self._is_new(node_id)]
-        if not new:
+        changed, new = [], []
+        for node_id in node_ids:
+            if self._is_known(node_id):
+                if self._has_changed(node_id):
+                    changed.append(node_id)
+            elif self._is_new(node_id):
+                new.append(node_id)
+        for what, nodes in (("New since this run began", new), ("Changed data", changed)):
+            if nodes:
+                _log.info("%s: %s", what, ", ".join(map(self._registry.name, nodes)))
+        if not (new or changed):
             return
-        _log.info("New since this run began: %s", ", ".join(map(self._registry.name, new)))
         content = self._sums.closed_form.question(ConfigRecord())
-        questions = [Message(content, node_id, STATISTICS_QUERY) for node_id in new]
+        questions = [Message(content, node_id, STATISTICS_QUERY) for node_id in new + changed]
         grid.push_messages(questions)
-        self._asked.update(new)
-        self._pending |= {q.metadata.message_id: q.metadata.dst_node_id for q in questions}
+        for question in questions:
+            node_id = question.metadata.dst_node_id
+            asked = node_id, self._registry.shard(node_id)
+            self._asked[node_id] = asked[1]
+            self._pending[question.metadata.message_id] = asked
 
     def _fetch(self, grid: Grid) -> None:
         """Fetch the answers that have arrived."""
         if not self._pending:
             return
         for reply in grid.pull_messages(list(self._pending)):
-            node_id = self._pending.pop(reply.metadata.reply_to_message_id)
+            node_id, shard = self._pending.pop(reply.metadata.reply_to_message_id)
             if is_superlink_error(reply):
-                self._asked.discard(node_id)  # it is gone; when it is back, it is asked again
+                self._asked.pop(node_id, None)  # it is gone; when it is back, it is asked again
                 continue
-            name, (num_classes, dim) = self._registry.name(node_id), self._sums.total.sums.shape
-            if self._is_counted(name):
+            name = self._registry.name(node_id)
+            counted = self._sums.clients.get(name)
+            if counted is not None and counted.shard == shard:
                 continue  # it was restarted, and its old node has answered too
             try:
-                told = self._sums.closed_form.judge(reply, (num_classes, dim), MessageType.QUERY)
+                told = self._sums.closed_form.judge(reply, self._shape, MessageType.QUERY)
                 if not self._is_copy(told):
-                    self._waiting[name] = self._bounded(name, told)
+                    self._waiting[name] = self._part(name, told, shard, counted)
             except UnlikeOthersError as refusal:
                 _log.warning("The statistics of %s are not counted in: %s", name, refusal)
             except BadReply as refusal:
                 _log.warning(
-                    "%s joined late and has no part in the statistics of this run, so a class that "
-                    "only it has is hardly learnt: %s",
+                    "%s %s no part in the statistics of this run, so a class that only it has is "
+                    "hardly learnt: %s",
                     name,
+                    "joined late and has" if counted is None else "has new data, and they have",
                     refusal,
                 )
 
+    def _is_known(self, node_id: int) -> bool:
+        return self._registry.name(node_id) in self._sums.clients
+
     def _is_new(self, node_id: int) -> bool:
-        """Return whether a node is to be asked now."""
+        """Return whether a node whose client is not counted is to be asked now."""
         name, told = self._registry.name(node_id), self._registry.told_name(node_id)
         first = self._met.setdefault(node_id, self._current_round())
-        if node_id in self._asked or self._is_counted(name):
+        if self._asked.get(node_id) == self._registry.shard(node_id):
             return False
         waits = self._current_round() < first + _ROUNDS_TO_BE_GONE
-        return not (waits and told != name and self._is_counted(told))
+        return not (waits and told != name and told in self._sums.clients)
+
+    def _has_changed(self, node_id: int) -> bool:
+        """Return whether a client's data are not those that are counted, and it is time to ask."""
+        name, shard = self._registry.name(node_id), self._registry.shard(node_id)
+        counted = self._sums.clients[name]
+        if shard in ("", counted.shard) or self._asked.get(node_id) == shard:
+            return False
+        if not counted.shard:
+            return False  # it did not say what its data were
+        due, pause = self._pauses.get(name, (0, 1))
+        if self._current_round() < due:
+            return False
+        self._pauses[name] = (self._current_round() + 2 * pause, 2 * pause)
+        return True
+
+    def _part(self, name: str, told: Statistics, shard: str, counted: Counted | None) -> _Waiting:
+        """Return what of a client's statistics is to be counted in, and in whose place.
+
+        Raises:
+            UnlikeOthersError: nothing is.
+        """
+        if counted is None or not counted.digest:
+            return _Waiting(self._bounded(name, told, self._sums), shard)
+        old = read_part(self._folder, counted.digest, *self._shape)
+        if old is None:
+            raise UnlikeOthersError(
+                "what it counted for before is no longer in the run's folder, so that it cannot be "
+                "replaced"
+            )
+        return _Waiting(self._bounded(name, told, self._sums.without(name, old)), shard, old)
 
     def _is_copy(self, told: Statistics) -> bool:
         """Return whether the same statistics are counted already, or wait for it."""
         digest = told.digest()
-        waiting = (statistics.digest() for statistics in self._waiting.values())
+        waiting = (waiting.new.digest() for waiting in self._waiting.values())
         return self._sums.holds(digest) or digest in waiting
 
-    def _bounded(self, name: str, told: Statistics) -> Statistics:
+    def _bounded(self, name: str, told: Statistics, others: ClientSums) -> Statistics:
         """Return what counts of a client's statistics, and say so if it is not all."""
-        bounded = self._sums.bounded(told)
+        bounded = others.bounded(told)
         if bounded is not told:
             _log.warning(
                 "%s counts for %s examples instead of its %s: see 'claim-bound'",
@@ -149,14 +230,11 @@ class Newcomers(Filter):
             )
         return bounded
 
-    def _is_counted(self, name: str) -> bool:
-        return name in self._sums.clients
-
     def _is_worth_a_prior(self) -> bool:
-        if not self._waiting:
-            return False
+        if any(waiting.old is not None and waiting.has_lost for waiting in self._waiting.values()):
+            return True
         counted = self._sums.total.counts
-        more = np.sum([statistics.counts for statistics in self._waiting.values()], axis=0)
+        more = np.sum([waiting.more for waiting in self._waiting.values()], axis=0)
         is_first = (more > 0) & (counted == 0)
         return bool(is_first.any() or more.sum() >= _SHARE_WORTH_A_PRIOR * counted.sum())
 
@@ -168,16 +246,19 @@ class Newcomers(Filter):
         names = sorted(self._waiting)
         before = self._sums
         one_by_one = [[name] for name in names] if len(names) > 1 else []
-        for part in [names, *one_by_one]:
-            if all(map(self._is_counted, part)):
+        for names_of_part in [names, *one_by_one]:
+            part = {name: self._waiting[name] for name in names_of_part}
+            if all(self._is_counted(name, waiting) for name, waiting in part.items()):
                 continue
             try:
-                more = {name: self._waiting[name] for name in part}
-                counted = {n: Counted(float(s.counts.sum()), s.digest()) for n, s in more.items()}
-                self._start.count_in(Statistics.total(list(more.values())), counted)
+                self._start.count_in(
+                    {name: waiting.new for name, waiting in part.items()},
+                    {name: waiting.shard for name, waiting in part.items()},
+                    [waiting.old for waiting in part.values() if waiting.old is not None],
+                )
             except (ArgumentError, np.linalg.LinAlgError) as err:
                 if len(part) == 1:
-                    _log.warning("The statistics of %s are not counted in: %s", part[0], err)
+                    _log.warning("The statistics of %s are not counted in: %s", *part, err)
             else:
                 _log.info("The statistics of %s are counted in", ", ".join(part))
         self._waiting.clear()
@@ -187,7 +268,16 @@ class Newcomers(Filter):
             self._priors.renew(self._start.prior)
         self._start.save(self._folder)
 
+    def _is_counted(self, name: str, waiting: _Waiting) -> bool:
+        counted = self._sums.clients.get(name)
+        return counted is not None and counted.digest == waiting.new.digest()
+
     @property
     def _sums(self) -> ClientSums:
         assert self._start.sums is not None
         return self._start.sums
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        num_classes, dim = self._sums.total.sums.shape
+        return num_classes, dim

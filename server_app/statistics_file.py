@@ -1,4 +1,8 @@
-"""``statistics.safetensors``: the sums that a run trains with, kept for when it is resumed."""
+"""``statistics.safetensors``: the sums that a run trains with, kept for when it is resumed.
+
+Beside it, the folder ``statistics`` has each client's part as it was sent, so that it can be taken
+out of the sums when the client's data have changed.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from flwr.app import Array
 
-from flower_ist.files import write_file
+from flower_ist.files import make_folder, write_file
 from flower_ist.runs.sealed import SealError, UnreadableError, sealed, unsealed
 from flower_ist.statistics.prior import TokenScale
 from flower_ist.statistics.sums import Statistics, statistics_layout
-from flower_ist.wire.layout import layout_of
-from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM
+from flower_ist.wire.layout import SQUEEZED, WireError, layout_of, unpack
+from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, COMPACT, PACKED_STYPE
 from server_app.settings import SettingsError
 
 STATISTICS_FILE = "statistics.safetensors"
@@ -21,6 +26,8 @@ _CLIENTS = "clients"
 # Sums in float64 are kept exactly: a resumed run gets the same head.
 _DTYPE = "float64"
 _MEAN, _SPREAD = "mean", "spread"
+_PARTS = "statistics"
+_SHARE, _TOLD = "share", "told"
 
 
 class Counted(NamedTuple):
@@ -29,10 +36,24 @@ class Counted(NamedTuple):
     Attributes:
         examples: for how many it counts; 0: it answered, but its answer was refused.
         digest: of its statistics; empty if they were refused.
+        shard: what it called its data (``SHARD_KEY``); empty if it did not.
     """
 
     examples: float = 0.0
     digest: str = ""
+    shard: str = ""
+
+    @classmethod
+    def of(cls, statistics: Statistics, shard: str) -> Counted:
+        """Return the part that these statistics are."""
+        return cls(float(statistics.counts.sum()), statistics.digest(), shard)
+
+
+class Part(NamedTuple):
+    """A client's statistics as it sent them, and the share of them that counts."""
+
+    told: bytes
+    share: float
 
 
 def write_statistics(
@@ -40,6 +61,7 @@ def write_statistics(
     statistics: Statistics,
     scale: TokenScale | None,
     clients: Mapping[str, Counted],
+    parts: Mapping[str, Part],
 ) -> None:
     """Write sums into a run's folder.
 
@@ -48,15 +70,24 @@ def write_statistics(
         statistics: the sums.
         scale: what tokens are standardized by; None if they are not.
         clients: by name, those who need not be asked again.
+        parts: of the sums, by digest, those that are new; parts of nobody are removed.
 
     Raises:
         NotWrittenError: they cannot be written.
     """
+    # The parts first: whatever the sums name is there.
+    make_folder(folder / _PARTS)
+    for digest, part in parts.items():
+        told = {_TOLD: np.frombuffer(part.told, np.uint8)}
+        write_file(_part_file(folder, digest), sealed(_SHARE, part.share, told))
     tensors = statistics.to_tensors(_DTYPE)
     if scale is not None:
         tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}
     content = sealed(_CLIENTS, dict(sorted(clients.items())), tensors)
     write_file(folder / STATISTICS_FILE, content)
+    named = {_part_file(folder, part.digest) for part in clients.values()}
+    for file in set((folder / _PARTS).glob("*.safetensors")) - named:
+        file.unlink(missing_ok=True)
 
 
 def read_statistics(
@@ -87,3 +118,21 @@ def read_statistics(
     scale = TokenScale(tensors[_MEAN], tensors[_SPREAD]) if scaled else None
     counted = {name: Counted(*part) for name, part in clients.items()}
     return Statistics.from_tensors(tensors), scale, counted
+
+
+def read_part(folder: Path, digest: str, num_classes: int, dim: int) -> Statistics | None:
+    """Return a client's part in the sums; None if it is not kept, or not as it was."""
+    layout = statistics_layout(num_classes, dim, CLASS_SUMS_AND_GRAM, COMPACT)
+    try:
+        share, arrays = unsealed(_part_file(folder, digest), _SHARE)
+        told = arrays[_TOLD].tobytes()
+        array = Array(SQUEEZED, (len(told),), PACKED_STYPE, told)
+        part = Statistics.from_tensors(unpack(array, layout, SQUEEZED))
+    except (UnreadableError, WireError):
+        return None
+    part = part if share == 1.0 else part.scaled(share)
+    return part if part.digest() == digest else None
+
+
+def _part_file(folder: Path, digest: str) -> Path:
+    return folder / _PARTS / f"{digest}.safetensors"

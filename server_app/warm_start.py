@@ -9,8 +9,8 @@ the same ones. Clients that join later are included (:mod:`server_app.newcomers`
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from flower_ist.wire.protocol import COMPACT
 from flower_ist.wire.reported import is_superlink_error
 from server_app.build import Score, build_closed_form
 from server_app.settings import Settings
-from server_app.statistics_file import Counted, read_statistics, write_statistics
+from server_app.statistics_file import Counted, Part, read_statistics, write_statistics
 from server_app.strategies import CLOSED_FORM
 
 _log = logging.getLogger("flwr")
@@ -43,11 +43,13 @@ class WarmStart:
         prior: what clients train with; None for nothing.
         skip: the closed-form head inside the net; None for none.
         sums: what both follow from; None if nothing was asked.
+        unsaved: parts of the sums, by digest, that are not on the disk yet.
     """
 
     prior: TokenPrior | None = None
     skip: LinearSkip | None = None
     sums: ClientSums | None = None
+    unsaved: dict[str, Part] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sums: ClientSums) -> WarmStart:
@@ -59,17 +61,32 @@ class WarmStart:
         skip = sums.skip()
         return cls(sums.prior(skip), skip, sums)
 
-    def count_in(self, statistics: Statistics, clients: Mapping[str, Counted]) -> None:
-        """Add the statistics of clients that joined later, and renew the prior and the head.
+    def count_in(
+        self, new: Mapping[str, Statistics], shards: Mapping[str, str], old: Sequence[Statistics]
+    ) -> None:
+        """Change the sums, and renew the prior and the head.
 
         Tokens are standardized as before, so that the net that is being trained still fits.
+
+        Args:
+            new: statistics by client name, of those who joined later or whose data have changed.
+            shards: client name -> what it calls its data.
+            old: what counted until now of those whose data have changed.
 
         Raises:
             ArgumentError: nothing follows from the statistics; all is as it was.
         """
         assert self.sums is not None
-        renewed = WarmStart.of(self.sums.with_more(statistics, clients))
+        counted = {name: Counted.of(part, shards[name]) for name, part in new.items()}
+        renewed = WarmStart.of(self.sums.changed(list(new.values()), counted, old))
         self.prior, self.skip, self.sums = renewed.prior, renewed.skip, renewed.sums
+        self.keep(new.values())
+
+    def keep(self, parts: Iterable[Statistics]) -> None:
+        """Keep parts of the sums as they were sent, until :meth:`save` writes them."""
+        for part in parts:
+            if part.packed:
+                self.unsaved[part.digest()] = Part(part.packed, part.share)
 
     def save(self, folder: Path) -> None:
         """Write the statistics into the run's folder, if there are any.
@@ -78,7 +95,9 @@ class WarmStart:
             NotWrittenError: they cannot be written.
         """
         if self.sums is not None:
-            write_statistics(folder, self.sums.total, self.sums.scale, self.sums.clients)
+            sums = self.sums
+            write_statistics(folder, sums.total, sums.scale, sums.clients, self.unsaved)
+            self.unsaved.clear()
 
     def net(self, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the net for raw tokens, from the trained weights."""
@@ -126,14 +145,27 @@ class ClientSums:
             return None
         return LinearSkip.of_head(self.closed_form.solve([self.total]))
 
-    def with_more(self, statistics: Statistics, clients: Mapping[str, Counted]) -> ClientSums:
-        """Return the sums with those of other clients added; these stay as they are."""
-        total = Statistics.total([self.total, statistics])
-        more = {**self.clients, **clients}
-        return ClientSums(self.settings, self.closed_form, total, self.scale, more)
+    def changed(
+        self, new: Sequence[Statistics], clients: Mapping[str, Counted], old: Sequence[Statistics]
+    ) -> ClientSums:
+        """Return the sums with some clients' statistics in place of their old ones, if any.
+
+        These sums stay as they are.
+        """
+        total = Statistics.total([self.total, *new])
+        for part in old:
+            total.subtract(part)
+        named = {**self.clients, **clients}
+        return ClientSums(self.settings, self.closed_form, total, self.scale, named)
+
+    def without(self, name: str, part: Statistics) -> ClientSums:
+        """Return the sums of the other clients."""
+        others = self.changed([], {}, [part])
+        clients = {other: counted for other, counted in self.clients.items() if other != name}
+        return replace(others, clients=clients)
 
     def bounded(self, statistics: Statistics) -> Statistics:
-        """Return what counts of the statistics of a client that joins.
+        """Return what counts of the statistics of a client that is not among these.
 
         Raises:
             UnlikeOthersError: nothing does.
@@ -211,10 +243,13 @@ def warm_start(
     meter.traffic(0).bounded |= closed_form.last_round.bounded
     scale = TokenScale.of(total) if settings.standardize else None
     name = closed_form.registry.name
+    shard = closed_form.registry.shard
     answered = {
-        name(reply.metadata.src_node_id): Counted()
-        for reply in replies
-        if not is_superlink_error(reply)
+        name(n): Counted(shard=shard(n))
+        for n in (reply.metadata.src_node_id for reply in replies if not is_superlink_error(reply))
     }
-    parts = {name(n): Counted(float(s.counts.sum()), s.digest()) for n, s in counted.items()}
-    return WarmStart.of(ClientSums(settings, closed_form, total, scale, {**answered, **parts}))
+    parts = {name(n): Counted.of(part, shard(n)) for n, part in counted.items()}
+    sums = ClientSums(settings, closed_form, total, scale, {**answered, **parts})
+    start = WarmStart.of(sums)
+    start.keep(counted.values())
+    return start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.commands.common import command_of, console
 from data_prep.console import print_sentence, print_sentences, print_skipped
@@ -35,7 +36,7 @@ def mask(settings: MaskCommand) -> None:
     from flower_ist.files import refuse_existing
 
     out, workers = settings.out, settings.workers
-    settings.reading()
+    reading = settings.reading()
     settings.refuse_inside(out)
     refuse_existing(out)
     train, test = settings.read_images(settings.seed, workers)
@@ -49,10 +50,10 @@ def mask(settings: MaskCommand) -> None:
         ),
     )
     with image_progress(console, "Masking images", sum(map(len, sets))) as advance:
+        how: dict[str, Any] = {"reading": reading, "workers": workers, "advance": advance}
         if test is None:
-            metas = [write_masked(train, out, settings, workers=workers, advance=advance)]
+            metas = [write_masked(train, out, settings, **how)]
         else:
-            both = write_masked_splits(train, test, out, settings, workers=workers, advance=advance)
-            metas = list(both)
+            metas = list(write_masked_splits(train, test, out, settings, **how))
     print_sentence(console, masked_summary(out, metas))
     print_skipped(console, (sentence for data in sets for sentence in data.skipped))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from data_prep import PrepError
 from data_prep.encoders.open import EMBEDDED, ImageEncoder
 from data_prep.encoders.settings import EncoderSettings
@@ -51,7 +53,8 @@ def reopen_encoder(
         device=device,
         compute_dtype=compute_dtype,
     ).open_encoder(seed)
-    if differ := differences(encoder_space(record), encoder_space(opened.record)):
+    found = replace(opened.record, interpolation=record.interpolation)  # is not the encoder's
+    if differ := differences(encoder_space(record), encoder_space(found)):
         raise PrepError(
             f"The encoder {opened.record.name!r} is not the one of the model's tokens ({differ}): "
             "give the encoder and the weights that prep was given."

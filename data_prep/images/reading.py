@@ -19,7 +19,7 @@ an EXIF orientation             not turned, as in torchvision's ``ImageFolder``,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import IntFlag, auto
 
@@ -62,6 +62,21 @@ class Reading:
 
 USUAL_READING = Reading()
 """What becomes of images where no choice is made."""
+
+
+def reading_of(choices: Mapping[str, int | str]) -> Reading:
+    """Return the reading of some :func:`unusual_choices`, as shards and models record them.
+
+    Raises:
+        PrepError: one is unknown.
+    """
+    try:
+        return Reading(**{name.replace("-", "_"): value for name, value in choices.items()})  # type: ignore[arg-type]
+    except TypeError:
+        raise PrepError(
+            f"Images were read with {', '.join(choices)}, which this release does not know: use "
+            "the one that wrote the shard."
+        ) from None
 
 
 def unusual_choices(reading: Reading) -> dict[str, int | str]:

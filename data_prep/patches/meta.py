@@ -30,7 +30,7 @@ from data_prep.json_file import read_json
 from data_prep.masks.names import KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
 from flower_ist.files import new_file
-from flower_ist.tokens.meta import Mask
+from flower_ist.tokens.meta import Mask, Reading, check_reading
 
 FORMAT = "flower-ist-masked-images"
 VERSION = 1
@@ -59,6 +59,7 @@ class MaskedMeta:
             those are stored.
         split: ``train`` or ``test``.
         source: Where the images come from, in words.
+        reading: How unusual images were read, as in :class:`flower_ist.tokens.meta.ShardMeta`.
         sha256: Of each array by its name, as :func:`flower_ist.tokens.shard.array_sha256` has it.
     """
 
@@ -76,10 +77,13 @@ class MaskedMeta:
     split: str
     source: str
     sha256: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``meta.json`` into a new folder."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        if not self.reading:
+            del content["reading"]
         text = json.dumps(content, indent=2) + "\n"
         with new_file(folder / META_FILE) as file:
             file.write(text.encode())
@@ -104,6 +108,7 @@ class MaskedMeta:
             raise ValueError("its channels or its compression are unknown")
         if self.interpolation not in INTERPOLATIONS or not isinstance(self.sha256, Mapping):
             raise ValueError("its interpolation or its hashes are unknown")
+        check_reading(self.reading)
         unknown = set(self.sha256) - {*REQUIRED, *OPTIONAL}
         if unknown or not set(REQUIRED) <= set(self.sha256):
             raise ValueError("it must list the hash of each array")

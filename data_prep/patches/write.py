@@ -19,6 +19,7 @@ from data_prep.images.classes import check_same_classes
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import network_input
 from data_prep.images.prefetch import prefetch, usual_workers
+from data_prep.images.reading import USUAL_READING, Reading, unusual_choices
 from data_prep.masks.draw import draw_mask
 from data_prep.patches.codec import pack
 from data_prep.patches.cut import cut_patches
@@ -38,6 +39,7 @@ def write_masked(
     folder: Path,
     settings: MaskSettings,
     *,
+    reading: Reading = USUAL_READING,
     workers: int | None = None,
     advance: Advance | None = None,
 ) -> MaskedMeta:
@@ -50,6 +52,7 @@ def write_masked(
         data: Images that are not masked yet.
         folder: Must not exist; it appears when it is complete.
         settings: The mask and the sizes.
+        reading: How unusual images were read.
         workers: Threads; None for as many as there are cores, up to 8.
         advance: Called with 1 after each image, for a progress bar.
 
@@ -62,7 +65,7 @@ def write_masked(
     """
     with new_folder(folder) as temporary:
         _check_fit(temporary, (data,), settings)
-        return _write(data, temporary, settings, workers, advance)
+        return _write(data, temporary, settings, reading, workers, advance)
 
 
 def write_masked_splits(
@@ -71,6 +74,7 @@ def write_masked_splits(
     folder: Path,
     settings: MaskSettings,
     *,
+    reading: Reading = USUAL_READING,
     workers: int | None = None,
     advance: Advance | None = None,
 ) -> tuple[MaskedMeta, MaskedMeta]:
@@ -88,7 +92,8 @@ def write_masked_splits(
         written = []
         for name, data in (("train", train), ("test", test)):
             (temporary / name).mkdir()
-            written.append(_write(data, temporary / name, settings, workers, advance))
+            place = temporary / name
+            written.append(_write(data, place, settings, reading, workers, advance))
     return written[0], written[1]
 
 
@@ -120,6 +125,7 @@ def _write(
     data: ImageSet,
     folder: Path,
     settings: MaskSettings,
+    reading: Reading,
     workers: int | None,
     advance: Advance | None,
 ) -> MaskedMeta:
@@ -157,6 +163,7 @@ def _write(
         split=data.split,
         source=data.source,
         sha256={"patches": patches.sha256, **hashes},
+        reading=unusual_choices(reading),
     )
     meta.write(folder)
     return meta

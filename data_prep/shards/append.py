@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from data_prep.console import print_sentence
 from data_prep.encoders.reopen import reopen_encoder
 from data_prep.images.classes import read_classes
 from data_prep.images.image_set import ImageSet
-from data_prep.images.reading import unusual_choices
+from data_prep.images.reading import reading_of, unusual_choices
 from data_prep.json_file import read_json
 from data_prep.shards.encode import Encoding
 from data_prep.shards.job import Job, plan_job
@@ -100,12 +100,14 @@ def _open(settings: PrepSettings, shard: TokenShard) -> tuple[Job, dict[str, Any
         device=settings.device,
         compute_dtype=settings.compute_dtype,
     )
+    reading = reading_of(meta.reading)
     encoding = Encoding(
         encoder,
         mask_kind=mask.kind,
         mask_ratio=mask.ratio,
         seed=mask.seed,
-        interpolation=settings.interpolation,
+        interpolation=meta.encoder.interpolation,
+        reading=reading,
         token_dtype=meta.token_dtype,
     )
     names = meta.class_names if settings.classes is None else read_classes(settings.classes)
@@ -114,7 +116,7 @@ def _open(settings: PrepSettings, shard: TokenShard) -> tuple[Job, dict[str, Any
         "train",
         settings.on_error,
         classes=names,
-        reading=settings.reading(),
+        reading=reading,
     )
     images = data.sha256()
     _refuse_known(settings, images, shard)
@@ -129,7 +131,7 @@ def _open(settings: PrepSettings, shard: TokenShard) -> tuple[Job, dict[str, Any
         chunk_images=settings.chunk_images,
         asked={
             "shard that is appended to (SHA-256)": _hash_of(meta),
-            **unusual_choices(settings.reading()),
+            **unusual_choices(reading),
         },
     )
     log = {
@@ -158,7 +160,9 @@ def _refuse_other_settings(settings: PrepSettings, meta: ShardMeta) -> None:
         "patch_size": meta.encoder.patch_size,
         "pool": meta.encoder.pool,
         "layer": meta.encoder.layer,
+        "interpolation": meta.encoder.interpolation,
         "dtype": meta.token_dtype,
+        **asdict(reading_of(meta.reading)),
     }
     usual = {field.name: field.default for field in fields(settings)}
     asked = {

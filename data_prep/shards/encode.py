@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import check_interpolation, masked_bytes
+from data_prep.images.reading import USUAL_READING, Reading, unusual_choices
 from data_prep.masks.draw import draw_mask
 from data_prep.masks.names import make_mask
 from flower_ist.tokens.meta import TOKEN_DTYPES, ShardMeta
@@ -41,6 +42,7 @@ class Encoding:
         encoder: Returns one token (D,) for an image's kept patches.
         mask: How patches are dropped; one view.
         interpolation: How images are resized, ``bicubic`` or ``bilinear``.
+        reading: How unusual images were read.
         token_dtype: What a shard stores, ``float16``, ``float32`` or ``int8``.
 
     Raises:
@@ -55,6 +57,7 @@ class Encoding:
         mask_ratio: float = 0.5,
         seed: int = 0,
         interpolation: str = "bicubic",
+        reading: Reading = USUAL_READING,
         token_dtype: str = "float16",
     ) -> None:
         if token_dtype not in TOKEN_DTYPES:
@@ -65,6 +68,7 @@ class Encoding:
         self.encoder = encoder
         self.mask = make_mask(mask_kind, mask_ratio, seed, encoder.grid[0] * encoder.grid[1])
         self.interpolation = interpolation
+        self.reading = reading
         self.token_dtype = token_dtype
 
     def prepare(self, data: ImageSet, views: int = 1) -> Batch:
@@ -115,7 +119,7 @@ class Encoding:
             num_examples=len(rows) * views,
             dim=self.encoder.dim,
             class_names=data.class_names,
-            encoder=self.encoder.record,
+            encoder=replace(self.encoder.record, interpolation=self.interpolation),
             mask=replace(self.mask, views=views),
             image_bytes=native * views,
             image_file_bytes=stored * views,
@@ -124,4 +128,5 @@ class Encoding:
             client=client,
             split=data.split,
             source=source or data.source,
+            reading=unusual_choices(self.reading),
         )

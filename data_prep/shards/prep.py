@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.console import print_sentence
-from data_prep.images.reading import unusual_choices
+from data_prep.images.reading import reading_of, unusual_choices
 from data_prep.masks.names import check_views
 from data_prep.patches.read import check_mask_fits, stored_meta
 from data_prep.progress import image_progress
@@ -111,8 +111,10 @@ def open_job(settings: PrepSettings) -> Job:
     # of another one is the wrong encoder.
     stored = stored_meta(settings.source)
     kind, ratio, seed = "random", 0.5, 0
+    interpolation, reading = settings.interpolation, settings.reading()
     if stored is not None:
         kind, ratio, seed = stored.mask.kind, stored.mask.ratio, stored.mask.seed
+        interpolation, reading = stored.interpolation, reading_of(stored.reading)
     seed = seed if settings.seed is None else settings.seed
     encoder = settings.open_encoder(seed, None if stored is None else stored.image_size)
     encoding = Encoding(
@@ -120,7 +122,8 @@ def open_job(settings: PrepSettings) -> Job:
         mask_kind=kind if settings.mask is None else settings.mask,
         mask_ratio=ratio if settings.mask_ratio is None else settings.mask_ratio,
         seed=seed,
-        interpolation=settings.interpolation,
+        interpolation=interpolation,
+        reading=reading,
         token_dtype=settings.dtype,
     )
     check_views(settings.views, encoding.mask)

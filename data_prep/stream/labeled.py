@@ -37,7 +37,6 @@ def labeled_tokens(
     encoder: str = "",
     weights: str = "",
     device: str = "cpu",
-    interpolation: str = "bicubic",
     batch_size: int = 64,
     workers: int = 2,
 ) -> Iterator[Example]:
@@ -57,19 +56,25 @@ def labeled_tokens(
         encoder: As prep's, where it is not the embedded one.
         weights: As prep's.
         device: Of the encoder.
-        interpolation: As prep's.
         batch_size: Images encoded at once.
         workers: Threads that decode ahead.
 
     Raises:
         PrepError: the encoder, the ratios or the images cannot be used.
     """
-    encoding = open_encoding(recipe, encoder, weights, device=device, interpolation=interpolation)
+    encoding = open_encoding(recipe, encoder, weights, device=device)
     mask = encoding.mask
     masks = {mask.ratio: mask}
     for ratio in _ratios(mask_ratios):
         masks[ratio] = make_mask(mask.kind, ratio, mask.seed, mask.patches)
-    data = read_source(source, split, on_error, classes=class_names, workers=workers)
+    data = read_source(
+        source,
+        split,
+        on_error,
+        classes=class_names,
+        workers=workers,
+        reading=encoding.reading,
+    )
     for sentence in (*data.left_out, *(unusual.sentence() for unusual in data.unusual)):
         tell(sentence)
     for sentence in data.skipped:

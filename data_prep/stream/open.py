@@ -29,7 +29,6 @@ def image_tokens(
     on_error: str = "stop",
     tell: Callable[[str], object] = lambda sentence: None,
     device: str = "cpu",
-    interpolation: str = "bicubic",
     batch_size: int = 64,
     workers: int = 2,
     show_bar: bool = False,
@@ -47,7 +46,6 @@ def image_tokens(
         on_error: ``stop`` or ``skip``.
         tell: Takes a sentence for each image that was skipped.
         device: Of the encoder.
-        interpolation: As prep's.
         batch_size: Images encoded at once.
         workers: Threads that decode ahead; none where a folder is watched.
         show_bar: Show progress on standard error, if that is a terminal.
@@ -60,7 +58,6 @@ def image_tokens(
         encoder,
         weights,
         device=device,
-        interpolation=interpolation,
         mask_ratio=mask_ratio,
     )
     stream = TokenStream(encoding, views=views, on_error=on_error, tell=tell)

@@ -24,6 +24,7 @@ from data_prep.images.check import ON_ERROR
 from data_prep.images.decode import decode_image
 from data_prep.images.pixels import network_input
 from data_prep.images.prefetch import prefetch
+from data_prep.images.reading import reading_of
 from data_prep.masks.draw import draw_mask
 from data_prep.masks.names import check_views
 from data_prep.shards.encode import Batch, Encoding
@@ -108,7 +109,7 @@ class TokenStream:
         for path in paths:
             try:
                 content = _content(path)
-                native = decode_image(io.BytesIO(content), path)
+                native = decode_image(io.BytesIO(content), path, self._encoding.reading)
             except PrepError as err:
                 unreadable.append(str(err))
                 continue
@@ -128,7 +129,6 @@ def open_encoding(
     weights: str = "",
     *,
     device: str = "cpu",
-    interpolation: str = "bicubic",
     mask_ratio: float | None = None,
 ) -> Encoding:
     """Open a recipe's encoder, and draw its masks; another ratio may be asked for.
@@ -143,7 +143,8 @@ def open_encoding(
         mask_kind=mask.kind,
         mask_ratio=mask.ratio if mask_ratio is None else mask_ratio,
         seed=mask.seed,
-        interpolation=interpolation,
+        interpolation=recipe.encoder.interpolation,
+        reading=reading_of(recipe.reading),
     )
     if encoding.mask.patches != mask.patches:
         raise PrepError(

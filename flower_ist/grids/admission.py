@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from flower_ist.grids.chain import Filter
 from flower_ist.grids.clients import Client, ClientRegistry
+from flower_ist.wire._flwr import with_metadata
+from flower_ist.wire.protocol import REFUSED_CODE
 
 _log = logging.getLogger("flwr")
 
@@ -49,3 +52,14 @@ class Admission(Filter):
                 _log.warning("%s is left out of this run: %s", client.name, reason)
         self._met, self._admitted = clients, admitted
         return list(admitted)
+
+    def up(self, replies: Iterable[Message]) -> Iterator[Message]:
+        """Note whose data have changed; who could not have joined with them has no part either."""
+        for reply in replies:
+            client = self._registry.renew(reply)
+            if client is not None:
+                _log.info("The data of %s have changed", client.name)
+                if reason := self._check(client):
+                    error = Error(REFUSED_CODE, f"its data have changed: {reason}")
+                    reply = with_metadata(Message(error, reply_to=reply), reply.metadata)
+            yield reply

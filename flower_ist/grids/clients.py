@@ -19,17 +19,20 @@ from flwr.serverapp import Grid
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.names import NameBook
 from flower_ist.wire._flwr import NodeInfo
-from flower_ist.wire.protocol import LIFE_AFTER_TIMEOUT
+from flower_ist.wire.protocol import EXAMPLES_KEY, FACTS_RECORD, LIFE_AFTER_TIMEOUT, SHARD_KEY
 from flower_ist.wire.records import configs_in
 from flower_ist.wire.reported import (
     MAX_METRICS,
     client_name,
+    client_text,
     finite,
     is_superlink_error,
     last_line,
+    metric_record,
 )
 
 _LONGEST_WAIT = 3600.0
+_LONGEST_SHARD = 64
 # All nodes, and those that were admitted, with room for two more such steps of a chain.
 _LISTS_KEPT = 4
 # Seconds after which the SuperLink is asked again who was heard of: a third of a heartbeat.
@@ -130,6 +133,32 @@ class ClientRegistry:
     def facts(self, node_id: int) -> Mapping[str, ConfigRecordValues]:
         """Return what a node's client reported about its data; empty if it was not queried."""
         return self._known[node_id].facts if node_id in self._known else {}
+
+    def shard(self, node_id: int) -> str:
+        """Return what a node's client calls its data, or an empty text: it changes as they do."""
+        told = self.facts(node_id).get(SHARD_KEY)
+        return client_text(told, _LONGEST_SHARD) if isinstance(told, str) else ""
+
+    def renew(self, reply: Message) -> Client | None:
+        """Take over what a client tells anew in a reply, and return the client if it does.
+
+        It does so when its data have changed. A client that tells more examples than before without
+        that is asked again: the reply that said so was lost. Its name stays.
+        """
+        node_id = reply.metadata.src_node_id
+        known = self._known.get(node_id)
+        if known is None or known.problem or not reply.has_content():
+            return None
+        told = configs_in(reply.content).get(FACTS_RECORD)
+        if told is not None:
+            self._met = {}
+            self._known[node_id] = replace(known, facts=dict(islice(told.items(), MAX_METRICS)))
+            return self._known[node_id]
+        metrics = metric_record(reply.content, EXAMPLES_KEY) or {}
+        examples, before = finite(metrics.get(EXAMPLES_KEY)), finite(known.facts.get(EXAMPLES_KEY))
+        if examples is not None and before is not None and examples > before:
+            self._due.setdefault(node_id, time.monotonic())
+        return None
 
     def own_word(self, node_id: int, fact: str, most: float) -> float:
         """Return the number that a node's client told as this fact, or ``most`` if that is less."""

@@ -49,11 +49,17 @@ Head = dict[str, NDArray[np.float32]]
 
 @dataclass
 class Statistics:
-    """Summed statistics of tokens: counts (C,) int64, sums (C, D), packed gram or None."""
+    """Summed statistics of tokens: counts (C,) int64, sums (C, D), packed gram or None.
+
+    ``packed`` are the bytes that a client sent, if they are known, and ``share`` is the share of
+    them that counts: what was added to a sum can be read again, and taken out of it.
+    """
 
     counts: NDArray[np.int64]
     sums: Floats
     gram: Floats | None
+    packed: bytes = b""
+    share: float = 1.0
 
     @classmethod
     def empty(cls, num_classes: int, dim: int, *, gram: bool) -> Statistics:
@@ -89,6 +95,15 @@ class Statistics:
         if self.gram is not None and other.gram is not None:
             self.gram += other.gram
 
+    def subtract(self, other: Statistics) -> None:
+        """Take out the statistics of tokens that were added."""
+        self.counts -= other.counts
+        self.sums -= other.sums
+        # Of a class without tokens no rounding error may stay.
+        self.sums[self.counts == 0] = 0.0
+        if self.gram is not None and other.gram is not None:
+            self.gram -= other.gram
+
     def scaled(self, share: float) -> Statistics:
         """Return the statistics of a share of the tokens, as if drawn from all of them alike.
 
@@ -100,7 +115,13 @@ class Statistics:
         counts = np.where(self.counts > 0, np.maximum(1, np.rint(share * self.counts)), 0)
         shares = np.divide(counts, self.counts, out=np.zeros(len(counts)), where=self.counts > 0)
         gram = None if self.gram is None else share * self.gram
-        return Statistics(counts.astype(np.int64), shares[:, None] * self.sums, gram)
+        return Statistics(
+            counts.astype(np.int64),
+            shares[:, None] * self.sums,
+            gram,
+            self.packed,
+            share * self.share,
+        )
 
     def squares(self) -> Floats:
         """Return the sum of each coordinate's squares (D,).

@@ -42,10 +42,12 @@ from flower_ist.wire.protocol import (
     CLASS_SUMS_AND_GRAM,
     COMPACT,
     MAX_EXAMPLES,
+    PACKED_KEY,
     STATISTICS_DTYPE_KEY,
     STATISTICS_KEY,
     WIRE_DTYPES,
 )
+from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import mean_metrics
 
 METHODS = ("ridge", "lda", "fedncm", "fedcof")
@@ -79,7 +81,7 @@ class ClosedFormStrategy(FedAvg):
             as ``float32``, as they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
         max_examples: statistics of more examples are refused, and so are those of more than their
-            client reported when it was met.
+            client says that it has.
         claim_bound: of three clients or more, one counts for at most so many times the examples of
             the median client, and its tokens must be about as large as the others'
             (:mod:`flower_ist.statistics.bounds`); at least 1, or 0: not bounded.
@@ -203,14 +205,6 @@ class ClosedFormStrategy(FedAvg):
         good = self._good(server_round, replies)
         return {reply.metadata.src_node_id: statistics for reply, statistics in good}
 
-    def sum_up(self, server_round: int, replies: Iterable[Message]) -> Statistics:
-        """Return the sum of :meth:`what_counts`.
-
-        Raises:
-            TrainingFailedError: too few answers are good.
-        """
-        return Statistics.total(list(self.what_counts(server_round, replies).values()))
-
     def _good(
         self, server_round: int, replies: Iterable[Message]
     ) -> list[tuple[Message, Statistics]]:
@@ -281,6 +275,8 @@ class ClosedFormStrategy(FedAvg):
             raise BadReply(str(err)) from err
         if reason := statistics.why_implausible(examples, self.max_token):
             raise BadReply(reason)
+        for record in arrays_in(reply.content).values():
+            statistics.packed = record[PACKED_KEY].data if PACKED_KEY in record else b""
         return statistics
 
     def _head_shape(self, arrays: ArrayRecord) -> tuple[int, int]:

@@ -6,6 +6,7 @@ module needs only numpy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ _PLAIN_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 # The format keeps its original spelling.
 _STORED_NORMALIZATION = "normalisation"
 T = TypeVar("T")
+Reading = Mapping[str, int | str]
+"""Options of ``prep`` -> what they were, see :class:`ShardMeta`."""
 
 
 class ShardError(FlowerIstError):
@@ -40,7 +43,8 @@ class Encoder:
     whether two clients' tokens are in the same space. ``image_size`` and ``patch_size`` are in
     pixels. ``pool`` is ``cls`` or ``mean`` (of the kept patches, or of a CNN's last feature map).
     ``layer`` is the number of blocks that were run, 0 for all. ``dtype`` and ``device`` are those
-    of the computation.
+    of the computation. ``interpolation`` is how images are resized; the default is not written, so
+    that a shard of it is the same as one of a release without this entry.
     """
 
     name: str
@@ -52,15 +56,24 @@ class Encoder:
     layer: int = 0
     dtype: str = "float32"
     device: str = "cpu"
+    interpolation: str = "bicubic"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as in a shard's ``meta.json``."""
+        content = _renamed(asdict(self), "normalization", _STORED_NORMALIZATION)
+        if self.interpolation == Encoder.interpolation:
+            del content["interpolation"]
+        return dict(content)
 
 
 def encoder_space(encoder: Encoder) -> dict[str, int | str]:
     """Return what must be equal for the tokens of two shards to be in one space, by field.
 
     These are the weights and everything that changes the function computed with them: sizes
-    (positions and patches are resampled to them), normalization, how many blocks are run, and how
-    the last one is pooled. The name is a label, and the dtype and device of the computation change
-    only the rounding. A mask changes how much of an image a token covers, not what a token means.
+    (positions and patches are resampled to them) and how images get there, normalization, how many
+    blocks are run, and how the last one is pooled. The name is a label, and the dtype and device of
+    the computation change only the rounding. A mask changes how much of an image a token covers,
+    not what a token means. How unusual images are read may differ as the clients' cameras do.
     """
     return {
         "weights_sha256": encoder.weights_sha256,
@@ -69,6 +82,7 @@ def encoder_space(encoder: Encoder) -> dict[str, int | str]:
         "pool": encoder.pool,
         "normalization": encoder.normalization,
         "layer": encoder.layer,
+        "interpolation": encoder.interpolation,
     }
 
 
@@ -80,6 +94,8 @@ def encoder_settings(encoder: Encoder) -> str:
     """
     space = _renamed(encoder_space(encoder), "normalization", _STORED_NORMALIZATION)
     del space["weights_sha256"]
+    if encoder.interpolation == Encoder.interpolation:
+        del space["interpolation"]  # as a release that does not know it would say
     # Six numbers may be written with spaces, which separate the settings here.
     return " ".join(f"{name}={''.join(str(value).split())}" for name, value in space.items())
 
@@ -87,10 +103,19 @@ def encoder_settings(encoder: Encoder) -> str:
 def unlike_settings(one: str, other: str) -> str:
     """Return how the second of two :func:`encoder_settings` differs from the first, in words."""
     # Releases may differ in what they report, and a client may say anything.
+    unsaid = {"interpolation": Encoder.interpolation}
     first, second = (
-        {p.partition("=")[0]: p.partition("=")[2] for p in text.split()} for text in (one, other)
+        unsaid | {p.partition("=")[0]: p.partition("=")[2] for p in text.split()}
+        for text in (one, other)
     )
     return differences(first, second)
+
+
+def content_digest(meta: ShardMeta) -> str:
+    """Return 16 characters that change when a shard's content does; nothing for one in memory."""
+    if not meta.sha256:
+        return ""
+    return hashlib.sha256(repr(sorted(meta.sha256.items())).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -117,6 +142,9 @@ class ShardMeta:
     ``image_bytes`` is height x width x channels at the native size, ``image_file_bytes`` is the
     size of the stored image files, ``masked_image_bytes`` is the size of the kept patches at the
     native size plus the mask (0 where the mask follows from seed and image id).
+
+    ``reading`` has the choices that ``prep`` was given for images that are not plain 8-bit RGB or
+    gray, by the names of its options: only those that are not its defaults.
     """
 
     num_examples: int
@@ -132,6 +160,7 @@ class ShardMeta:
     split: str = "train"
     source: str = ""
     sha256: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -153,9 +182,9 @@ class ShardMeta:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``meta.json``."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        return content | {
-            "encoder": _renamed(content["encoder"], "normalization", _STORED_NORMALIZATION)
-        }
+        if not self.reading:
+            del content["reading"]
+        return content | {"encoder": self.encoder.to_json()}
 
     @classmethod
     def from_json(cls, content: object, where: str) -> ShardMeta:
@@ -198,6 +227,7 @@ class ShardMeta:
             raise TypeError("class_names must be a list of texts")
         if not isinstance(self.sha256, Mapping):
             raise TypeError("sha256 must be an object of array names and hashes")
+        check_reading(self.reading)
         least = {
             "num_examples": (self.num_examples, 1),
             "dim": (self.dim, 1),
@@ -223,6 +253,14 @@ class ShardMeta:
             raise ValueError(f"mask.kept is {mask.kept} of only {mask.patches} patches")
         if self.token_dtype not in TOKEN_DTYPES:
             raise ValueError(f"token_dtype must be one of {TOKEN_DTYPES}, not {self.token_dtype!r}")
+
+
+def check_reading(reading: object) -> None:
+    """Raise TypeError if something is no record of how unusual images are read."""
+    if not isinstance(reading, Mapping) or not all(
+        isinstance(name, str) and type(value) in (int, str) for name, value in reading.items()
+    ):
+        raise TypeError("reading must be an object of options and their values")
 
 
 def _renamed(entries: Any, old: str, new: str) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flower_ist.tokens.meta import (
     _STORED_NORMALIZATION,
     Encoder,
     Mask,
+    Reading,
     ShardMeta,
     _build,
     _check_types,
     _renamed,
+    check_reading,
 )
 
 
@@ -23,22 +25,22 @@ class Recipe:
     Attributes:
         encoder: the frozen network.
         mask: how patches are dropped.
+        reading: choices for images that are not plain, as in :class:`ShardMeta`.
     """
 
     encoder: Encoder
     mask: Mask
+    reading: Reading = field(default_factory=dict)
 
     @classmethod
     def of(cls, meta: ShardMeta) -> Recipe:
         """Return the recipe of a shard's tokens."""
-        return cls(meta.encoder, meta.mask)
+        return cls(meta.encoder, meta.mask, meta.reading)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, spelled as in a shard's ``meta.json``."""
-        content = asdict(self)
-        return content | {
-            "encoder": _renamed(content["encoder"], "normalization", _STORED_NORMALIZATION)
-        }
+        content = {"encoder": self.encoder.to_json(), "mask": asdict(self.mask)}
+        return content | ({"reading": dict(self.reading)} if self.reading else {})
 
     @classmethod
     def from_json(cls, content: object) -> Recipe:
@@ -51,7 +53,12 @@ class Recipe:
         if not isinstance(content, dict):
             raise TypeError("the recipe must be an object")
         encoder = _renamed(content.get("encoder"), _STORED_NORMALIZATION, "normalization")
-        recipe = cls(_build(Encoder, encoder, "encoder"), _build(Mask, content.get("mask"), "mask"))
+        recipe = cls(
+            _build(Encoder, encoder, "encoder"),
+            _build(Mask, content.get("mask"), "mask"),
+            content.get("reading", {}),
+        )
+        check_reading(recipe.reading)
         _check_types(recipe.encoder, "encoder.")
         _check_types(recipe.mask, "mask.")
         sizes = (recipe.encoder.image_size, recipe.encoder.patch_size, recipe.mask.kept)

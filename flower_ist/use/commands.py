@@ -26,7 +26,6 @@ EncoderName = Annotated[
 ]
 Weights = Annotated[str, typer.Option(help="As prep's.")]
 Device = Annotated[str, typer.Option(help="Of the encoder: cpu, cuda or mps.")]
-Interpolation = Annotated[str, typer.Option(help="As prep's.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode images ahead.")]
 OnError = Annotated[
@@ -82,7 +81,6 @@ def predict(
     encoder: EncoderName = "",
     weights: Weights = "",
     device: Device = "cpu",
-    interpolation: Interpolation = "bicubic",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
 ) -> None:
@@ -130,7 +128,6 @@ def predict(
                 on_error=on_error if watch is None else "skip",
                 tell=tell,
                 device=device,
-                interpolation=interpolation,
                 batch_size=batch_size,
                 workers=workers,
                 # On one terminal they would be in each other's way.
@@ -161,7 +158,6 @@ def evaluate(
     encoder: EncoderName = "",
     weights: Weights = "",
     device: Device = "cpu",
-    interpolation: Interpolation = "bicubic",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
 ) -> None:
@@ -196,7 +192,6 @@ def evaluate(
             encoder=encoder,
             weights=weights,
             device=device,
-            interpolation=interpolation,
             batch_size=batch_size,
             workers=workers,
         )
@@ -233,7 +228,6 @@ def export(
     ] = None,
     encoder: EncoderName = "",
     weights: Weights = "",
-    interpolation: Interpolation = "bicubic",
 ) -> None:
     """Write a run's model as one file for onnxruntime or torch, without this package.
 
@@ -258,7 +252,6 @@ def export(
         with_encoder=with_encoder,
         whole=mask is Drawn.WHOLE,
         quantize=quantize.value if quantize else "",
-        interpolation=interpolation,
     )
     recipe = recipe_of(classifier, model)
     head = write(classifier, recipe, out, settings, imported, encoder=encoder, weights=weights)

@@ -39,7 +39,6 @@ class ExportSettings:
         with_encoder: from image to probabilities; else from token to probabilities.
         whole: with the encoder, all patches of an image are read; else those of one fixed mask.
         quantize: ``int8`` or empty; of ONNX only.
-        interpolation: with the encoder, how ONNX resizes images.
     """
 
     form: str = "onnx"
@@ -47,7 +46,6 @@ class ExportSettings:
     with_encoder: bool = False
     whole: bool = False
     quantize: str = ""
-    interpolation: str = "bicubic"
 
 
 def export(
@@ -97,7 +95,7 @@ def export(
         graph = head_graph(head)
         if settings.with_encoder:
             make = find("data_prep.stream.programs:encoder_onnx")
-            pixels = resize_graph(recipe.encoder.image_size, settings.interpolation)
+            pixels = resize_graph(recipe.encoder.image_size, recipe.encoder.interpolation)
             body = make(recipe, opset=OPSET, whole=settings.whole, **encoder)
             graph = joined(joined(pixels, body, "pixels"), graph, "token")
         content = to_bytes(quantized(graph) if settings.quantize else graph, about)

@@ -20,7 +20,8 @@ up with an ArrayRecord of the same name and a MetricRecord.
 |                        |            |      | ``replay``: whether it has Gaussians;        |
 |                        |            |      | ``lda-skip``: whether it has a fixed head    |
 | ``token-prior-arrays`` | own record | down | the prior itself, to clients that lack it    |
-| ``facts``              | own record | up   | reply to a query: name and token facts       |
+| ``facts``              | own record | up   | reply to a query: name and token facts; in   |
+|                        |            |      | another reply once the shard has changed     |
 | ``num-examples``       | metrics    | up   | examples of the client; weight of its reply  |
 | ``local-steps`` ...    | metrics    | up   | amounts read: :data:`INPUT_METRICS`          |
 
@@ -63,6 +64,8 @@ INPUT_METRICS = {
 # --- facts of a client
 FACTS_RECORD = "facts"
 CLIENT_NAME_KEY = "client-name"
+# Names the content of a client's shard; clients whose updates are private keep it to themselves.
+SHARD_KEY = "shard"
 MAX_NAME_LENGTH = 80
 
 # --- statistics

@@ -12,6 +12,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from client_app.app import app
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.tokens.meta import content_digest
+from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.layout import layout_of, layout_to_text, pack, unpack
 from flower_ist.wire.protocol import LAYOUT_KEY, PACKED_KEY
 
@@ -80,6 +82,7 @@ def test_facts(blobs):
         "class-names": ["circle", "square", "star"],
         "encoder-sha256": "0" * 64,
         "encoder-settings": "image_size=8 patch_size=2 pool=cls normalisation=imagenet layer=0",
+        "shard": content_digest(open_shard(blobs / "client-1").meta),
     }
 
 

@@ -1,31 +1,30 @@
-"""Who may go on with a run: clients that come back with the same data."""
+"""What a checkpoint keeps of a run's identity."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flower_ist.grids.clients import Client
+import pytest
+
+from flower_ist.runs.checkpoint import Checkpoint
 from flower_ist.tokens.shard import open_shard
 from server_app.identity import RunIdentity
 from server_app.settings import Settings
 
 
-def test_a_client_may_not_come_back_with_tokens_of_another_space(
-    blob_config: Callable[..., dict[str, Any]], blobs: Path
+@pytest.mark.parametrize("kept", [["a", "b"], {"b": "of an", "a": "older release"}])
+def test_the_clients_names_are_kept(
+    blob_config: Callable[..., dict[str, Any]], blobs: Path, kept: object
 ) -> None:
-    """A checkpoint or a client of an older release tells its weights alone, and is believed."""
+    """Older releases kept a hash of their data, too: now these may change."""
     settings, shard = Settings.from_run_config(blob_config()), open_shard(blobs / "test")
-    older = {"num-examples": 60, "encoder-sha256": "00"}
-    facts = {**older, "encoder-settings": "layer=0"}
-    other = Client(2, "a", {**facts, "encoder-settings": "layer=2"})
-    identity = RunIdentity(settings, shard, None)
-    assert identity.why_changed(Client(1, "a", facts)) == ""
-    assert identity.why_changed(Client(2, "a", facts)) == ""
-    assert "its data are not those with which this run was begun" in identity.why_changed(other)
-    identity = RunIdentity(settings, shard, None)
-    assert identity.why_changed(Client(1, "a", older)) == ""
-    assert identity.why_changed(Client(2, "a", facts)) == ""
-    changed = Client(3, "a", {**facts, "num-examples": 61})
-    assert "its data are not those" in identity.why_changed(changed)
+    begun = RunIdentity(settings, shard, None)
+    begun.local_steps = 7
+    facts = json.loads(json.dumps(begun.facts())) | {"clients": kept}
+    identity = RunIdentity(settings, shard, Checkpoint(1, {}, {}, 0, facts))
+    identity.note("c")
+    assert identity.facts()["clients"] == ["a", "b", "c"]
+    assert identity.local_steps == 7

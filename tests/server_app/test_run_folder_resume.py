@@ -20,7 +20,7 @@ from flower_ist.submodels.schemes import SCHEMES
 from server_app.app import app as server_app
 from server_app.settings import SettingsError
 from server_app.strategies import CLOSED_FORM, STRATEGIES
-from tests.fakes.shards import write_blobs
+from tests.fakes.shards import edit_meta, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
 
@@ -180,26 +180,43 @@ def with_another(blobs: Path, tmp_path: Path, name: str) -> Path:
     return data
 
 
+def of_another_encoder(data: Path, name: str) -> None:
+    edit_meta(data / name, lambda meta: meta["encoder"].update(weights_sha256="1" * 64))
+
+
 @pytest.mark.parametrize("strategy", ["ist", "fedavg"])
-def test_a_client_that_comes_back_with_other_data_is_left_out_alone(
+def test_a_client_that_comes_back_with_other_tokens_is_left_out_alone(
     small: MakeConfig, blobs: Path, tmp_path: Path, caplog, strategy: str
 ) -> None:
     config = small(num_rounds=2, fraction_train=1.0, strategy=strategy)
     folder = stop(config, 2)
     data = with_another(blobs, tmp_path, "client-2")
+    of_another_encoder(data, "client-2")
     run({**config, "data-dir": str(data), "resume": True})
-    reason = "its data are not those with which this run was begun: give it the same shard again"
+    reason = "it holds tokens with encoder-sha256"
     assert f"client-2 is left out of this run: {reason}" in caplog.text
     assert read_run(folder)[2]["clients_replied"] == 3
     assert read_run(folder)[2]["clients"].keys() == {"client-0", "client-1", "client-3", "client-2"}
 
 
-def test_too_few_clients_with_the_same_data(small: MakeConfig, blobs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_client_may_come_back_with_other_images(
+    small: MakeConfig, blobs: Path, tmp_path: Path, strategy: str
+) -> None:
+    config = small(num_rounds=2, fraction_train=1.0, strategy=strategy)
+    folder = stop(config, 2)
+    data = with_another(blobs, tmp_path, "client-2")
+    run({**config, "data-dir": str(data), "resume": True})
+    assert read_run(folder)[2]["clients_replied"] == 4
+
+
+def test_too_few_clients_with_such_tokens(small: MakeConfig, blobs: Path, tmp_path: Path) -> None:
     config = small(num_rounds=2, min_train_nodes=4, fraction_train=1.0)
     stop(config, 2)
     data = with_another(blobs, tmp_path, "client-2")
+    of_another_encoder(data, "client-2")
     message = refused({**config, "data-dir": str(data)}, SettingsError)
-    assert message.startswith("client-2 is not ready: its data are not those with which this run")
+    assert message.startswith("client-2 is not ready: it holds tokens with encoder-sha256")
 
 
 def test_other_settings_and_data_are_refused(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -142,9 +143,26 @@ def test_new_classes_come_with_a_longer_schema(device, tmp_path):
     assert shard.labels[-2:].tolist() == [0, 1]
 
 
+def test_new_images_are_read_and_resized_as_the_old_ones_were(device, tmp_path):
+    """The options of the first command need not be given again; others are refused."""
+    shutil.rmtree(device.out)
+    choices = {"interpolation": "bilinear", "alpha": "ignore", "orientation": "exif"}
+    first = replace(device, source=str(tmp_path / "old.npz"), append=False, **choices)
+    prep(first)
+    meta = open_shard(device.out / "porch").meta
+    assert meta.encoder.interpolation == "bilinear"
+    assert meta.reading == {"alpha": "ignore", "orientation": "exif"}
+    with pytest.raises(PrepError, match=r"\(bit_depth was None and is 12\)"):
+        prep(replace(device, bit_depth=12))
+    prep(device)
+    same(open_shard(device.out / "porch", verify=True), whole(replace(device, **choices), tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"interpolation": "bilinear"}, r"\(interpolation was bicubic and is bilinear\)"),
+        ({"alpha": "ignore"}, r"\(alpha was white and is ignore\)"),
         ({"mask": "grid"}, r"made otherwise \(mask was random and is grid\): leave these options"),
         ({"dtype": "int8"}, r"made otherwise \(dtype was float16 and is int8\)"),
         ({"encoder": "embedded"}, "needs the encoder 'tiny'"),

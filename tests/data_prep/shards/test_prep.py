@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_prep import PrepError
 from data_prep.images.classes import read_classes
+from data_prep.images.reading import Reading
 from data_prep.masks.draw import kept_patches
 from data_prep.patches.settings import MaskSettings
 from data_prep.patches.write import write_masked_splits
@@ -222,6 +223,17 @@ def test_memory_holds_no_more_than_a_chunk_of_tokens(settings, monkeypatch):
     monkeypatch.setattr(WorkFolder, "read", read)
     prep(settings)
     assert held == [10] * 20
+
+
+def test_how_stored_patches_were_read_goes_into_the_shard(settings, tmp_path):
+    """What prep is told is not about them: they were read and resized when they were masked."""
+    sets = read_train_and_test(settings.source, None, 0.2, 7)
+    stored = MaskSettings(image_size=16, patch_size=4, interpolation="bilinear")
+    write_masked_splits(*sets, tmp_path / "masked", stored, reading=Reading(12, "ignore"))
+    prep(replace(settings, source=str(tmp_path / "masked"), orientation="exif"))
+    meta = open_shard(settings.out / "test").meta
+    assert meta.encoder.interpolation == "bilinear"
+    assert meta.reading == {"bit-depth": 12, "alpha": "ignore"}
 
 
 def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import pytest
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flower_ist.grids import clients
@@ -62,6 +62,46 @@ def test_each_node_that_answers_is_asked_once():
     ]
     assert [registry.name(node) for node in nodes] == ["client-0", "client-1", "client-2"]
     assert registry.name(7) == "node-7"
+
+
+def test_facts_that_are_told_anew_take_the_place_of_the_old_ones():
+    """Number and tokens, but not the name: that is its node's."""
+    grid = InProcessGrid(answering(lambda k: {"client-name": "ab"[k], "num-examples": 5}), 2)
+    nodes, registry = list(grid.get_node_ids()), ClientRegistry()
+    first = registry.meet(grid, nodes)
+    news = ConfigRecord({"client-name": "b", "num-examples": 9, "shard": "x\n" + 99 * "y"})
+    told = Message(RecordDict({"facts": news}), reply_to=Message(RecordDict(), nodes[0], "train"))
+    changed = registry.renew(told)
+    assert changed is not None
+    assert (changed.name, changed.facts["num-examples"]) == ("a", 9)
+    assert registry.own_word(nodes[0], "num-examples", 100) == 9
+    assert registry.shard(nodes[0]) == "x " + 62 * "y" + "..."
+    assert registry.shard(nodes[1]) == ""
+    assert registry.meet(grid, nodes) is not first
+    stranger = Message(RecordDict({"facts": news}), reply_to=Message(RecordDict(), 7, "train"))
+    assert registry.renew(stranger) is None
+
+
+@pytest.mark.parametrize(("examples", "again"), [(6, 1), (5, 0), (4, 0), ("many", 0)])
+def test_who_tells_more_examples_than_before_is_asked_again(examples: object, again: int):
+    """The reply with which its facts came is lost."""
+    questions = []
+
+    def answer(k: int) -> dict[str, object]:
+        questions.append(k)
+        return {"client-name": f"{k}", "num-examples": 5 if len(questions) < 3 else 6}
+
+    grid = InProcessGrid(answering(answer), 2)
+    nodes, registry = list(grid.get_node_ids()), ClientRegistry()
+    registry.meet(grid, nodes)
+    metrics = MetricRecord({"num-examples": examples}) if isinstance(examples, int) else None
+    content = RecordDict() if metrics is None else RecordDict({"metrics": metrics})
+    reply = Message(content, reply_to=Message(RecordDict(), nodes[1], "train"))
+    assert registry.renew(reply) is None
+    for _ in range(3):
+        registry.meet(grid, nodes)
+    assert questions == [0, 1] + again * [1]
+    assert registry.own_word(nodes[1], "num-examples", 100) == 5 + again
 
 
 def test_what_was_met_is_kept_until_something_changes():

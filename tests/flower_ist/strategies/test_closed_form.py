@@ -32,6 +32,11 @@ def run(
     return {name: array.numpy() for name, array in result.arrays.items()}, grid
 
 
+def summed(strategy: ClosedFormStrategy, replies: list[Message]) -> Statistics:
+    """Return the sum of what counts of some answers."""
+    return Statistics.total(list(strategy.what_counts(1, replies).values()))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_learns_in_one_round_and_keeps_it(blobs, method):
     found, grid = run(blobs, ClosedFormStrategy(method=method), num_rounds=3)
@@ -162,9 +167,9 @@ def test_an_answer_of_too_many_examples_is_refused():
     """3 are allowed and 4 are counted; with 4 allowed they are taken."""
     strategy, messages = asked(max_examples=3)
     with pytest.raises(TrainingFailedError, match="'num-examples' is 4, not between 1 and 3"):
-        strategy.sum_up(1, [answer(message) for message in messages])
+        summed(strategy, [answer(message) for message in messages])
     strategy, messages = asked(max_examples=4)
-    assert strategy.sum_up(1, [answer(m) for m in messages]).counts.tolist() == [8, 0]
+    assert summed(strategy, [answer(m) for m in messages]).counts.tolist() == [8, 0]
 
 
 def small_answer(message: Message, **changes: Any) -> Message:
@@ -183,7 +188,7 @@ def small_answer(message: Message, **changes: Any) -> Message:
 
 def test_answers_in_int16_are_summed_up():
     strategy, messages = asked(wire_dtype="int16")
-    total = strategy.sum_up(1, [small_answer(message) for message in messages])
+    total = summed(strategy, [small_answer(message) for message in messages])
     assert total.counts.tolist() == [8, 0]
     assert total.sums.tolist() == [[8, 8], [0, 0]]
     assert total.gram is not None
@@ -219,7 +224,7 @@ def spreads(*values: float) -> np.ndarray:
 def test_a_bad_answer_in_int16_is_refused_alone(changes, reason, caplog):
     strategy, (bad, good) = asked(wire_dtype="int16")
     with caplog.at_level(logging.WARNING, "flwr"):
-        total = strategy.sum_up(1, [small_answer(bad, **changes), small_answer(good)])
+        total = summed(strategy, [small_answer(bad, **changes), small_answer(good)])
     assert re.search(reason, caplog.text)
     assert list(strategy.last_round.refused) == [bad.metadata.dst_node_id]
     assert total.gram is not None
@@ -233,7 +238,7 @@ def test_whatever_finite_factor_comes_the_gram_matrix_is_one_of_tokens():
         "spreads": spreads(2, 2),
         "factor": np.array([32_767, -32_768, -32_768], np.int16),
     }
-    total = strategy.sum_up(1, [small_answer(first, **changes)])
+    total = summed(strategy, [small_answer(first, **changes)])
     assert np.linalg.eigvalsh(full_gram(total)).min() > 0
 
 

@@ -1,10 +1,18 @@
 """A shard's meta data: what is refused when they are read and when they are written."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from flower_ist.tokens.meta import Encoder, encoder_settings, encoder_space, unlike_settings
+from flower_ist.tokens.meta import (
+    Encoder,
+    ShardMeta,
+    encoder_settings,
+    encoder_space,
+    unlike_settings,
+)
+from flower_ist.tokens.recipe import Recipe
 from flower_ist.tokens.shard import ShardError, open_shard
 from flower_ist.tokens.writer import ShardWriter
 from tests.fakes.shards import edit_meta, make_meta, write_small
@@ -44,6 +52,9 @@ META_EDITS = [
     (lambda m: m["mask"].update(ratio=1), "mask.ratio must be at least 0 and below 1, not 1"),
     (lambda m: m["mask"].update(ratio=float("nan")), "mask.ratio must be at least 0"),
     (lambda m: m["mask"].update(kept=5), "mask.kept is 5 of only 4 patches"),
+    (lambda m: m.update(reading=[1]), "reading must be an object of options"),
+    (lambda m: m.update(reading={"alpha": None}), "reading must be an object of options"),
+    (lambda m: m["encoder"].update(interpolation=1), "encoder.interpolation must be text, not 1"),
     (lambda m: m["mask"].update(seed=-1), "mask.seed must be at least 0, not -1"),
 ]
 
@@ -84,6 +95,7 @@ SETTINGS = "image_size=28 patch_size=14 pool=cls normalisation=imagenet layer=0"
         {"pool": "mean"},
         {"normalization": "half"},
         {"layer": 2},
+        {"interpolation": "bilinear"},
     ],
 )
 def test_settings_that_make_another_space(change):
@@ -110,6 +122,24 @@ def test_blanks_between_numbers_part_no_settings():
     spaced = replace(ENCODER, normalization="0.5, 0.5, 0.5 / 0.2, 0.2, 0.2")
     dense = replace(ENCODER, normalization="0.5,0.5,0.5/0.2,0.2,0.2")
     assert encoder_settings(spaced) == encoder_settings(dense)
+
+
+def test_how_images_were_read_and_resized_is_written_where_it_is_not_the_usual():
+    """A shard of the usual is byte for byte that of a release without these entries."""
+    plain = make_meta()
+    assert "reading" not in plain.to_json()
+    assert "interpolation" not in plain.to_json()["encoder"]
+    other = make_meta(
+        encoder=replace(plain.encoder, interpolation="bilinear"),
+        reading={"bit-depth": 12, "alpha": "ignore"},
+    )
+    for meta in (plain, other):
+        content = json.loads(json.dumps(meta.to_json()))
+        assert ShardMeta.from_json(content, "it") == meta
+        recipe = Recipe.of(meta)
+        assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    with pytest.raises(TypeError, match="reading must be an object"):
+        Recipe.from_json({**Recipe.of(plain).to_json(), "reading": 3})
 
 
 def test_settings_that_only_one_release_knows():

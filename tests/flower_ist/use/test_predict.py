@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,18 @@ from typer.testing import CliRunner, Result
 
 from data_prep import PrepError
 from data_prep.masks.draw import draw_mask
+from data_prep.shards.prep import PrepSettings, prep
 from data_prep.sources.open import read_source
+from data_prep.stream.labeled import labeled_tokens
 from data_prep.stream.open import image_tokens
 from data_prep.stream.paths import watched_batches
 from data_prep.stream.tokens import TokenStream, open_encoding
 from flower_ist.classifier.predictor import load_classifier, recipe_of
 from flower_ist.cli import app
+from flower_ist.tokens.recipe import Recipe
+from flower_ist.tokens.shard import open_shard
 from tests.fakes import ROOT
-from tests.fakes.pictures import PictureRun
+from tests.fakes.pictures import PictureRun, write_model, write_pictures
 from tests.fakes.tiny_encoder import tiny_encoder
 
 
@@ -71,6 +76,62 @@ def test_tokens_are_those_of_the_shard_under_the_shard_s_masks(colors: PictureRu
     ids = data.image_ids
     tokens = encoding.encoder.encode(prepared.batch.pixels, draw_mask(recipe.mask, ids))
     np.testing.assert_allclose(tokens, stored, atol=1e-5)
+
+
+def test_pictures_are_read_and_resized_as_the_shard_s_were(tmp_path: Path):
+    """Transparent, turned, 12 bits deep: the run's record says what prep was told of them."""
+    choices = {"alpha": "ignore", "orientation": "exif", "interpolation": "bilinear"}
+    pictures = write_pictures(tmp_path / "pictures", 6)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for number, file in enumerate(sorted(pictures.rglob("*.png"))):
+        picture = Image.open(file).convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(file, exif=turned if number % 2 else Image.Exif())
+    encoder, shards = tiny_encoder(tmp_path), tmp_path / "shards"
+    settings = PrepSettings(
+        str(pictures), shards, encoder=str(encoder), clients=1, test_share=0.5, **choices
+    )
+    prep(settings)
+    write_model(tmp_path / "run", shards)
+    classifier = load_classifier(tmp_path / "run")
+    recipe = recipe_of(classifier, tmp_path / "run")
+    assert recipe.encoder.interpolation == "bilinear"
+    assert recipe.reading == {"alpha": "ignore", "orientation": "exif"}
+    stored = open_shard(shards / "test")
+    order = {int(i): row for row, i in enumerate(stored.image_ids)}
+
+    def tokens(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+        """Return tokens of the test images by both ways, with the shard's masks."""
+        (example,) = labeled_tokens(
+            recipe, classifier.class_names, str(pictures), encoder=str(encoder), split="train"
+        )
+        encoding = open_encoding(recipe, str(encoder))
+        data = read_source(pictures, reading=encoding.reading)
+        paths = list(data.images.reader.paths)  # type: ignore[union-attr]
+        batch = TokenStream(encoding).prepare(paths).batch
+        assert batch is not None
+        kept = draw_mask(recipe.mask, data.image_ids)
+        rows = [row for row, i in enumerate(data.image_ids) if int(i) in order]
+        return example[0][0.5][rows], encoding.encoder.encode(batch.pixels, kept)[rows]
+
+    expected, _ = stored.batch([order[i] for i in sorted(order)])
+    for found in tokens(recipe):
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+    usual = Recipe(replace(recipe.encoder, interpolation="bicubic"), recipe.mask)
+    for found in tokens(usual):
+        assert np.abs(found - expected).max() > 0.05
+    header = {"recipe": json.dumps(recipe.to_json() | {"reading": {"colour": "sepia"}})}
+    _rewrite(tmp_path / "run" / "model.safetensors", header)
+    found = call("predict", tmp_path / "run", pictures, "--encoder", encoder)
+    assert found.exit_code == 1
+    assert "Images were read with colour, which this release does not know" in found.stderr
+
+
+def _rewrite(model: Path, header: dict[str, str]) -> None:
+    with safe_open(model, framework="numpy") as file:
+        before = file.metadata()
+    save_file(load_file(model), model, {**before, **header})
 
 
 def test_a_picture_s_answer_does_not_depend_on_the_others(colors: PictureRun):

@@ -1,0 +1,306 @@
+"""Images join a client's shard, or leave it, while a run goes on or before it is resumed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from safetensors.numpy import load_file
+
+from client_app.app import app as client_app
+from flower_ist.classifier.predict import predict
+from flower_ist.classifier.predictor import load_classifier
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.app import run_in_process
+from flower_ist.runs.log import read_run
+from flower_ist.tokens.edit import drop, join, joined_meta
+from flower_ist.tokens.shard import open_shard
+from flower_ist.wire.protocol import STATISTICS_QUERY
+from server_app.app import app as server_app
+from server_app.newcomers import Newcomers
+from server_app.statistics_file import STATISTICS_FILE
+from tests.fakes.shards import edit_meta, replace_array, write_blobs
+
+MakeConfig = Callable[..., dict[str, Any]]
+Change = Callable[[], object]
+
+
+class ChangingGrid(InProcessGrid):
+    """A grid whose clients' data change before a round, and whose server may be stopped in one."""
+
+    changes: Mapping[int, Change] = {}
+    stop_in = 0
+    begun = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        for message in messages:
+            config = message.content.config_records.get("config", {})
+            server_round = int(config.get("server-round", self.begun))
+            if server_round == self.stop_in > 0:
+                raise ConnectionError("the power is gone")
+            if server_round > self.begun:
+                self.begun = server_round
+                self.changes.get(server_round, lambda: None)()
+        return super().push_messages(messages)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three clients of 60 examples without any 'star', 50 new ones, all stars, and a test set.
+
+    With them a client has 110, most of which the others recognize: all count.
+    """
+    for k in range(3):
+        write_blobs(tmp_path / "data", f"client-{k}", 60, seed=k, shares=(0.5, 0.5, 0.0))
+    write_blobs(tmp_path / "new", "stars", 50, seed=7, shares=(0.0, 0.0, 1.0))
+    write_blobs(tmp_path / "data", "test", 300, seed=1000)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def small(blob_config: MakeConfig, folder: Path) -> MakeConfig:
+    options = {
+        "data_dir": str(folder),
+        "hidden_width": 16,
+        "local_steps": 4,
+        "batch_size": 8,
+        "num_rounds": 6,
+        "standardize": True,
+        "replay": True,
+        "lda_skip": True,
+    }
+    return lambda **changes: blob_config(**{**options, **changes})
+
+
+def serve(config: dict[str, Any], clients: int = 3, stop_in: int = 0, **changes: Change) -> Path:
+    """Run the app; ``round_3=f`` calls f when round 3 begins. Return the run's folder."""
+    grid = ChangingGrid(client_app, clients, config)
+    grid.changes = {int(name.removeprefix("round_")): change for name, change in changes.items()}
+    grid.stop_in = stop_in
+    server_app(grid, Context(1, 1, {}, RecordDict(), config))
+    return Path(config["output-dir"])
+
+
+def grow(shard: Path, by: Path) -> None:
+    """Put the examples of one shard behind those of another."""
+    new = open_shard(by)
+    rows = {name: np.asarray(array) for name, array in new.arrays().items()}
+    labels, ids = rows.pop("labels").astype(np.int64), rows.pop("image_ids") + 10_000
+    join(shard, joined_meta(open_shard(shard).meta, new.meta), [(rows, labels, ids)])
+
+
+def without_first(shard: Path, count: int) -> None:
+    drop(shard, open_shard(shard).image_ids[:count].tolist())
+
+
+def asked(run: Path) -> dict[int, int]:
+    """Return how many clients were asked for statistics with a query, by round."""
+    found = {}
+    for line in read_run(run):
+        query = line["message_types"].get(STATISTICS_QUERY, {})
+        if query.get("messages_down"):
+            found[line["round"]] = query["messages_down"]
+    return found
+
+
+def sums(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / STATISTICS_FILE)
+
+
+def star_accuracy(run: Path, folder: Path) -> float:
+    shard = open_shard(folder / "test")
+    labels = predict(load_classifier(run), shard).predicted
+    return float((labels[shard.labels == 2] == "star").mean())
+
+
+def assert_sums_are_of(run: Path, folder: Path, names: Iterable[str]) -> None:
+    """As the shards are now: counts exactly, sums and squares but for what compact rounds."""
+    shards = [open_shard(folder / name) for name in names]
+    tokens, labels = (
+        np.concatenate(parts)
+        for parts in zip(*(shard.batch(slice(None)) for shard in shards), strict=True)
+    )
+    found = sums(run)
+    one_hot = np.eye(3)[labels]
+    assert found["counts"].tolist() == one_hot.sum(0).tolist()
+    np.testing.assert_allclose(found["sums"], one_hot.T @ tokens, atol=1.0)
+    gram = (tokens.T.astype(float) @ tokens)[np.triu_indices(tokens.shape[1])]
+    np.testing.assert_allclose(found["gram"], gram, atol=0.03 * np.abs(gram).max())
+
+
+def test_a_class_that_joins_a_running_run_is_learnt(small: MakeConfig, folder: Path) -> None:
+    """Round 3 trains on the larger shard and says so; 4 asks, and 5 has the new statistics."""
+    run = serve(small(), round_3=lambda: grow(folder / "client-2", folder.parent / "new" / "stars"))
+    lines = read_run(run)
+    assert sum(line["clients_failed"] for line in lines) == 0
+    assert asked(run) == {4: 1}
+    assert_sums_are_of(run, folder, ["client-0", "client-1", "client-2"])
+    assert star_accuracy(run, folder) > 0.8
+    assert "3 with 60 to 110 examples each, 230 in total" in (run / "README.md").read_text()
+    # One part for each client, and none that nobody counts by any more.
+    assert len(list((run / "statistics").iterdir())) == 3
+
+
+def test_without_its_statistics_it_is_not_learnt(small: MakeConfig, folder: Path, monkeypatch):
+    monkeypatch.setattr(Newcomers, "_has_changed", lambda *_: False)
+    new = folder.parent / "new" / "stars"
+    assert (
+        star_accuracy(serve(small(), round_3=lambda: grow(folder / "client-2", new)), folder) < 0.2
+    )
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "heterofl", "ridge"])
+def test_other_strategies_take_replies_from_a_larger_shard(
+    small: MakeConfig, folder: Path, strategy: str
+) -> None:
+    """With ridge a shard is read once, in round 1."""
+    new = folder.parent / "new" / "stars"
+    config = small(strategy=strategy, capacities="1" if strategy == "heterofl" else "")
+    run = serve(config, round_3=lambda: grow(folder / "client-2", new))
+    assert sum(line["clients_failed"] for line in read_run(run)) == 0
+    if strategy != "ridge":
+        assert asked(run) == {4: 1}
+        assert star_accuracy(run, folder) > 0.8
+
+
+def test_withdrawn_examples_leave_the_statistics_at_once(small: MakeConfig, folder: Path) -> None:
+    """One of 180 is far from the tenth for which growth would wait."""
+    run = serve(small(), round_2=lambda: without_first(folder / "client-0", 1))
+    assert asked(run) == {3: 1}
+    assert_sums_are_of(run, folder, ["client-0", "client-1", "client-2"])
+    assert int(sums(run)["counts"].sum()) == 179
+
+
+def test_examples_that_are_exchanged_are_exchanged_in_the_sums(
+    small: MakeConfig, folder: Path
+) -> None:
+    """The same number of examples of the same classes, but others."""
+
+    def exchange() -> None:
+        tokens = np.load(folder / "client-1" / "tokens.npy")
+        replace_array(folder / "client-1", "tokens", (tokens * 1.5).astype(tokens.dtype))
+
+    run = serve(small(), round_2=exchange)
+    assert asked(run) == {3: 1}
+    assert_sums_are_of(run, folder, ["client-0", "client-1", "client-2"])
+
+
+def test_little_growth_waits(small: MakeConfig, folder: Path) -> None:
+    """6 of 180 examples are less than a tenth; with 50 more they are counted in."""
+    write_blobs(folder.parent / "new", "few", 6, seed=8, shares=(0.5, 0.5, 0.0))
+    few, stars = (folder.parent / "new" / name for name in ("few", "stars"))
+    alone = serve(small(), round_2=lambda: grow(folder / "client-0", few))
+    assert (asked(alone), int(sums(alone)["counts"].sum())) == ({3: 1}, 180)
+    both = serve(small(), round_2=lambda: grow(folder / "client-1", stars))
+    assert int(sums(both)["counts"].sum()) == 236
+
+
+def test_who_changes_all_the_time_is_asked_ever_more_rarely(small: MakeConfig, folder: Path):
+    """Its first change is told in round 1; then it is asked after 2 rounds, 4, 8."""
+
+    def change() -> None:
+        tokens = np.load(folder / "client-1" / "tokens.npy")
+        replace_array(folder / "client-1", "tokens", (tokens * 1.01).astype(tokens.dtype))
+
+    run = serve(small(num_rounds=18), **{f"round_{k}": change for k in range(1, 19)})
+    assert asked(run) == {2: 1, 4: 1, 8: 1, 16: 1}
+
+
+def liar(folder: Path, count: int, *, turned: bool) -> Change:
+    """Return what makes client-3's shard one of many examples, with wrong labels if turned."""
+
+    def change() -> None:
+        shard = write_blobs(folder.parent / "new", "many", count, seed=5)
+        if turned:
+            labels = np.load(shard / "labels.npy")
+            replace_array(shard, "labels", ((labels + 1) % 3).astype(labels.dtype))
+        grow(folder / "client-3", shard)
+
+    return change
+
+
+@pytest.mark.parametrize(("turned", "counts"), [(True, 60), (False, 20 * 60)])
+def test_a_client_that_grows_without_measure_is_bounded(
+    small: MakeConfig, folder: Path, caplog, turned: bool, counts: int
+) -> None:
+    """Of 6,060 examples it counts for 20 times the median client's, or for the median itself.
+
+    The latter if the others do not recognize what it calls by which name. Its updates count for 3
+    times the median client's examples, which are 60.
+    """
+    for k in range(4):
+        shutil.rmtree(folder / f"client-{k}", ignore_errors=True)
+        write_blobs(folder, f"client-{k}", 60, seed=k)
+    config = small(strategy="fedavg")
+    run = serve(config, 4, round_2=liar(folder, 6000, turned=turned))
+    assert abs(int(sums(run)["counts"].sum()) - 180 - counts) <= 3
+    assert "client-3 counts for 180 examples instead of its 6,060: see claim_bound" in caplog.text
+
+
+def test_nobody_grows_beyond_the_most_examples(small: MakeConfig, folder: Path, caplog) -> None:
+    config = small(strategy="fedavg", max_examples=100, num_rounds=3)
+    new = folder.parent / "new" / "stars"
+    serve(config, round_2=lambda: grow(folder / "client-2", new))
+    assert "client-2 is left out of this round: 'num-examples' is 110, not betw" in caplog.text
+
+
+def test_data_of_another_encoder_have_no_part(small: MakeConfig, folder: Path, caplog) -> None:
+    def other() -> None:
+        edit_meta(folder / "client-2", lambda m: m["encoder"].update(weights_sha256="1" * 64))
+
+    lines = read_run(serve(small(), round_3=other))
+    assert (
+        "its data have changed: it holds tokens with encoder-s" in lines[3]["failures"]["client-2"]
+    )
+    assert [line["clients_selected"] for line in lines] == [3, 3, 3, 3, 2, 2, 2]
+    assert "client-2 is left out of this run: it holds tokens with encoder-sha256" in caplog.text
+
+
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_resumed_run_takes_a_grown_shard(small: MakeConfig, folder: Path, strategy: str) -> None:
+    config = small(strategy=strategy)
+    with pytest.raises(ConnectionError):
+        serve(config, stop_in=3)
+    run = Path(config["output-dir"])
+    assert int(sums(run)["counts"].sum()) == 180
+    grow(folder / "client-2", folder.parent / "new" / "stars")
+    without_first(folder / "client-0", 10)
+    run_in_process(server_app, client_app, 3, {**config, "resume": True})
+    lines = read_run(run)
+    assert sum(line["clients_failed"] for line in lines) == 0
+    assert asked(run) == {3: 2}
+    assert_sums_are_of(run, folder, ["client-0", "client-1", "client-2"])
+    assert star_accuracy(run, folder) > 0.8
+
+
+def test_what_is_no_longer_kept_is_not_replaced(small: MakeConfig, folder: Path, caplog) -> None:
+    """A damaged part is none: nothing but what was counted may be taken out of the sums."""
+    config = small()
+    with pytest.raises(ConnectionError):
+        serve(config, stop_in=3)
+    run = Path(config["output-dir"])
+    for part in (run / "statistics").iterdir():
+        part.write_bytes(part.read_bytes()[:-1])
+    grow(folder / "client-2", folder.parent / "new" / "stars")
+    run_in_process(server_app, client_app, 3, {**config, "resume": True})
+    assert int(sums(run)["counts"].sum()) == 180
+    assert "what it counted for before is no longer in the run's folder" in caplog.text
+    assert read_run(run)[-1]["clients_replied"] == 3
+
+
+def test_a_private_client_does_not_name_its_data(small: MakeConfig, folder: Path) -> None:
+    """It may grow all the same, and nobody asks it for sums."""
+    config = small(
+        standardize=False, replay=False, lda_skip=False, privacy_clip=1.0, privacy_noise=0.01
+    )
+    new = folder.parent / "new" / "stars"
+    run = serve(config, round_3=lambda: grow(folder / "client-2", new))
+    assert sum(line["clients_failed"] for line in read_run(run)) == 0
+    assert asked(run) == {}
+    assert not (run / "statistics").exists()
