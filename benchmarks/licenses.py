@@ -1,4 +1,4 @@
-"""The free mask-trained encoders that docs/preparing.md names, with the licenses in timm."""
+"""The free encoders that docs/preparing.md names, with the licenses in timm."""
 
 from __future__ import annotations
 

@@ -60,8 +60,9 @@ def train_slice(message: Message, context: Context) -> Message:
     if privacy is not None:
         trained = privatize(sent, trained, settings.lr_scales, privacy)
         metrics = {key: metrics[key] for key in PUBLIC_METRICS}
-    content = {"arrays": record_of(trained), "metrics": MetricRecord(metrics)}
-    return Message(RecordDict({**content, **news(context, shard)}), reply_to=message)
+    content = RecordDict({"arrays": record_of(trained), "metrics": MetricRecord(metrics)})
+    content.update(news(context, shard))
+    return Message(content, reply_to=message)
 
 
 @app.evaluate()
@@ -107,8 +108,8 @@ def sum_up(message: Message, context: Context) -> Message:
             **_input_bytes(shard, len(shard)),
         }
     )
-    content = {"arrays": arrays, "metrics": metrics}
-    return Message(RecordDict({**content, **news(context, shard)}), reply_to=message)
+    content = RecordDict({"arrays": arrays, "metrics": metrics, **news(context, shard)})
+    return Message(content, reply_to=message)
 
 
 def _refuse_with(privacy: Privacy | None, asked_for: str) -> None:

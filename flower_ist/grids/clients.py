@@ -154,8 +154,9 @@ class ClientRegistry:
             self._met = {}
             self._known[node_id] = replace(known, facts=dict(islice(told.items(), MAX_METRICS)))
             return self._known[node_id]
-        metrics = metric_record(reply.content, EXAMPLES_KEY) or {}
-        examples, before = finite(metrics.get(EXAMPLES_KEY)), finite(known.facts.get(EXAMPLES_KEY))
+        metrics = metric_record(reply.content, EXAMPLES_KEY)
+        examples = None if metrics is None else finite(metrics[EXAMPLES_KEY])
+        before = finite(known.facts.get(EXAMPLES_KEY))
         if examples is not None and before is not None and examples > before:
             self._due.setdefault(node_id, time.monotonic())
         return None
