@@ -106,7 +106,7 @@ class Newcomers(Filter):
         self._met: dict[int, int] = {}  # node id -> round in which it was first here
         self._pending: dict[str, tuple[int, str]] = {}  # message id -> the same
         self._waiting: dict[str, _Waiting] = {}  # by client name
-        # By client name: how many rounds after a question about changed data the next one may be.
+        # By client name: the round from which changed data may be asked about, and the next pause.
         self._pauses: dict[str, tuple[int, int]] = {}
 
     def nodes(self, grid: Grid) -> Iterable[int]:
@@ -123,11 +123,10 @@ class Newcomers(Filter):
             return  # nothing would fetch the answers
         changed, new = [], []
         for node_id in node_ids:
-            if self._is_known(node_id):
-                if self._has_changed(node_id):
-                    changed.append(node_id)
-            elif self._is_new(node_id):
-                new.append(node_id)
+            if self._registry.name(node_id) not in self._sums.clients:
+                new += [node_id] * self._is_new(node_id)
+            elif self._has_changed(node_id) and self._may_be_asked(node_id):
+                changed.append(node_id)
         for what, nodes in (("New since this run began", new), ("Changed data", changed)):
             if nodes:
                 _log.info("%s: %s", what, ", ".join(map(self._registry.name, nodes)))
@@ -170,9 +169,6 @@ class Newcomers(Filter):
                     refusal,
                 )
 
-    def _is_known(self, node_id: int) -> bool:
-        return self._registry.name(node_id) in self._sums.clients
-
     def _is_new(self, node_id: int) -> bool:
         """Return whether a node whose client is not counted is to be asked now."""
         name, told = self._registry.name(node_id), self._registry.told_name(node_id)
@@ -183,18 +179,19 @@ class Newcomers(Filter):
         return not (waits and told != name and told in self._sums.clients)
 
     def _has_changed(self, node_id: int) -> bool:
-        """Return whether a client's data are not those that are counted, and it is time to ask."""
-        name, shard = self._registry.name(node_id), self._registry.shard(node_id)
-        counted = self._sums.clients[name]
-        if shard in ("", counted.shard) or self._asked.get(node_id) == shard:
-            return False
-        if not counted.shard:
-            return False  # it did not say what its data were
-        due, pause = self._pauses.get(name, (0, 1))
-        if self._current_round() < due:
-            return False
-        self._pauses[name] = (self._current_round() + 2 * pause, 2 * pause)
-        return True
+        """Return whether a client's data are others than those that are counted, by its word."""
+        shard, counted = self._registry.shard(node_id), self._sums.clients
+        before = counted[self._registry.name(node_id)].shard
+        # One that never said what its data are called says nothing by it now.
+        return "" not in (shard, before) and shard not in (before, self._asked.get(node_id))
+
+    def _may_be_asked(self, node_id: int) -> bool:
+        """Return whether a client may be asked about a change now; the next pause is longer."""
+        name, now = self._registry.name(node_id), self._current_round()
+        due, pause = self._pauses.get(name, (0, 2))
+        if now >= due:
+            self._pauses[name] = (now + pause, 2 * pause)
+        return now >= due
 
     def _part(self, name: str, told: Statistics, shard: str, counted: Counted | None) -> _Waiting:
         """Return what of a client's statistics is to be counted in, and in whose place.
