@@ -19,7 +19,7 @@ from runs import quiet_run
 from client_app import app as client_module
 from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
-from flower_ist.compare.command import PLAIN_SETTINGS
+from flower_ist.compare.planning import PLAIN_SETTINGS
 from server_app import evaluation as server_module
 
 # The steps of a comparison, longer rounds, and shorter ones.

@@ -189,6 +189,20 @@ def compare_strategies(
         bool | None,
         typer.Option("--plain", help="Each strategy as it was published, without the recipe."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Find the best run within these bytes of all clients: 2MB.", show_default=False
+        ),
+    ] = None,
+    budget_per_client: Annotated[
+        str | None,
+        typer.Option(help="The same for the bytes of each client: 500kB.", show_default=False),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Find the fewest bytes to this validation accuracy: 0.7."),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="Repeat the comparison in this folder.")
     ] = None,
@@ -197,8 +211,13 @@ def compare_strategies(
 
     Each run has a process and a folder of its own. After Ctrl-C or a kill, the same command
     continues. The result is tables, CSV, JSON, pictures and a report in one HTML file.
+
+    With --budget, --budget-per-client or --target it searches a grid of strategies, widths, wire
+    dtypes and rounds instead, and ends with the flwr run command of the best.
     """
-    from flower_ist.compare.command import compare, make_plan, repeated_plan
+    from flower_ist.compare.command import compare
+    from flower_ist.compare.planning import make_plan, repeated_plan
+    from flower_ist.compare.search import search
 
     options = {
         "app": app_folder,
@@ -213,6 +232,9 @@ def compare_strategies(
         "capacity": capacity,
         "target_accuracy": target_accuracy,
         "plain": plain,
+        "budget": budget,
+        "budget_per_client": budget_per_client,
+        "target": target,
     }
     given: dict[str, Any] = {
         name: value for name, value in options.items() if value not in (None, [])
@@ -220,7 +242,7 @@ def compare_strategies(
     if source is not None and given:
         raise ArgumentError("--from repeats a comparison as it is: give only --out beside it.")
     plan = make_plan(**given) if source is None else repeated_plan(source)
-    if not compare(plan, out, terminal(), jobs):
+    if not (search if plan.searches else compare)(plan, out, terminal(), jobs):
         raise typer.Exit(1)
 
 

@@ -61,7 +61,7 @@ def main(grid: Grid, context: Context) -> None:
         if finished and (run.path / CARD).exists():
             return
         clients = run.clients if finished else _federate(grid, settings, run, shard)
-        test = split_shard(shard, settings.validation_share, settings.seed)[1]
+        test = split_shard(shard, settings.validation_share)[1]
         _log.info("Its card is %s", write_card(run.path, shard.meta, len(test), clients))
 
 
@@ -70,7 +70,7 @@ def _federate(
 ) -> Mapping[str, int]:
     """Run the rounds that are left; return the clients' names and numbers of examples."""
     # What is built first is refused first: before a client is asked or a file written.
-    validation, test = split_shard(shard, settings.validation_share, settings.seed)
+    validation, test = split_shard(shard, settings.validation_share)
     score = score_on(validation)
     network = network_of(settings, shard.meta.dim, shard.meta.num_classes)
     registry = ClientRegistry(

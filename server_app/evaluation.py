@@ -49,14 +49,15 @@ def server_shard(data_dir: str) -> TokenShard:
 
 
 def split_rows(
-    labels: NDArray[np.integer], share: float, seed: int
+    labels: NDArray[np.integer], share: float, seed: int = 0
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Divide rows into a validation and a test part, stratified by class.
 
     Args:
         labels: (N,).
         share: of each class's rows, rounded, that the validation part gets.
-        seed: of the random choice; the same for all strategies.
+        seed: of the random choice, which is the same for all runs, whatever their own seed: where
+            several seeds choose together, none of them may be tested on what another one chose by.
 
     Returns:
         Sorted rows of the validation part and of the rest; disjoint, together all N.
@@ -69,7 +70,7 @@ def split_rows(
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
-def split_shard(shard: TokenShard, share: float, seed: int) -> tuple[TokenShard | None, TokenShard]:
+def split_shard(shard: TokenShard, share: float) -> tuple[TokenShard | None, TokenShard]:
     """Return the validation part and the test part; with a share of 0, None and the whole shard.
 
     The parts are copies in memory, in the stored dtype.
@@ -79,7 +80,7 @@ def split_shard(shard: TokenShard, share: float, seed: int) -> tuple[TokenShard 
     """
     if share == 0:
         return None, shard
-    parts = split_rows(shard.labels, share, seed)
+    parts = split_rows(shard.labels, share)
     if not all(len(rows) for rows in parts):
         raise SettingsError(
             f"'validation-share' is {share}, but of the server's {len(shard)} examples that leaves "

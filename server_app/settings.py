@@ -230,8 +230,8 @@ class Settings(BaseModel):
     )
     validation_share: float = setting(
         0.0,
-        "Share of the server's test shard that is set apart for validation, drawn by seed within "
-        "each class; `accuracy` is of the rest.",
+        "Share of the server's test shard that is set apart for validation, drawn within each "
+        "class, the same for each seed; `accuracy` is of the rest.",
         ge=0,
         lt=1,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from statistics import fmean, median
@@ -132,15 +132,20 @@ def analyze(
     return Comparison(reference, target_accuracy, budgets, results, front(results))
 
 
-def points(lines: Lines, prefix: str = "") -> list[Point]:
+def points(lines: Lines, prefix: str = "", *, per_client: bool = False) -> list[Point]:
     """Return the rounds of a run that trained and were evaluated, in order.
 
     Args:
         lines: of a run log.
         prefix: of the fields to read; empty for the merged model.
+        per_client: count the bytes of the client that has most so far, not of all together.
     """
     accuracy = f"{prefix}accuracy"
-    totals = accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines)
+    totals = (
+        _most_of_a_client(lines)
+        if per_client
+        else accumulate(line["wire_bytes_down"] + line["wire_bytes_up"] for line in lines)
+    )
     return [
         Point(line["round"], total, line[accuracy], line.get(f"{prefix}validation_accuracy"))
         for line, total in zip(lines, totals, strict=True)
@@ -171,8 +176,7 @@ def bytes_by_client(lines: Lines) -> dict[str, int]:
     """Return client name -> wire bytes of both directions over the whole run."""
     totals: Counter[str] = Counter()
     for line in lines:
-        for name, traffic in line["clients"].items():
-            totals[name] += traffic["wire_bytes_down"] + traffic["wire_bytes_up"]
+        totals.update(_of_client(line))
     return dict(totals)
 
 
@@ -213,6 +217,21 @@ def front_points(results: Iterable[Result]) -> list[tuple[float, float, str]]:
         if not kept or -negative > kept[-1][1]:
             kept.append((wire_bytes, -negative, strategy))
     return kept
+
+
+def _most_of_a_client(lines: Lines) -> Iterator[int]:
+    """Yield, for each line, the bytes up to its end of the client that has most."""
+    totals: Counter[str] = Counter()
+    for line in lines:
+        totals.update(_of_client(line))
+        yield max(totals.values(), default=0)
+
+
+def _of_client(line: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        name: traffic["wire_bytes_down"] + traffic["wire_bytes_up"]
+        for name, traffic in line["clients"].items()
+    }
 
 
 def _result(

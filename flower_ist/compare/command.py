@@ -1,12 +1,12 @@
-"""What ``flower-ist compare`` does: plan, sweep, choose, run, report."""
+"""What ``flower-ist compare`` does with a plan: sweep, choose, run, report."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,22 @@ from rich.console import Console
 
 from flower_ist.compare.analyze import Comparison, analyze, best_validation, points
 from flower_ist.compare.figures import draw_all
-from flower_ist.compare.folder import POOLED, ComparisonFolder, read_plan
-from flower_ist.compare.options import command_of, parse_capacity, parse_settings, parse_sweep
-from flower_ist.compare.plan import CENTRAL, DEFAULT_STRATEGIES, Plan, PlanError, Run, grid, slug
+from flower_ist.compare.folder import POOLED, ComparisonFolder
+from flower_ist.compare.options import command_of
+from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run, grid, slug
 from flower_ist.compare.report import front_sentences, percent, to_csv, to_html, to_json, to_tables
 from flower_ist.compare.runner import Runner
-from flower_ist.compare.shards import fingerprint, pool
+from flower_ist.compare.shards import pool
 from flower_ist.compare.usage import Value
 from flower_ist.console import print_text
 from flower_ist.files import write_file
-from flower_ist.runs.app_import import find_app, import_from
+from flower_ist.runs.app_import import import_from
 from flower_ist.runs.log import read_run
 
 CHOICES_FILE = "choices.json"
 CSV_FILE = "compare.csv"
 JSON_FILE = "compare.json"
 REPORT_FILE = "report.html"
-# Every strategy gets the app's recipe: what a user of `flwr run` sees is what is compared.
-DEFAULT_SETTINGS: Mapping[str, Any] = {"validation-share": 0.2}
-# With --plain each strategy is as it was published, without what the app adds to all of them.
-PLAIN_SETTINGS: Mapping[str, Any] = {
-    **DEFAULT_SETTINGS,
-    "local-steps": 80,
-    "standardize": False,
-    "replay": False,
-    "lda-skip": False,
-    "wire-dtype": "float32",
-}
 _NO_VALIDATION = (
     "Settings are chosen by validation accuracy, but the runs have none: give --set "
     "validation-share=0.2."
@@ -53,65 +42,6 @@ class Choice:
 
     settings: Mapping[str, Value]
     validation_accuracy: float | None
-
-
-def make_plan(
-    app: Path | None = None,
-    data: Path | None = None,
-    strategies: str = ",".join(DEFAULT_STRATEGIES),
-    clients: int = 4,
-    rounds: int = 10,
-    seeds: int = 3,
-    engine: str = "inprocess",
-    settings: Sequence[str] = (),
-    sweep: Sequence[str] = (),
-    capacity: str = "",
-    target_accuracy: float | None = None,
-    plain: bool = False,
-) -> Plan:
-    """Return a checked plan from the options of the command line; the default app is our own.
-
-    Raises:
-        PlanError: it cannot be used.
-        ShardError: a shard is missing or damaged.
-    """
-    swept, given = parse_sweep(sweep), parse_settings(settings)
-    defaults = PLAIN_SETTINGS if plain else DEFAULT_SETTINGS
-    own = {key: value for key, value in defaults.items() if key not in swept}
-    if plain and "local-epochs" in {**swept, **given} and "local-steps" not in swept:
-        own["local-steps"] = 0  # epochs decide
-    plan = Plan(
-        app=str((app or find_app()).absolute()),
-        data="" if data is None else str(data.absolute()),
-        data_sha256="",
-        strategies=tuple(strategies.split(",")),
-        clients=clients,
-        rounds=rounds,
-        seeds=seeds,
-        engine=engine,
-        settings={**own, **given},
-        sweep=swept,
-        capacity=parse_capacity(capacity),
-        target_accuracy=target_accuracy,
-    )
-    plan.check()
-    return replace(plan, data_sha256=fingerprint(plan.data, plan.clients))
-
-
-def repeated_plan(source: Path) -> Plan:
-    """Return the plan of a comparison that is to be repeated.
-
-    Raises:
-        PlanError: there is none, or its tokens have changed.
-        ShardError: a shard is missing or damaged.
-    """
-    plan = read_plan(source)
-    if fingerprint(plan.data, plan.clients) != plan.data_sha256:
-        raise PlanError(
-            f"The tokens have changed since {source} was made: start a new comparison with the "
-            "command in its report."
-        )
-    return plan
 
 
 def compare(plan: Plan, out: Path, console: Console, jobs: int | None = None) -> bool:

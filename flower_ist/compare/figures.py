@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flower_ist.compare.analyze import Comparison, front_points
+from flower_ist.compare.budget import Found, Question, front
 from flower_ist.figure import new_figure, plain_texts, to_png
 from flower_ist.runs.report import plain_log_x
 
@@ -17,6 +19,8 @@ _COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
     *("#56b4e9", "#7f3c8d", "#80520f", "#5c5c5c", "#a5aa99"),
 )
+# What lies further below the best is not drawn: there it is of no use to anybody.
+_DRAWN_POINTS = 15
 
 
 def draw_all(comparison: Comparison) -> dict[str, bytes]:
@@ -26,7 +30,10 @@ def draw_all(comparison: Comparison) -> dict[str, bytes]:
         FlowerIstError: matplotlib is not installed.
     """
     with plain_texts():
-        return {name: _png(draw, comparison) for name, (_, draw) in PICTURES.items()}
+        return {
+            name: _png(lambda axes, draw=draw: draw(axes, comparison))  # type: ignore[misc]
+            for name, (_, draw) in PICTURES.items()
+        }
 
 
 def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
@@ -108,10 +115,63 @@ PICTURES: Mapping[str, tuple[str, Callable[[Axes, Comparison], None]]] = {
 """File name -> (title, how it is drawn)."""
 
 
-def _png(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> bytes:
+def draw_answer(
+    question: Question,
+    answer: Found | None,
+    strategies: Mapping[str, Sequence[Sequence[Found]]],
+    uploaded: int,
+) -> bytes:
+    """Return a PNG of validation accuracy against bytes: all that a search tried, and its front.
+
+    Args:
+        question: what was asked.
+        answer: what is marked.
+        strategies: name -> its candidates, each after each of its rounds.
+        uploaded: bytes of uploading all tokens, where a line is drawn.
+
+    Raises:
+        FlowerIstError: matplotlib is not installed.
+    """
+
+    def draw(axes: Axes) -> None:
+        for number, (name, candidates) in enumerate(strategies.items()):
+            color, label = _COLORS[number % len(_COLORS)], name
+            for stops in filter(None, candidates):
+                x, y = _coordinates(stops)
+                axes.plot(x, y, color=color, marker=".", linewidth=0.8, alpha=0.6, label=label)
+                label = "_"  # one of a strategy is enough in the legend
+        if best := front([f for group in strategies.values() for stops in group for f in stops]):
+            x, y = _coordinates(best)
+            most = max(f.wire_bytes for group in strategies.values() for s in group for f in s)
+            x, y = [*x, most / _MB], [*y, y[-1]]
+            axes.step(x, y, "k", where="post", linewidth=6, alpha=0.15, zorder=0, label="front")
+        if answer is not None:
+            x, y = _coordinates([answer])
+            axes.plot(x, y, "k*", markersize=14, markerfacecolor="none", label="the answer")
+        axes.axvline(uploaded / _MB, color="k", linestyle=":", label="all tokens in int8")
+        if math.isfinite(question.budget):
+            axes.axvline(question.budget / _MB, color="k", linestyle="--", label="budget")
+        if question.target:
+            axes.axhline(100 * question.target, color="k", linestyle="--", label="target")
+        if accuracies := [100 * f.validation for g in strategies.values() for s in g for f in s]:
+            axes.set_ylim(bottom=max(min(accuracies), max(accuracies) - _DRAWN_POINTS) - 1)
+        plain_log_x(axes)
+        whose = "of the client that has most" if question.per_client else "of all clients"
+        axes.set_xlabel(f"bytes on the wire {whose}, both directions (MB)")
+        axes.set_ylabel("validation accuracy (%)")
+
+    with plain_texts():
+        return _png(draw)
+
+
+def _coordinates(stops: Sequence[Found]) -> tuple[list[float], list[float]]:
+    return [f.wire_bytes / _MB for f in stops], [100 * f.validation for f in stops]
+
+
+def _png(draw: Callable[[Axes], None]) -> bytes:
     figure = new_figure()
     axes = figure.add_subplot()
-    draw(axes, comparison)
+    draw(axes)
     axes.grid(visible=True, alpha=0.25)
     if len(axes.get_legend_handles_labels()[0]) > 2:
         figure.legend(fontsize="small", loc="outside right upper")

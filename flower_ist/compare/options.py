@@ -6,9 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flower_ist.compare.plan import KEY, Plan, PlanError, value_text
+from flower_ist.compare.plan import KEY, QUESTIONS, Plan, PlanError, value_text
 from flower_ist.compare.usage import Value
 from flower_ist.differences import differences
+
+# A run is the same whatever is asked: another question in the same folder needs only what is new.
+_QUESTIONS = {name: f"--{name.replace('_', '-')}" for name in QUESTIONS}
 
 
 def parse_value(text: str) -> Value:
@@ -54,6 +57,26 @@ def parse_capacity(text: str) -> tuple[float, ...]:
         ) from None
 
 
+def parse_size(option: str, text: str) -> int:
+    """Read ``2MB``, ``500 kB``, ``1.5e6`` or ``2 MiB``: a number of bytes, at least 1.
+
+    Raises:
+        PlanError: it is not one.
+    """
+    from pydantic import ByteSize, TypeAdapter
+
+    try:
+        size = int(float(text))
+    except (ValueError, OverflowError):
+        try:
+            size = int(TypeAdapter(ByteSize).validate_python(text))
+        except ValueError:
+            size = 0
+    if size < 1:
+        raise PlanError(f"{option} is {text!r}, but must be bytes, such as 2MB, 500kB or 1.5e6.")
+    return size
+
+
 def command_of(plan: Plan) -> str:
     """Return the command that repeats a comparison into a new folder."""
     words = ["flower-ist", "compare"]
@@ -69,7 +92,7 @@ def extended(stored: Plan, given: Plan) -> Plan:
     Raises:
         PlanError: they differ in something else, so their runs cannot be compared.
     """
-    free = frozenset({"--strategies", "--seeds", "--target-accuracy"})
+    free = frozenset({"--strategies", "--seeds", "--target-accuracy", *_QUESTIONS.values()})
     there, here = (
         {**_options(plan), "tokens with SHA-256": plan.data_sha256[:12]} for plan in (stored, given)
     )
@@ -87,6 +110,8 @@ def _options(plan: Plan) -> dict[str, str]:
     options = {"--app": plan.app, "--data": plan.data, "--strategies": ",".join(plan.strategies)}
     for name in ("clients", "rounds", "seeds", "engine"):
         options[f"--{name}"] = str(getattr(plan, name))
+    for name, option in _QUESTIONS.items():
+        options[option] = str(getattr(plan, name) or "")
     options["--capacity"] = ",".join(map(str, plan.capacity))
     options["--target-accuracy"] = "" if plan.target_accuracy is None else str(plan.target_accuracy)
     given = {name: text for name, text in options.items() if text}

@@ -19,9 +19,14 @@ from flower_ist.errors import FlowerIstError
 ENGINES = ("inprocess", "flwr")
 CENTRAL = "central"
 FEDAVG = "fedavg"
+NUM_ROUNDS = "num-rounds"
 # Names of the harness: a strategy of the app with settings that make it another rival.
+_NO_STATISTICS = {"standardize": False, "replay": False, "lda-skip": False}
 PSEUDO: Mapping[str, Mapping[str, Value]] = {
     "fedavg-linear": {"strategy": FEDAVG, "hidden-layers": 0},
+    # What is left to those whose bytes do not pay for the clients' statistics.
+    "ist-plain": {"strategy": "ist", **_NO_STATISTICS},
+    "fedavg-narrow-plain": {"strategy": "fedavg-narrow", **_NO_STATISTICS},
     CENTRAL: {"strategy": FEDAVG},
 }
 # What has the same bytes, what sends none to train, and what sends everything.
@@ -29,15 +34,18 @@ DEFAULT_STRATEGIES = (
     *("ist", "fedavg-narrow", "fedavg-features", FEDAVG),
     *("ridge", "lda", "ist-fixed", CENTRAL),
 )
+
 # What the harness itself decides for each run.
 _OWN_KEYS = {
     "strategy": "--strategies",
-    "num-rounds": "--rounds",
+    NUM_ROUNDS: "--rounds",
     "seed": "--seeds",
     "data-dir": "--data",
     "output-dir": "--out",
     "capacities": "--capacity",
 }
+# What can be searched for instead of a comparison.
+QUESTIONS = ("budget", "budget_per_client", "target")
 KEY = re.compile(r"[a-z][a-z0-9-]*")
 _FORMAT = "flower-ist-comparison"
 
@@ -62,6 +70,10 @@ class Plan:
     sweep: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)  # key -> values to try
     capacity: tuple[float, ...] = ()  # shares of the neurons that clients can hold; empty: equal
     target_accuracy: float | None = None  # 0 to 1; None: FedAvg's best - 0.5 points
+    # At most one of QUESTIONS is not 0.
+    budget: int = 0  # most bytes of a run
+    budget_per_client: int = 0  # most bytes of a client in a run
+    target: float = 0.0  # validation accuracy to reach with the fewest bytes, 0 to 1
 
     @property
     def usage(self) -> Usage:
@@ -108,6 +120,7 @@ class Plan:
             raise PlanError(f"There is no engine {self.engine!r}: choose {' or '.join(ENGINES)}.")
         if min(self.clients, self.rounds, self.seeds) < 1:
             raise PlanError("There must be at least one client, one round and one seed.")
+        self._check_question()
         for key in (*self.settings, *self.sweep):
             if key in _OWN_KEYS:
                 raise PlanError(f"{key!r} is set by {_OWN_KEYS[key]}, not by --set or --sweep.")
@@ -133,13 +146,38 @@ class Plan:
         if not all(0 < share <= 1 for share in self.capacity):
             raise PlanError("Each --capacity must be above 0 and at most 1.")
 
+    @property
+    def searches(self) -> bool:
+        """Whether something is searched for."""
+        return any(getattr(self, name) for name in QUESTIONS)
+
+    def _check_question(self) -> None:
+        asked = [getattr(self, name) for name in QUESTIONS]
+        if sum(map(bool, asked)) > 1:
+            raise PlanError(
+                "--budget, --budget-per-client and --target each ask another question: give one."
+            )
+        if not self.searches:
+            return
+        if CENTRAL in self.strategies:
+            raise PlanError("'central' is no federation and sends no bytes: leave it out.")
+        if self.target_accuracy is not None:
+            raise PlanError(
+                "--target-accuracy is a mark in the tables of a comparison: leave it out, or ask "
+                "for the fewest bytes to an accuracy with --target."
+            )
+        if self.settings.get("validation-share") == 0:
+            raise PlanError(
+                "The best is chosen by validation accuracy: set a 'validation-share' above 0."
+            )
+
 
 @dataclass(frozen=True)
 class Run:
     """One run of a comparison."""
 
     strategy: str  # a name in the plan
-    choice: Mapping[str, Value]  # swept key -> value; empty without a sweep
+    choice: Mapping[str, Value]  # swept key -> value, or how many rounds a search gives it
     seed: int
 
     @property
@@ -162,9 +200,11 @@ class Run:
             **plan.settings,
             **self.choice,
             **PSEUDO.get(self.strategy, {}),
-            "num-rounds": plan.rounds if uses(plan, self.strategy, "num-rounds") else 1,
+            NUM_ROUNDS: self.choice.get(NUM_ROUNDS, plan.rounds),
             "seed": self.seed,
         }
+        if not uses(plan, self.strategy, NUM_ROUNDS):
+            config[NUM_ROUNDS] = 1
         if self.strategy == CENTRAL:
             config |= {"min-train-nodes": 1, "min-available-nodes": 1}
             own = {**plan.usage.config, **config}

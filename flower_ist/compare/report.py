@@ -9,15 +9,18 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 from flower_ist.compare.analyze import BUDGET_SHARES, Comparison, Result, Spread
 from flower_ist.compare.figures import PICTURES
-from flower_ist.compare.plan import value_text
+from flower_ist.compare.plan import QUESTIONS, value_text
 from flower_ist.console import cell
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 NOT_FEDERATED = "not federated"
 Value = str | int | float | bool | None
@@ -202,24 +205,37 @@ def to_html(
         pictures: file name -> PNG.
         failed: run -> why it failed.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    source = files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    own = {key: value for key, value in plan.items() if key not in ("settings", "sweep", "format")}
-    swept = {f"{key} (swept)": values for key, values in plan["sweep"].items()}
-    settings = {**own, **plan["settings"], **swept}
-    return environment.from_string(source).render(
+    return page("report.html.jinja").render(
         answer=answer(comparison),
         front=front_sentences(comparison),
         tables=figure_tables(comparison),
         target=percent(comparison.target_accuracy),
         plan=plan,
-        settings={key: _shown(value) for key, value in settings.items()},
+        settings=shown_settings(plan),
         command=command,
         pictures=[(PICTURES[name][0], b64encode(png).decode()) for name, png in pictures.items()],
         failed=failed,
     )
+
+
+def page(name: str) -> Template:
+    """Return a template of this package: a page that loads nothing."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        loader=FunctionLoader(lambda file: files(__package__).joinpath(file).read_text("utf-8")),
+    ).get_template(name)
+
+
+def shown_settings(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Return all that a plan sets, as texts."""
+    left_out = ("settings", "sweep", "format", *(key for key in QUESTIONS if not plan.get(key)))
+    own = {key: value for key, value in plan.items() if key not in left_out}
+    swept = {f"{key} (swept)": values for key, values in plan["sweep"].items()}
+    return {key: _shown(value) for key, value in {**own, **plan["settings"], **swept}.items()}
 
 
 def _shown(value: Any) -> str:

@@ -108,6 +108,7 @@ class Runner:
     console: Console
     task: Callable[[Path, str, int, Config], bool] = do_run
     failed: dict[str, str] = field(default_factory=dict)  # name -> why, of those that failed now
+    tells: bool = True  # how accurate each run is; of those that fail it always tells
 
     def execute(self, runs: Sequence[Run], title: str) -> None:
         """Do some runs. One that failed before is tried again; one that fails stops no other."""
@@ -164,6 +165,8 @@ class Runner:
         if self.folder.is_done(run):
             line = last_round(folder) or {}
             accuracy = 100 * (line.get("accuracy") or 0.0)
+            if not self.tells:
+                return
             text = f"{run.name}: accuracy {accuracy:.2f} % after round {line.get('round')}"
         else:
             why = self.folder.failure(run)

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from flower_ist.compare.plan import PlanError
 from flower_ist.differences import differences
 from flower_ist.files import new_folder
@@ -14,6 +16,7 @@ from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 from flower_ist.tokens.writer import ShardWriter
+from flower_ist.wire.quantize import encoded_bytes
 
 
 def fingerprint(data: str, clients: int) -> str:
@@ -36,6 +39,30 @@ def fingerprint(data: str, clients: int) -> str:
         for file in sorted(Path(demo_tokens.__file__).parent.glob("*.json")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def token_bytes(data: str, clients: int, per_client: bool = False) -> int:
+    """Return the bytes of uploading all tokens once: in int8, with labels, in no envelope.
+
+    Args:
+        data: as for :func:`fingerprint`.
+        clients: number of clients.
+        per_client: of the client that has most of them, instead of all together.
+
+    Raises:
+        ShardError: a shard is missing or damaged.
+    """
+    shards = (
+        _open_all(data, clients)
+        if data
+        else [demo_tokens.train_shard(client, clients) for client in range(clients)]
+    )
+    sizes = []
+    for shard in shards:
+        tokens = encoded_bytes(np.dtype(np.float32), (len(shard), shard.meta.dim), "int8")
+        label = np.min_scalar_type(shard.meta.num_classes - 1).itemsize
+        sizes.append(tokens + label * len(shard))
+    return max(sizes) if per_client else sum(sizes)
 
 
 def pool(data: str, clients: int, folder: Path) -> None:

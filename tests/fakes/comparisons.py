@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from flower_ist.compare.command import make_plan
 from flower_ist.compare.plan import Plan
+from flower_ist.compare.planning import make_plan
 from tests.fakes import ROOT
 
 TINY = ("hidden-width=8", "local-steps=2", "batch-size=8", "validation-share=0.2")

@@ -277,7 +277,7 @@ def test_the_test_part_alone_gives_the_accuracy(blob_config: MakeConfig):
     config = blob_config(num_rounds=1, local_steps=1)
     whole = run(config)[0][0]["accuracy"]
     labels = open_shard(folder_of_test(Path(config["data-dir"]))).labels
-    validation, test = split_rows(labels, 0.3, config["seed"])
+    validation, test = split_rows(labels, 0.3)
     parts = run({**config, "validation-share": 0.3, "output-dir": config["output-dir"] + "-2"})[0][
         0
     ]

@@ -71,7 +71,7 @@ def test_the_split_follows_from_the_seed():
 
 def test_parts_of_a_shard_hold_its_rows(blobs: Path):
     shard = open_shard(blobs / "test")
-    validation, test = split_shard(shard, 0.25, seed=0)
+    validation, test = split_shard(shard, 0.25)
     assert validation is not None
     assert abs(len(validation) - 75) <= 1
     ids = [*validation.image_ids, *test.image_ids]
@@ -85,7 +85,7 @@ def test_parts_of_a_shard_hold_its_rows(blobs: Path):
 
 def test_without_a_share_the_shard_is_the_test_part(blobs: Path):
     shard = open_shard(blobs / "test")
-    validation, test = split_shard(shard, 0.0, seed=0)
+    validation, test = split_shard(shard, 0.0)
     assert validation is None
     assert test is shard
 
@@ -93,12 +93,12 @@ def test_without_a_share_the_shard_is_the_test_part(blobs: Path):
 @pytest.mark.parametrize(("share", "left"), [(0.001, "0 for validation and 300"), (0.999, "300")])
 def test_a_part_without_examples_is_refused(blobs: Path, share, left):
     with pytest.raises(SettingsError, match=f"^'validation-share' is {share}, .*leaves {left}"):
-        split_shard(open_shard(blobs / "test"), share, seed=0)
+        split_shard(open_shard(blobs / "test"), share)
 
 
 def test_a_head_is_scored_on_the_validation_part_alone(blobs: Path):
     """A head that always says class 0 is right as often as there are examples of it."""
-    validation, _ = split_shard(open_shard(blobs / "test"), 0.3, seed=0)
+    validation, _ = split_shard(open_shard(blobs / "test"), 0.3)
     score = score_on(validation)
     assert validation is not None
     assert score is not None

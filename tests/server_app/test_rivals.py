@@ -58,7 +58,7 @@ def test_lda_takes_the_penalty_that_is_best_on_validation_data(
 ):
     options = {"validation_share": 0.3, "ridge_penalties": "1e6,1"}
     config = blob_config(strategy="lda", num_rounds=1, **options)
-    validation, _ = split_shard(open_shard(blobs / "test"), 0.3, config["seed"])
+    validation, _ = split_shard(open_shard(blobs / "test"), 0.3)
     score = score_on(validation)
     assert score is not None
     worse, better = lda_heads(summed(blobs), [1e6, 1.0])

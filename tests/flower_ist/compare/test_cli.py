@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from flower_ist import cli
 from flower_ist.compare import command
-from flower_ist.compare.command import DEFAULT_SETTINGS
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.plan import DEFAULT_STRATEGIES, Plan
+from flower_ist.compare.planning import DEFAULT_SETTINGS, make_plan
 
 Calls = list[tuple[Plan, Path, int | None]]
 
@@ -78,7 +78,7 @@ def test_epochs_decide_the_steps_once_they_are_named(calls, option):
 
 
 def test_it_repeats_a_comparison(calls, tmp_path, blobs):
-    plan = command.make_plan(data=blobs, strategies="ist", clients=2)
+    plan = make_plan(data=blobs, strategies="ist", clients=2)
     ComparisonFolder(tmp_path).adopt(plan)
     assert call("--from", tmp_path, "--out", "new").exit_code == 0
     assert calls == [(plan, Path("new"), None)]

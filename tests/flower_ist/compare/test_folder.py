@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flower_ist.compare import folder as folders
-from flower_ist.compare.command import repeated_plan
 from flower_ist.compare.folder import ComparisonFolder, read_plan
 from flower_ist.compare.plan import PlanError, Run
+from flower_ist.compare.planning import repeated_plan
 from flower_ist.compare.shards import fingerprint, pool
 from flower_ist.tokens.shard import ShardError, open_shard
 from tests.fakes.comparisons import tiny_plan

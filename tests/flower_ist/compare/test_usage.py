@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flower_ist.compare.command import PLAIN_SETTINGS
 from flower_ist.compare.plan import Plan, Run, uses
+from flower_ist.compare.planning import PLAIN_SETTINGS
 from flower_ist.compare.usage import usage_of
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.runs.app_import import AppError
