@@ -20,7 +20,7 @@ from flower_ist.compare.figures import draw_answer
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.options import command_of
 from flower_ist.compare.plan import NUM_ROUNDS, Plan, Run, value_text
-from flower_ist.compare.report import page, percent, shown_settings, size
+from flower_ist.compare.report import megabytes, page, percent, shown_settings, size
 from flower_ist.console import cell
 from flower_ist.files import write_file
 
@@ -28,7 +28,8 @@ ANSWER_JSON = "answer.json"
 ANSWER_CSV = "answer.csv"
 ANSWER_PICTURE = "answer.png"
 ANSWER_PAGE = "answer.html"
-HEADINGS = ("first round", "later round", "rounds", "seeds", "validation %", "test %", "bytes")
+HEADINGS = ("first MB", "later MB", "rounds", "seeds", "valid. %", "test %", "MB")
+"""MB of the first round and of a later one; then of as many rounds, with so many seeds."""
 MOST_ROWS = 15
 """In the table for the terminal."""
 # What the harness set for itself in each run: another run has its own.
@@ -58,7 +59,7 @@ class Outcome:
     @property
     def is_answered(self) -> bool:
         """Whether the answer is what was asked for."""
-        return self.answer is not None and self.answer.validation >= self.question.target
+        return self.answer is not None and self.question.is_reached(self.answer.validation)
 
     def sentence(self) -> str:
         """Return the answer in words."""
@@ -122,12 +123,12 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
     shown = []
     for candidate in outcome.candidates:
         found, cost = _shown_stop(outcome, candidate), candidate.cost
-        later = size(cost.later) if cost and cost.later else "-"
-        costs = (size(cost.first) if cost else "failed", later)
+        later = megabytes(cost.later) if cost and cost.later else "-"
+        costs = (megabytes(cost.first) if cost else "failed", later)
         cells = ("-",) * 5
         if found is not None:
             accuracies = (percent(found.validation), percent(found.accuracy.median))
-            cells = (str(found.rounds), str(found.seeds), *accuracies, size(found.wire_bytes))
+            cells = (str(found.rounds), str(found.seeds), *accuracies, megabytes(found.wire_bytes))
         rank = (0, 0.0) if found is None else (-found.seeds, -found.validation)
         shown.append((rank, (candidate.name, *costs, *cells)))
     return [cells for _, cells in sorted(shown, key=lambda pair: pair[0])]

@@ -22,6 +22,8 @@ Curve = Sequence[Point]
 FINALISTS = 4
 """So many candidates at least go on, and so many are trained with every seed."""
 _RUNGS = 3
+# The mean of equal accuracies may be less than each of them.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Question:
     budget: float = math.inf
     target: float = 0.0
     per_client: bool = False
+
+    def is_reached(self, validation: float) -> bool:
+        """Return whether an accuracy is as high as the target; without one each is."""
+        return validation >= self.target - _ROUNDING
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def finalists(question: Question, curves: Mapping[str, Curve], budget: float) ->
         name: point.wire_bytes
         for name, curve in curves.items()
         for point in reversed(curve)  # the first to reach it has the last word
-        if point.wire_bytes <= budget and (point.validation or 0.0) >= question.target
+        if point.wire_bytes <= budget and question.is_reached(point.validation or 0.0)
     }
     return sorted(reached, key=lambda name: reached[name])[:FINALISTS]
 
@@ -177,7 +183,7 @@ def best(question: Question, found: Collection[Found]) -> Found | None:
         last = {f.candidate: f.rounds for f in sorted(found, key=lambda f: f.rounds)}
         asked = [f for f in found if _is_power_of_two(f.rounds) or f.rounds == last[f.candidate]]
         return max(asked, key=lambda f: (f.validation, -f.wire_bytes), default=None)
-    reached = [f for f in found if f.validation >= question.target]
+    reached = [f for f in found if question.is_reached(f.validation)]
     return min(reached, key=lambda f: (f.wire_bytes, -f.validation), default=None)
 
 
