@@ -17,6 +17,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import math
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -54,6 +55,8 @@ class Idea:
         follow: power of the slice's scale by which its output layer's learning rate is larger.
         decay: decoupled weight decay.
         average: how many last rounds' weights are averaged for the score.
+        shared: part of a slice's neurons that all slices have, which all clients train and whose
+            mean is taken, as in FedAvg.
     """
 
     slices: int = 0
@@ -65,6 +68,7 @@ class Idea:
     follow: float = 1.0
     decay: float = 0.0
     average: int = 1
+    shared: float = 0.0
 
 
 IST, NARROW = Idea(), Idea(slices=1, rate=2e-3)
@@ -83,6 +87,8 @@ IDEAS = {
     "ist, output steps not scaled": replace(IST, follow=0.0),
     "ist, weight decay 1": replace(IST, decay=1.0),
     "ist, mean of 3 rounds": replace(IST, average=3),
+    "ist, half of each slice shared": replace(IST, shared=0.5),
+    "ist, three quarters shared": replace(IST, shared=0.75),
     "narrow": replace(NARROW, rate=1e-3),
     "narrow, 2e-3": NARROW,
     "narrow, 4e-3": replace(NARROW, rate=4e-3),
@@ -101,25 +107,29 @@ def simulate(x: NDArray[Any], y: NDArray[Any], clients: int, seed: int, idea: Id
     rows = np.random.default_rng(1000 + seed).permutation(np.flatnonzero(~held))
     shards = np.array_split(rows, clients)
     slices, width = idea.slices or clients, WIDTH // clients
+    shared = round(idea.shared * width)
     dim, classes = x.shape[1], len(sums.counts)
-    net = initial_weights([dim, slices * width, classes], seed)
+    net = initial_weights([dim, shared + slices * (width - shared), classes], seed)
     if idea.zero:
         net = {name: 0 * tensor if name[2] == "2" else tensor for name, tensor in net.items()}
     past: list[Arrays] = []
     for number in range(1, ROUNDS + 1):
         generator = np.random.default_rng([seed, number])
-        neurons = generator.permutation(slices * width).reshape(slices, width)
+        own = shared + generator.permutation(slices * (width - shared)).reshape(slices, -1)
+        neurons = [np.concatenate([np.arange(shared), each]) for each in own]
+        # What a slice's output weights are multiplied by, as it stands for all others.
+        scales = np.repeat(np.float32([1, slices]), [shared, width - shared])
         order = generator.permutation(max(slices, clients))[:clients] % slices
         falling = 0.5 * (1 + math.cos(math.pi * (number - 1) / ROUNDS))
         rate = idea.rate * (idea.last_rate + (1 - idea.last_rate) * falling)
         replies = [
             (
                 neurons[k],
-                _train(net, neurons[k], slices, z, y, offset, shard, rate, idea, generator),
+                _train(net, neurons[k], scales, z, y, offset, shard, rate, idea, generator),
             )
             for k, shard in zip(order, shards, strict=True)
         ]
-        net = _merge(net, replies, slices)
+        net = _merge(net, replies)
         past = [*past, net][-idea.average :]
     final = {name: np.mean([each[name] for each in past], axis=0) for name in net}
     found = logits(layers_of(final), z[held]) + offset[held]
@@ -141,7 +151,7 @@ def _head(sums: Statistics, idea: Idea) -> LinearSkip:
 def _train(
     net: Arrays,
     neurons: NDArray[Any],
-    slices: int,
+    scales: NDArray[np.float32],
     z: NDArray[Any],
     y: NDArray[Any],
     offset: NDArray[Any],
@@ -154,7 +164,7 @@ def _train(
     slice_ = {
         "fc1.weight": net["fc1.weight"][neurons],
         "fc1.bias": net["fc1.bias"][neurons],
-        "fc2.weight": net["fc2.weight"][:, neurons] * slices,
+        "fc2.weight": net["fc2.weight"][:, neurons] * scales,
         "fc2.bias": net["fc2.bias"],
     }
     shapes = mlp_shapes([z.shape[1], len(neurons), len(net["fc2.bias"])])
@@ -162,8 +172,12 @@ def _train(
     gradient = np.empty_like(weights)
     trained = views_of(weights, shapes)
     layers, gradients = layers_of(trained), layers_of(views_of(gradient, shapes))
-    factor = {"fc2.weight": slices**idea.follow}
-    rates = [(trained[name].size, rate * factor.get(name, 1.0)) for name in shapes]
+    factors = {"fc2.weight": np.tile(scales**idea.follow, len(net["fc2.bias"]))}
+    rates = [
+        (len(list(run)), rate * float(factor))
+        for name in shapes
+        for factor, run in groupby(factors.get(name, np.ones(trained[name].size)))
+    ]
     optimizer, work = Adam(weights, rates, idea.decay, rate), Workspace.of(layers, BATCH)
     steps = max(1, int(len(shard) * EPOCHS / BATCH))
     epochs = -(-steps * BATCH // len(shard))
@@ -172,11 +186,11 @@ def _train(
         batch = order[step * BATCH : (step + 1) * BATCH]
         loss_and_gradient(layers, gradients, z[batch], y[batch], work, offset[batch].T)
         optimizer.step(gradient)
-    return {**trained, "fc2.weight": trained["fc2.weight"] / slices}
+    return {**trained, "fc2.weight": trained["fc2.weight"] / scales}
 
 
-def _merge(net: Arrays, replies: list[tuple[NDArray[Any], Arrays]], slices: int) -> Arrays:
-    """Put slices back; where several clients trained one, their mean."""
+def _merge(net: Arrays, replies: list[tuple[NDArray[Any], Arrays]]) -> Arrays:
+    """Put slices back; where several clients trained a neuron, their mean."""
     total = {name: np.zeros_like(tensor) for name, tensor in net.items()}
     count = np.zeros(len(net["fc1.bias"]), np.float32)
     for neurons, reply in replies:
