@@ -25,6 +25,7 @@ from flower_ist.grids.prior import PriorOnce
 from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.runs.socket_bytes import SocketBytes
 from flower_ist.strategies.resumed import ResumedStrategy
+from flower_ist.strategies.silent_rounds import SilentRounds
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.use.card import CARD, write_card
@@ -134,6 +135,7 @@ def _federate(
         over=early_stop.why,
         resumed_after=run.rounds_done,
         socket_bytes=socket_bytes,
+        silent_rounds=SilentRounds(settings.node_timeout),
     ) as recorder:
         done = run.rounds_done
         rounds = strategy if done is None else ResumedStrategy(strategy, done)

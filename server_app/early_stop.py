@@ -33,6 +33,8 @@ class EarlyStop:
             self._best, self._best_round = accuracy, server_round
         if server_round == 0:
             return ""
+        if line.get("clients_selected") and not line["clients_replied"]:
+            self._best_round += 1  # nobody was there: the model could not get better
         if self._target and accuracy is not None and accuracy >= self._target:
             return f"{name} {accuracy:.4f} has reached 'target-accuracy' {self._target:g}"
         if self._patience and server_round - self._best_round >= self._patience:

@@ -11,11 +11,9 @@ network, and replies are noted next to the strategy:
     meter = Meter()
     grid = FilteredGrid(grid, [meter.outcomes, Packed("int8", "int8"), meter, Answers()])
 
-Bytes are measured on each message's serialized objects
-(:func:`flower_ist.wire.size.wire_bytes`), not computed from shapes.
-
-A client uploads its reply even when its round has closed. Flower never fetches it. The meter does,
-around each later exchange: it counts the bytes in the round that is then open.
+Bytes are those of a message's serialized objects (:func:`flower_ist.wire.size.wire_bytes`). A
+client uploads its reply even when its round has closed. The meter fetches it around each later
+exchange, which Flower never does, and counts its bytes in the round that is then open.
 """
 
 from __future__ import annotations
@@ -69,7 +67,7 @@ class RoundTraffic:
         selected: nodes that got a train message; replied: those whose reply reached the strategy
             without an error.
         failures: node id -> the error that came in place of its reply; bounded: node id -> the
-            examples that it told, and for how many it counts.
+            examples that it told, and for how many it counts; gone: nodes that the SuperLink lost.
         train_seconds: from sending train messages to having the replies, without what the strategy
             did in between with those that had come.
         evaluate_seconds: the same for evaluate messages.
@@ -84,6 +82,7 @@ class RoundTraffic:
     selected: set[int] = field(default_factory=set)
     replied: set[int] = field(default_factory=set)
     failures: dict[int, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     bounded: dict[int, tuple[float, float]] = field(default_factory=dict)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
@@ -251,6 +250,7 @@ class Outcomes(Filter):
         node_id = reply.metadata.src_node_id
         if reply.has_error():
             traffic.failures[node_id] = last_line(reply.error.reason)
+            traffic.gone |= {node_id} if is_superlink_error(reply) else set()
         else:
             traffic.replied.add(node_id)
             _add_inputs(traffic, reply.content)

@@ -19,12 +19,13 @@ from flwr.serverapp.strategy import Strategy
 
 from flower_ist.files import NotWrittenError
 from flower_ist.grids.clients import ClientRegistry
-from flower_ist.grids.metered import Meter, MeteredGrid
+from flower_ist.grids.metered import Meter, MeteredGrid, RoundTraffic
 from flower_ist.runs.log import RunLog
 from flower_ist.runs.socket_bytes import SocketBytes, node_fields, socket_fields
 from flower_ist.strategies.closed_form import ClosedFormStrategy
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.resumed import HAS_SHOULD_STOP
+from flower_ist.strategies.silent_rounds import SilentRounds
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.wire.reported import finite
 from flower_ist.wire.size import wire_bytes
@@ -64,6 +65,8 @@ class RoundRecorder:
         resumed_after: the last round that is already in the log, if the run is resumed. The next
             line records it as ``resumed_after``.
         socket_bytes: what the devices' lines have carried, where a gateway counts it.
+        silent_rounds: whether a round of another strategy that nobody answers is waited out; this
+            library's own judge that themselves.
 
     As a context manager around ``strategy.start`` it also logs a round that an exception
     interrupted, with accuracy and loss null and the exception as ``error``. And it ends the loop of
@@ -71,7 +74,7 @@ class RoundRecorder:
 
     Raises:
         TrainingFailedError: clients were asked to train and none replied, which Flower's own
-            strategies would silently ignore.
+            strategies would silently ignore, and they are not waited for.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class RoundRecorder:
         over: Callable[[Mapping[str, Any]], str] = lambda _: "",
         resumed_after: int | None = None,
         socket_bytes: SocketBytes | None = None,
+        silent_rounds: SilentRounds | None = None,
     ) -> None:
         self.meter = meter.meter if isinstance(meter, MeteredGrid) else meter
         self.log = log
@@ -101,6 +105,7 @@ class RoundRecorder:
         self._flower_stops = False
         self._resumed_after = resumed_after
         self._socket_bytes = socket_bytes or SocketBytes("")
+        self._silent_rounds = silent_rounds or SilentRounds(0.0)
         self._next_round = 0 if resumed_after is None else resumed_after + 1
         self._full_model_bytes: int | None = None
         self._round_began = self.meter.started
@@ -117,7 +122,7 @@ class RoundRecorder:
         self._resumed_after = None
         self._next_round = server_round + 1
         self.meter.current_round = self._next_round
-        if line["clients_selected"] and not line["clients_replied"]:
+        if self._nobody_came(server_round, self.meter.traffic(server_round)):
             reasons = "; ".join(f"{name}: {why}" for name, why in line["failures"].items())
             raise TrainingFailedError(
                 f"Round {server_round}: none of {line['clients_selected']} clients brought "
@@ -130,6 +135,16 @@ class RoundRecorder:
             if not self._flower_stops:
                 raise _Over
         return metrics
+
+    def _nobody_came(self, server_round: int, traffic: RoundTraffic) -> bool:
+        """Return whether a round brought nothing and ends the run."""
+        self._silent_rounds.begin()
+        if isinstance(self.strategy, _OURS) or not traffic.selected:
+            return False
+        heard = traffic.replied | (traffic.failures.keys() - traffic.gone)
+        silent = len(traffic.selected - heard)
+        good = len(traffic.selected & traffic.replied)
+        return not self._silent_rounds.waits(server_round, good, 1, silent) and not good
 
     def should_stop(self) -> dict[str, Any]:
         """Return the argument ``should_stop`` for ``strategy.start`` where this Flower has it.

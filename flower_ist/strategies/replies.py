@@ -15,6 +15,7 @@ from flower_ist.strategies.judge import BadReply, ClientFailed
 from flower_ist.submodels.cut import Returned
 from flower_ist.wire.protocol import PACKED_STYPE
 from flower_ist.wire.record_tensors import RecordTensors
+from flower_ist.wire.reported import is_superlink_error
 
 _log = logging.getLogger("flwr")
 _Sent = TypeVar("_Sent")
@@ -33,6 +34,7 @@ class RoundReport:
         coverage: share of the model's weights that some client trained, 0 to 1.
         refused: node id -> why nothing of its reply was used.
         faulty: the refused nodes whose reply itself was at fault, not an error or silence.
+        silent: the refused nodes of which nothing was heard, at most from the SuperLink.
         update_rms: node id -> root mean square of its changes, if updates are compared.
         bounded: node id -> the number of examples that it told, and for how many it counts.
         quarantined: names of the clients that were not asked because of earlier faults.
@@ -41,6 +43,7 @@ class RoundReport:
     coverage: float = 0.0
     refused: dict[int, str] = field(default_factory=dict)
     faulty: set[int] = field(default_factory=set)
+    silent: set[int] = field(default_factory=set)
     update_rms: dict[int, float] = field(default_factory=dict)
     bounded: dict[int, tuple[float, float]] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
@@ -84,10 +87,13 @@ def judged_replies(
             good = judge(reply, unanswered.pop(node_id))
         except BadReply as refusal:
             report.refuse(node_id, str(refusal), faulty=not isinstance(refusal, ClientFailed))
+            if is_superlink_error(reply):
+                report.silent.add(node_id)
         else:
             yield reply, good
     for node_id in unanswered:
         report.refuse(node_id, "no reply came in time")
+        report.silent.add(node_id)
 
 
 def collect_replies(

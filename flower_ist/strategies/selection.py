@@ -9,8 +9,9 @@ from flwr.serverapp import Grid
 
 from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
 from flower_ist.strategies.quarantine import Quarantine
-from flower_ist.strategies.replies import RoundReport, TrainingFailedError
+from flower_ist.strategies.replies import RoundReport, TrainingFailedError, require_enough
 from flower_ist.strategies.sampling import TurnSampler
+from flower_ist.strategies.silent_rounds import SilentRounds
 from flower_ist.strategies.state import State
 
 
@@ -21,17 +22,22 @@ class ClientSelection:
         registry: names the clients.
         quarantine: counts their faults.
         seed: of the order of turns.
+        patience: seconds to wait for clients.
 
     Attributes:
         seats: client name -> its number, in the order in which names were told
             (:mod:`flower_ist.grids.names`), which no client can choose.
     """
 
-    def __init__(self, registry: ClientRegistry, quarantine: Quarantine, seed: int) -> None:
+    def __init__(
+        self, registry: ClientRegistry, quarantine: Quarantine, seed: int, patience: float
+    ) -> None:
         self.registry = registry
         self.quarantine = quarantine
         self.turns = TurnSampler(seed)
         self.seats: dict[str, int] = {}
+        self._patience = patience
+        self._silent_rounds = SilentRounds(patience)
 
     def select(
         self,
@@ -41,7 +47,6 @@ class ClientSelection:
         fraction: float,
         min_train_nodes: int,
         min_available_nodes: int,
-        timeout: float,
     ) -> list[Client]:
         """Wait for clients and return those that train in this round.
 
@@ -51,12 +56,12 @@ class ClientSelection:
             fraction: share of the clients that train, 0 to 1.
             min_train_nodes: fewest clients that train.
             min_available_nodes: fewest clients to wait for.
-            timeout: seconds to wait for them.
 
         Raises:
             TrainingFailedError: quarantine leaves too few.
         """
-        node_ids = await_nodes(grid, max(min_available_nodes, min_train_nodes), timeout)
+        node_ids = await_nodes(grid, max(min_available_nodes, min_train_nodes), self._patience)
+        self._silent_rounds.begin()
         clients = self.registry.meet(grid, node_ids)
         for client in sorted(clients, key=lambda client: client.order):
             self.seats.setdefault(client.name, len(self.seats))
@@ -87,6 +92,26 @@ class ClientSelection:
             good=[name(node_id) for node_id in good],
             faulty=[name(node_id) for node_id in report.faulty],
         )
+
+    def is_enough(
+        self, server_round: int, good: int, asked: int, needed: int, report: RoundReport
+    ) -> bool:
+        """Return whether a round's good replies are enough to use them.
+
+        Args:
+            server_round: the round that is over.
+            good: how many replies were good.
+            asked: how many were due.
+            needed: the fewest that are used.
+            report: names the nodes that were refused, and the silent ones.
+
+        Raises:
+            TrainingFailedError: they are too few, and nobody is waited for.
+        """
+        if self._silent_rounds.waits(server_round, good, max(needed, 1), len(report.silent)):
+            return False
+        require_enough(server_round, good, asked, needed, report, self.registry)
+        return True
 
     def state(self) -> dict[str, State]:
         """Return what must be kept from round to round: seats, quarantine and turns."""

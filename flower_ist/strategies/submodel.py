@@ -32,7 +32,6 @@ from flower_ist.strategies.replies import (
     judged_replies,
     let_go,
     log_refusals,
-    require_enough,
     without_arrays,
 )
 from flower_ist.strategies.selection import ClientSelection
@@ -80,7 +79,8 @@ class SubmodelStrategy(JudgedEvaluation):
             With a disjoint scheme each client gets its share of the neurons, and the rest rests;
             capacities that sum to more than 1 are relative sizes.
         seed: of partitions, of who trains which slice, and of client sampling.
-        node_timeout: seconds to wait for ``min_available_nodes``.
+        node_timeout: seconds to wait for ``min_available_nodes``, and after a round for which too
+            many clients were silent (:mod:`flower_ist.strategies.silent_rounds`).
         registry: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
             and so is a model with one.
@@ -102,7 +102,8 @@ class SubmodelStrategy(JudgedEvaluation):
 
     A reply that is an error, or whose arrays, values or number of examples are not as expected, is
     refused with a logged reason and its slice keeps its weights. The run stops with
-    :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good.
+    :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good, unless the
+    silent ones are waited for.
 
     Raises:
         PartitionError: the scheme does not exist, or cannot use these sizes.
@@ -173,7 +174,7 @@ class SubmodelStrategy(JudgedEvaluation):
         self.claim_bound = check_claim_bound(claim_bound)
         self.norm_bound = check_norm_bound(norm_bound)
         quarantine = Quarantine(quarantine_after, quarantine_rounds)
-        self.selection = ClientSelection(self.registry, quarantine, seed)
+        self.selection = ClientSelection(self.registry, quarantine, seed, node_timeout)
         self.merge_rule = merge_rule
         self.name_neurons = name_neurons
         self.last_round = RoundReport()
@@ -203,7 +204,6 @@ class SubmodelStrategy(JudgedEvaluation):
             fraction=self.fraction_train,
             min_train_nodes=self.min_train_nodes,
             min_available_nodes=self.min_available_nodes,
-            timeout=self.node_timeout,
         )
         clients = self.capacities.able(clients, self.min_train_nodes)
         seats = [self.selection.seats[client.name] for client in clients]
@@ -246,9 +246,9 @@ class SubmodelStrategy(JudgedEvaluation):
         self.selection.close_round(server_round, told, report)
         log_refusals(report, self.registry)
         self.last_round = report
-        require_enough(
-            server_round, len(told), len(self._sent), self.min_train_nodes, report, self.registry
-        )
+        counts = len(told), len(self._sent), self.min_train_nodes
+        if not self.selection.is_enough(server_round, *counts, report):
+            return None, None
         report.coverage = merger.finish()
         self._retired, self._weights = self._weights, weights
         _log.info(

@@ -92,6 +92,30 @@ class FaultyGrid(InProcessGrid):
         return self.pull_messages(ids)
 
 
+class DutyGrid(FaultyGrid):
+    """All nodes are awake for the first ``awake`` seconds of each ``period``, and then gone.
+
+    What a node has not answered when it falls asleep is lost, and the SuperLink says so.
+    """
+
+    awake = period = math.inf
+
+    def get_node_ids(self) -> Iterable[int]:
+        return super().get_node_ids() if self.now % self.period < self.awake else []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        ids = list(super().push_messages(messages))
+        asleep = self.now - self.now % self.period + self.awake
+        for message_id, message in zip(ids, messages, strict=True):
+            if self._due[message_id][0] > asleep:
+                answer = Message(Error(5, GONE), reply_to=message)
+                answer.metadata.__dict__["_src_node_id"] = SUPERLINK
+                self._due[message_id] = (max(self.now, asleep), [answer])
+                self._busy_until[message.metadata.dst_node_id] = asleep
+        return ids
+
+
 class GridClock:
     """Stands for the time module: the grid's seconds count, and the hour of the day is the real."""
 
