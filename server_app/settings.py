@@ -210,7 +210,10 @@ class Settings(BaseModel):
         ge=1,
     )
     node_timeout: float = setting(
-        30.0, "Seconds to wait for them and, if above 60, for their first answers.", ge=0
+        30.0,
+        "Seconds to wait for them, for their first answers if above 60, and after a round without "
+        "enough replies because clients were silent.",
+        ge=0,
     )
     round_timeout: float = setting(
         600.0, "Seconds to wait for a round's replies, training included.", ge=1
