@@ -34,6 +34,7 @@ def inspect(
     from the seed and the images' ids.
     """
     with errors_as_sentences():
+        from data_prep.images.reading import reading_of
         from data_prep.shards.inspect import inspect_shards, to_table
         from data_prep.shards.sheet import draw_sheet
         from data_prep.sources.open import read_source
@@ -46,8 +47,13 @@ def inspect(
             whole = next((found.shard for found in report.inspections if found.shard), None)
             if whole is None:
                 raise PrepError("No shard is whole: there is nothing to draw.")
-            names = whole.meta.class_names
-            data = read_source(source, split or whole.meta.split, "skip", classes=names)
+            data = read_source(
+                source,
+                split or whole.meta.split,
+                "skip",
+                classes=whole.meta.class_names,
+                reading=reading_of(whole.meta.reading),
+            )
             print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
         for sentence in (*report.damages, *report.disagreements):
             say(f"Error: {sentence}", err=True)

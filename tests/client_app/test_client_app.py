@@ -12,10 +12,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from client_app.app import app
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.tokens.edit import drop
 from flower_ist.tokens.meta import content_digest
 from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.layout import layout_of, layout_to_text, pack, unpack
 from flower_ist.wire.protocol import LAYOUT_KEY, PACKED_KEY
+from tests.fakes.shards import replace_array, write_blobs
 
 CONFIG = {
     "server-round": 1,
@@ -84,6 +86,40 @@ def test_facts(blobs):
         "encoder-settings": "image_size=8 patch_size=2 pool=cls normalisation=imagenet layer=0",
         "shard": content_digest(open_shard(blobs / "client-1").meta),
     }
+
+
+def test_facts_come_again_once_the_data_have_changed(tmp_path):
+    """With the first reply from the changed shard, and not with the next; a digest, if not private.
+
+    A client that was never asked, as after a restart, tells them with its first reply.
+    """
+    shard = write_blobs(tmp_path, "mine", 30, seed=1)
+    private = {"privacy-clip": 1.0, "privacy-noise": 1.0}
+    nodes = [{"data-path": str(shard)}, {"data-path": str(shard), **private}]
+    grid = InProcessGrid(app, 2, {}, nodes)
+
+    def ask(kind: str) -> list[dict[str, Any]]:
+        """Return the facts in both replies, empty where there are none."""
+        records = {"arrays": ordinary(), "config": ConfigRecord(CONFIG)} if kind == "train" else {}
+        messages = [Message(RecordDict({**records}), node, kind) for node in grid.get_node_ids()]
+        replies = list(grid.send_and_receive(messages))
+        return [dict(reply.content.config_records.get("facts", {})) for reply in replies]
+
+    told = ask("train")
+    assert [facts["num-examples"] for facts in told] == [30, 30]
+    assert ["shard" in facts for facts in told] == [True, False]
+    assert ask("train") == [{}, {}]
+    assert ask("query") == told
+    assert ask("train") == [{}, {}]
+    drop(shard, open_shard(shard).image_ids[:2].tolist())
+    again = ask("train")
+    assert [facts["num-examples"] for facts in again] == [28, 28]
+    assert again[0]["shard"] != told[0]["shard"]
+    assert ask("train") == [{}, {}]
+    # As many as before, but others: a private client says nothing of that.
+    tokens = np.load(shard / "tokens.npy")
+    replace_array(shard, "tokens", tokens + tokens.dtype.type(1))
+    assert [bool(facts) for facts in ask("train")] == [True, False]
 
 
 def test_evaluation_on_the_clients_own_shard(blobs):

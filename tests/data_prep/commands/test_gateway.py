@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_prep.commands.app import app
+from data_prep.patches.meta import read_meta
 from flower_ist.tokens.shard import open_shard
 from tests.fakes import ROOT
 from tests.fakes.tiny_encoder import tiny_encoder
@@ -103,6 +104,14 @@ def test_test_images_that_are_left_out_are_counted(fashion_folder, encoder, tmp_
     assert "leaves out the test images" not in call(
         "prep", tmp_path / "kept", "--out", tmp_path / "two", *tail
     )
+
+
+def test_how_images_were_read_comes_along(fashion_folder, tmp_path):
+    choices = ("--alpha", "ignore", "--orientation", "exif", "--interpolation", "bilinear")
+    call("mask", fashion_folder, "--out", tmp_path / "kept", *SIZES, *choices)
+    meta = read_meta(tmp_path / "kept" / "train")
+    assert meta.reading == {"alpha": "ignore", "orientation": "exif"}
+    assert meta.interpolation == "bilinear"
 
 
 def test_masked_images_do_not_go_into_the_images_folder(tmp_path):
