@@ -118,7 +118,7 @@ def simulate(x: NDArray[Any], y: NDArray[Any], clients: int, seed: int, idea: Id
         own = shared + generator.permutation(slices * (width - shared)).reshape(slices, -1)
         neurons = [np.concatenate([np.arange(shared), each]) for each in own]
         # What a slice's output weights are multiplied by, as it stands for all others.
-        scales = np.repeat(np.float32([1, slices]), [shared, width - shared])
+        scales = np.repeat(np.array([1, slices], np.float32), [shared, width - shared])
         order = generator.permutation(max(slices, clients))[:clients] % slices
         falling = 0.5 * (1 + math.cos(math.pi * (number - 1) / ROUNDS))
         rate = idea.rate * (idea.last_rate + (1 - idea.last_rate) * falling)
