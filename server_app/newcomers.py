@@ -113,6 +113,7 @@ class Newcomers(Filter):
         """Return the ids of all nodes, and ask the new ones for statistics."""
         node_ids = list(grid.get_node_ids())
         self._fetch(grid)
+        self._forget_outdated(node_ids)
         if self._waiting and self._is_worth_a_prior():
             self._count_in()
         self._ask(grid, node_ids)
@@ -168,6 +169,13 @@ class Newcomers(Filter):
                     "joined late and has" if counted is None else "has new data, and they have",
                     refusal,
                 )
+
+    def _forget_outdated(self, node_ids: list[int]) -> None:
+        """Forget what waits of data that have changed since: some of them may be withdrawn."""
+        for node_id in node_ids if self._waiting else ():
+            waiting = self._waiting.get(self._registry.name(node_id))
+            if waiting is not None and waiting.shard != self._registry.shard(node_id):
+                del self._waiting[self._registry.name(node_id)]
 
     def _is_new(self, node_id: int) -> bool:
         """Return whether a node whose client is not counted is to be asked now."""

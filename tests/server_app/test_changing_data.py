@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from client_app.app import app as client_app
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
+from flower_ist.tokens.edit import drop
 from server_app.app import app as server_app
 from server_app.newcomers import Newcomers
 from server_app.statistics_file import STATISTICS_FILE
@@ -125,6 +126,22 @@ def test_little_growth_waits(small: MakeConfig, folder: Path) -> None:
     assert (asked(alone), int(sums(alone)["counts"].sum())) == ({3: 1}, 180)
     both = serve(small(), round_2=lambda: grow(folder / "client-1", stars))
     assert int(sums(both)["counts"].sum()) == 236
+
+
+def test_growth_that_is_withdrawn_while_it_waits_is_never_counted(
+    small: MakeConfig, folder: Path
+) -> None:
+    """6 examples wait from round 4 on and leave in round 5; 50 of another client come in 6."""
+    write_blobs(folder.parent / "new", "few", 6, seed=8, shares=(0.5, 0.5, 0.0))
+    few, stars = (folder.parent / "new" / name for name in ("few", "stars"))
+    run = serve(
+        small(num_rounds=10),
+        round_2=lambda: grow(folder / "client-0", few),
+        round_5=lambda: drop(folder / "client-0", range(10_000, 10_006)),
+        round_6=lambda: grow(folder / "client-1", stars),
+    )
+    assert asked(run) == {3: 1, 7: 1}
+    assert_sums_are_of(run, folder, ["client-0", "client-1", "client-2"])
 
 
 def test_who_changes_all_the_time_is_asked_ever_more_rarely(small: MakeConfig, folder: Path):
