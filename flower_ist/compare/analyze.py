@@ -102,12 +102,14 @@ class Comparison:
     budgets: tuple[float, ...]
     results: tuple[Result, ...]
     front: tuple[FrontSpan, ...]
+    uploaded: int | None = None  # bytes of uploading all tokens once in int8, if it is known
 
 
 def analyze(
     logs: Mapping[str, Sequence[Lines]],
     settings: Mapping[str, str] | None = None,
     target_accuracy: float | None = None,
+    uploaded: int | None = None,
 ) -> Comparison:
     """Compute the figures of a comparison.
 
@@ -115,6 +117,7 @@ def analyze(
         logs: strategy -> the run logs of its seeds; each with at least one evaluated round.
         settings: strategy -> what the sweep chose.
         target_accuracy: 0 to 1; None for the reference's best accuracy - 0.5 points.
+        uploaded: bytes of uploading all tokens once.
     """
     curves = {name: [points(lines) for lines in runs] for name, runs in logs.items()}
     best = {name: _bought(of_seeds, None) for name, of_seeds in curves.items()}
@@ -129,7 +132,7 @@ def analyze(
         _result(name, runs, (settings or {}).get(name, "default"), target_accuracy, budgets)
         for name, runs in logs.items()
     )
-    return Comparison(reference, target_accuracy, budgets, results, front(results))
+    return Comparison(reference, target_accuracy, budgets, results, front(results), uploaded)
 
 
 def points(lines: Lines, prefix: str = "", *, per_client: bool = False) -> list[Point]:

@@ -19,7 +19,7 @@ from flower_ist.compare.options import command_of
 from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run, grid, slug
 from flower_ist.compare.report import front_sentences, percent, to_csv, to_html, to_json, to_tables
 from flower_ist.compare.runner import Runner
-from flower_ist.compare.shards import pool
+from flower_ist.compare.shards import pool, token_bytes
 from flower_ist.compare.usage import Value
 from flower_ist.console import print_text
 from flower_ist.files import write_file
@@ -174,7 +174,8 @@ def write_outcome(
         raise PlanError(f"No run was finished: see {folder.path / 'runs'}.")
     settings = {name: slug(choice.settings) for name, choice in choices.items()}
     ordered = {name: logs[name] for name in plan.strategies if name in logs}
-    comparison = analyze(ordered, settings, plan.target_accuracy)
+    uploaded = token_bytes(plan.data, plan.clients)
+    comparison = analyze(ordered, settings, plan.target_accuracy, uploaded)
     facts = json.loads(plan.to_json())
     pictures = draw_all(comparison)
     files: dict[str, bytes | str] = {

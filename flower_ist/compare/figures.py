@@ -57,6 +57,8 @@ def accuracy_by_bytes(axes: Axes, comparison: Comparison) -> None:
         x, y = [point[0] / _MB for point in front], [100 * point[1] for point in front]
         label = "best for the bytes"
         axes.step(x, y, "k", where="post", linewidth=6, alpha=0.15, zorder=0, label=label)
+    if comparison.uploaded is not None:
+        _mark_upload(axes, comparison.uploaded)
     plain_log_x(axes)
     axes.set_xlabel("cumulative bytes on the wire, both directions (MB)")
     axes.set_ylabel("test accuracy (%)")
@@ -148,7 +150,7 @@ def draw_answer(
         if answer is not None:
             x, y = _coordinates([answer])
             axes.plot(x, y, "k*", markersize=14, markerfacecolor="none", label="the answer")
-        axes.axvline(uploaded / _MB, color="k", linestyle=":", label="all tokens in int8")
+        _mark_upload(axes, uploaded)
         if math.isfinite(question.budget):
             axes.axvline(question.budget / _MB, color="k", linestyle="--", label="budget")
         if question.target:
@@ -162,6 +164,11 @@ def draw_answer(
 
     with plain_texts():
         return _png(draw)
+
+
+def _mark_upload(axes: Axes, uploaded: int) -> None:
+    """Draw what uploading all tokens once would take: it needs no round, and hides nothing."""
+    axes.axvline(uploaded / _MB, color="k", linestyle=":", label="all tokens in int8")
 
 
 def _coordinates(stops: Sequence[Found]) -> tuple[list[float], list[float]]:

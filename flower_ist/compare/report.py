@@ -66,6 +66,7 @@ def to_json(comparison: Comparison, plan: Mapping[str, Any], failed: Mapping[str
     content = {
         "reference": comparison.reference,
         "target_accuracy": comparison.target_accuracy,
+        "token_upload_bytes": comparison.uploaded,
         "budgets": dict(zip(map(budget_column, BUDGET_SHARES), comparison.budgets, strict=True)),
         "strategies": [row(result) for result in comparison.results],
         "front": [asdict(span) for span in comparison.front],
@@ -207,6 +208,7 @@ def to_html(
     """
     return page("report.html.jinja").render(
         answer=answer(comparison),
+        uploaded=None if comparison.uploaded is None else size(comparison.uploaded),
         front=front_sentences(comparison),
         tables=figure_tables(comparison),
         target=percent(comparison.target_accuracy),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from flower_ist.compare.analyze import analyze
 from flower_ist.compare.figures import PICTURES, draw_all
+from flower_ist.compare.shards import token_bytes
 from tests.fakes.comparisons import CENTRAL, LOGS, log
 from tests.fakes.runs import PNG
 
@@ -41,3 +42,17 @@ def test_a_comparison_without_a_federation_has_its_pictures_too():
     pictures = draw_all(analyze({"central": CENTRAL}))
     assert pictures.keys() == PICTURES.keys()
     assert all(png.startswith(PNG) for png in pictures.values())
+
+
+@pytest.mark.parametrize("uploaded", [None, 524_000])
+def test_what_uploading_the_tokens_takes_is_marked(uploaded):
+    axes = Figure().add_subplot()
+    PICTURES["accuracy-by-bytes.png"][1](axes, analyze(LOGS, uploaded=uploaded))
+    marks = [line for line in axes.lines if line.get_label() == "all tokens in int8"]
+    assert [line.get_xdata() for line in marks] == ([[0.524, 0.524]] if uploaded else [])
+
+
+def test_all_tokens_of_the_demo_are_half_a_megabyte():
+    """4,000 tokens of 128 numbers, each with a scale of two bytes and a label of one."""
+    assert token_bytes("", 4) == 4000 * (128 + 2 + 1)
+    assert token_bytes("", 4, per_client=True) == 1000 * (128 + 2 + 1)
