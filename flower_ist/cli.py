@@ -201,7 +201,7 @@ def compare_strategies(
     ] = None,
     target: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Find the fewest bytes to this validation accuracy: 0.7."),
+        typer.Option(help="Find the fewest bytes to this validation accuracy: 0.7."),
     ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="Repeat the comparison in this folder.")

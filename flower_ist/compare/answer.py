@@ -51,27 +51,25 @@ class Outcome:
     """What a search found."""
 
     question: Question
-    answer: Found | None  # with a target that nothing reaches: the best on validation
+    answer: Found  # with a target that nothing reaches: the best on validation
     uploaded: int  # bytes of all tokens in int8
     candidates: tuple[Candidate, ...]  # in the order of the grid
     failed: Mapping[str, str]  # run -> why
 
     @property
-    def is_answered(self) -> bool:
-        """Whether the answer is what was asked for."""
-        return self.answer is not None and self.question.is_reached(self.answer.validation)
+    def is_reached(self) -> bool:
+        """Whether the target is reached; True where there is none."""
+        return self.question.is_reached(self.answer.validation)
 
     def sentence(self) -> str:
         """Return the answer in words."""
-        if self.answer is None:
-            return "No run was finished."
         found, question = self.answer, self.question
         choice = next(c.run.choice for c in self.candidates if c.name == found.candidate)
         settings = ", ".join(f"{key}={value_text(value)}" for key, value in choice.items())
         name = found.candidate.partition(" ")[0] + (f" with {settings}" if settings else "")
         mine = f"{name} for {found.rounds} round{'s'[: found.rounds != 1]}"
         spent = f"{size(found.wire_bytes)}{' a client' if question.per_client else ''}"
-        if question.target and self.is_answered:
+        if question.target and self.is_reached:
             first = f"{percent(question.target)} % with the fewest bytes: {mine}, {spent}."
         elif question.target:
             first = (
@@ -96,7 +94,6 @@ class Outcome:
 
 def run_config(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> dict[str, Any]:
     """Return what the answer's run config changes in the app's own, with seed 0."""
-    assert outcome.answer is not None
     run = next(c.run for c in outcome.candidates if c.name == outcome.answer.candidate)
     run = Run(run.strategy, {**run.choice, NUM_ROUNDS: outcome.answer.rounds}, 0)
     own = plan.usage.config
@@ -155,7 +152,7 @@ def write_answer(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> None
     picture = draw_answer(
         outcome.question, outcome.answer, _of_strategies(outcome), outcome.uploaded
     )
-    command = command_line(folder, plan, outcome) if outcome.answer else ""
+    command = command_line(folder, plan, outcome)
     facts = json.loads(plan.to_json())
     html = page("answer.html.jinja").render(
         title="The fewest bytes" if outcome.question.target else "The best for the bytes",
@@ -182,9 +179,9 @@ def write_answer(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> None
 
 def _json(folder: ComparisonFolder, plan: Plan, outcome: Outcome, command: str) -> str:
     content = {
-        "answered": outcome.is_answered,
-        "answer": asdict(outcome.answer) if outcome.answer else None,
-        "run_config": run_config(folder, plan, outcome) if outcome.answer else None,
+        "reached": outcome.is_reached,
+        "answer": asdict(outcome.answer),
+        "run_config": run_config(folder, plan, outcome),
         "command": command,
         "token_upload_bytes": outcome.uploaded,
         "failed": dict(outcome.failed),

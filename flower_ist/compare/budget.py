@@ -108,12 +108,15 @@ def budgets(question: Question, costs: Collection[Cost], most: int) -> list[floa
 def ranked(curves: Mapping[str, Curve], budget: float) -> list[str]:
     """Return the candidates that can pay for a round, the best on validation first.
 
-    Of equals the one that needs fewer bytes comes first.
+    Of equals the one that needs fewer bytes comes first. Two names of one net, such as a whole one
+    and a narrow one of that width, have the same curve, and one place.
     """
     chosen = {
         name: point for name, curve in curves.items() if (point := selected(weighed(curve, budget)))
     }
-    return sorted(chosen, key=lambda n: (-(chosen[n].validation or 0.0), chosen[n].wire_bytes))
+    order = sorted(chosen, key=lambda n: (-(chosen[n].validation or 0.0), chosen[n].wire_bytes))
+    first = {tuple(curves[name]): name for name in reversed(order)}
+    return [name for name in order if first[tuple(curves[name])] == name]
 
 
 def weighed(curve: Curve, budget: float) -> Curve:

@@ -119,7 +119,7 @@ PICTURES: Mapping[str, tuple[str, Callable[[Axes, Comparison], None]]] = {
 
 def draw_answer(
     question: Question,
-    answer: Found | None,
+    answer: Found,
     strategies: Mapping[str, Sequence[Sequence[Found]]],
     uploaded: int,
 ) -> bytes:
@@ -128,7 +128,7 @@ def draw_answer(
     Args:
         question: what was asked.
         answer: what is marked.
-        strategies: name -> its candidates, each after each of its rounds.
+        strategies: name -> its candidates, each after each of its rounds; the answer among them.
         uploaded: bytes of uploading all tokens, where a line is drawn.
 
     Raises:
@@ -142,21 +142,19 @@ def draw_answer(
                 x, y = _coordinates(stops)
                 axes.plot(x, y, color=color, marker=".", linewidth=0.8, alpha=0.6, label=label)
                 label = "_"  # one of a strategy is enough in the legend
-        if best := front([f for group in strategies.values() for stops in group for f in stops]):
-            x, y = _coordinates(best)
-            most = max(f.wire_bytes for group in strategies.values() for s in group for f in s)
-            x, y = [*x, most / _MB], [*y, y[-1]]
-            axes.step(x, y, "k", where="post", linewidth=6, alpha=0.15, zorder=0, label="front")
-        if answer is not None:
-            x, y = _coordinates([answer])
-            axes.plot(x, y, "k*", markersize=14, markerfacecolor="none", label="the answer")
+        tried = [found for group in strategies.values() for stops in group for found in stops]
+        x, y = _coordinates(front(tried))
+        x, y = [*x, max(found.wire_bytes for found in tried) / _MB], [*y, y[-1]]
+        axes.step(x, y, "k", where="post", linewidth=6, alpha=0.15, zorder=0, label="front")
+        x, y = _coordinates([answer])
+        axes.plot(x, y, "k*", markersize=14, markerfacecolor="none", label="the answer")
         _mark_upload(axes, uploaded)
         if math.isfinite(question.budget):
             axes.axvline(question.budget / _MB, color="k", linestyle="--", label="budget")
         if question.target:
             axes.axhline(100 * question.target, color="k", linestyle="--", label="target")
-        if accuracies := [100 * f.validation for g in strategies.values() for s in g for f in s]:
-            axes.set_ylim(bottom=max(min(accuracies), max(accuracies) - _DRAWN_POINTS) - 1)
+        accuracies = [100 * found.validation for found in tried]
+        axes.set_ylim(bottom=max(min(accuracies), max(accuracies) - _DRAWN_POINTS) - 1)
         plain_log_x(axes)
         whose = "of the client that has most" if question.per_client else "of all clients"
         axes.set_xlabel(f"bytes on the wire {whose}, both directions (MB)")

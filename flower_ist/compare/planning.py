@@ -50,9 +50,9 @@ def make_plan(
     capacity: str = "",
     target_accuracy: float | None = None,
     plain: bool = False,
-    budget: str = "",
-    budget_per_client: str = "",
-    target: float = 0.0,
+    budget: str | None = None,
+    budget_per_client: str | None = None,
+    target: float | None = None,
 ) -> Plan:
     """Return a checked plan from the options of the command line; the default app is our own.
 
@@ -61,10 +61,14 @@ def make_plan(
         ShardError: a shard is missing or damaged.
     """
     swept, given = parse_sweep(sweep), parse_settings(settings)
-    searches = bool(budget or budget_per_client or target)
+    searches = any(asked is not None for asked in (budget, budget_per_client, target))
     defaults = PLAIN_SETTINGS if plain else SEARCH_SETTINGS if searches else DEFAULT_SETTINGS
     names = SEARCH_STRATEGIES if searches else DEFAULT_STRATEGIES
     if searches:
+        if target is not None and not 0 < target <= 1:
+            raise PlanError(
+                f"--target is {target:g}, but must be an accuracy above 0 and at most 1: 0.7."
+            )
         if plain:
             raise PlanError(
                 "--plain fixes what is searched for: leave it out, or name strategies such as "
@@ -88,11 +92,11 @@ def make_plan(
         sweep=swept,
         capacity=parse_capacity(capacity),
         target_accuracy=target_accuracy,
-        budget=parse_size("--budget", budget) if budget else 0,
+        budget=0 if budget is None else parse_size("--budget", budget),
         budget_per_client=(
-            parse_size("--budget-per-client", budget_per_client) if budget_per_client else 0
+            0 if budget_per_client is None else parse_size("--budget-per-client", budget_per_client)
         ),
-        target=target,
+        target=0.0 if target is None else target,
     )
     plan.check()
     return replace(plan, data_sha256=fingerprint(plan.data, plan.clients))

@@ -62,7 +62,7 @@ def search(plan: Plan, out: Path, console: Console, jobs: int | None = None) -> 
         jobs: runs at a time; None: as many as cores. The engine ``flwr`` does one.
 
     Returns:
-        Whether there is an answer.
+        Whether the target was reached; True where none was asked for.
 
     Raises:
         FlowerIstError: nothing of the grid fits the budget, the app refuses a setting, a shard or
@@ -82,10 +82,9 @@ def search(plan: Plan, out: Path, console: Console, jobs: int | None = None) -> 
     for name, why in outcome.failed.items():
         print_text(console, f"{name} failed: {why}")
     print_text(console, outcome.sentence())
-    if outcome.answer is not None:
-        print_text(console, command_line(folder, plan, outcome))
+    print_text(console, command_line(folder, plan, outcome))
     print_text(console, f"{time.monotonic() - began:.0f} s. Report: {folder.path / ANSWER_PAGE}")
-    return outcome.is_answered
+    return outcome.is_reached
 
 
 class Search:
@@ -116,7 +115,7 @@ class Search:
         """Do what has not been done yet, and return the answer.
 
         Raises:
-            PlanError: nothing fits the budget, or all runs failed.
+            PlanError: nothing fits the budget, or no run was finished.
             RunLogError: a run log is damaged.
         """
         self._tell_grid()
@@ -125,8 +124,10 @@ class Search:
         if not alive:
             raise self._too_small()
         answer = self._climb(alive)
-        if answer is None and not self._question.target:
-            raise self._too_small()  # a first round was dearer than its measure
+        if not self._curves:
+            raise self._nothing_finished()
+        if answer is None:
+            raise self._too_small()  # with what was learned, a first round was dearer
         return Outcome(
             question=self._question,
             answer=answer,
@@ -173,7 +174,7 @@ class Search:
             if curve := self._curve(run):
                 self._costs[name] = Cost.of(curve)
         if not self._costs:
-            raise PlanError(f"No run was finished: see {self._folder.path / 'runs'}.")
+            raise self._nothing_finished()
 
     def _train(self, names: Iterable[str], limit: float, seeds: Iterable[int], title: str) -> None:
         """Train candidates for as many rounds as they can pay for, where they have not been."""
@@ -187,8 +188,9 @@ class Search:
         for key, run in runs.items():
             if curve := self._curve(run):
                 self._curves[key] = curve
-                # In compact a message's size depends on what was learned.
-                self._costs[key[0]] = Cost.of(curve, self._costs[key[0]].later)
+                # In compact a message's size depends on what was learned, and so on the seed.
+                before, now = self._costs[key[0]], Cost.of(curve, self._costs[key[0]].later)
+                self._costs[key[0]] = Cost(max(before.first, now.first), now.later)
 
     def _curve(self, run: Run) -> Curve:
         if not self._folder.is_done(run):
@@ -216,6 +218,9 @@ class Search:
             f"Nothing of the grid does its first round within {self._question.budget:,.0f} bytes: "
             f"give at least {self._costs[name].first:,}, for which there is {name}."
         )
+
+    def _nothing_finished(self) -> PlanError:
+        return PlanError(f"No run was finished: see {self._folder.path / 'runs'}.")
 
     def _tell_grid(self) -> None:
         lines = [f"The grid has {len(self._candidates)} candidates:"]

@@ -85,6 +85,12 @@ def test_the_ranking_is_by_validation_within_the_budget():
     assert ranked(curves, 399) == ["good", "same", "late"]
 
 
+def test_two_names_of_one_net_have_one_place():
+    same = curve(100, 100, 0.5, 0.6)
+    other = [*same[:1], Point(2, 200, 0.4, 0.5)]
+    assert ranked({"whole": same, "narrow": [*same], "other": other}, 200) == ["whole", "other"]
+
+
 @pytest.mark.parametrize(("count", "left"), [(16, 8), (9, 5), (8, 4), (5, 4), (3, 3), (0, 0)])
 def test_the_better_half_goes_on(count, left):
     names = [str(number) for number in range(count)]
