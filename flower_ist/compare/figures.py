@@ -20,7 +20,7 @@ _COLORS = (
     *("#56b4e9", "#7f3c8d", "#80520f", "#5c5c5c", "#a5aa99"),
 )
 # What lies further below the best is not drawn: there it is of no use to anybody.
-_DRAWN_POINTS = 15
+_DRAWN_POINTS = 10
 
 
 def draw_all(comparison: Comparison) -> dict[str, bytes]:
