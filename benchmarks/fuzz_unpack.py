@@ -25,9 +25,10 @@ with atheris.instrument_imports(include=["flower_ist"]):
     from flower_ist.strategies.judge import BadReply, Expected, judge_reply
     from flower_ist.wire import ans
     from flower_ist.wire._flwr import TaskIdentity
-    from flower_ist.wire.layout import SQUEEZED, Codec, WireError, decode, layout_from_text, unpack
+    from flower_ist.wire.layout import SQUEEZED, Codec, WireError, layout_from_text, unpack
     from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_KEY, PACKED_STYPE
     from flower_ist.wire.quantize import CODECS
+    from flower_ist.wire.record_tensors import decode
     from flower_ist.wire.reported import mean_metrics
     from flower_ist.wire.size import payload_bytes
     from flower_ist.wire.squeeze import squeeze

@@ -36,12 +36,10 @@ from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.packed import Packed
-from flower_ist.strategies import submodel
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import mlp_axes
 from flower_ist.submodels.cut import Cut
 from flower_ist.submodels.merging import Merger
-from flower_ist.wire import layout
 
 DIM, CLASSES = 1024, 10
 ROUNDS = 4  # the first ones load the model and take memory
@@ -168,11 +166,9 @@ def time_steps(steps: dict[str, float]) -> None:
         (packed, "pack"): "cut and round (pack)",
         (Cut, "take_one"): "within it and below: cut (take_one)",
         (Packed, "_restore"): "restore the replies",
-        (layout, "dequantize"): "within it: decode",
         (packed, "_changed"): "within it: decode, cut, add",
         (packed, "largest"): "within it: largest value",
         (Merger, "add"): "merge",
-        (submodel, "copied"): "copy the model",
     }
     for (where, function), step in named.items():
         setattr(where, function, adding(getattr(where, function), steps, step))

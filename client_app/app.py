@@ -23,9 +23,9 @@ from client_app.training import train
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.skip import LinearSkip
 from flower_ist.tokens.shard import TokenShard
-from flower_ist.wire.layout import record_of
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import STATISTICS_ACTION, STATISTICS_KEY
+from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.records import arrays_in, configs_in
 
 app = ClientApp(mods=[partial(packed_mod, known_of=known_of), blas_threads_mod])

@@ -29,8 +29,8 @@ from flower_ist.strategies.silent_rounds import SilentRounds
 from flower_ist.strategies.state import load_strategy_state
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.use.card import CARD, write_card
-from flower_ist.wire.layout import record_of
 from flower_ist.wire.protocol import EXAMPLES_KEY, FEATURES_KEY
+from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.reported import finite
 from server_app.admission import local_steps, meet_clients, rejection_reason
 from server_app.build import before_strategy, build_strategy

@@ -16,17 +16,17 @@ Evaluate and query messages pass through unchanged, and so do train messages wit
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocked
 from flower_ist.classifier.initial import InitialWeights
 from flower_ist.grids.chain import Filter, PerContent, is_train, round_of, with_content
 from flower_ist.grids.clients import ClientRegistry
@@ -36,11 +36,9 @@ from flower_ist.wire.layout import (
     Codec,
     Layout,
     WireError,
-    largest,
-    layout_of,
     layout_to_text,
     pack,
-    tensors_of,
+    pack_blocks,
     unpackers,
 )
 from flower_ist.wire.protocol import (
@@ -74,6 +72,7 @@ class _Model:
         key: name of its ArrayRecord.
         layout: of its tensors.
         tensors: what the strategy sent; a slice is cut out of the model again when it is read.
+        at_most: by name, a magnitude that no number sent exceeds, where one is known.
         start: what the client must know of them to read it; empty for nothing.
         known: what both ends know of the reply.
     """
@@ -81,6 +80,7 @@ class _Model:
     key: str
     layout: Layout
     tensors: RecordTensors
+    at_most: Mapping[str, float]
     start: str
     known: Known
 
@@ -187,16 +187,21 @@ class Packed(Filter):
                 "leave the filter Packed out of the chain."
             )
         ((key, record),) = records.items()
-        tensors = tensors_of(record)
-        layout = layout_of(tensors)
+        layout = {n: (np.dtype(a.dtype), tuple(a.shape)) for n, a in record.items()}
+        tensors = RecordTensors(record, layout)
         text, start = "", {}
         if self._initial is not None and not whole:
             start = self._initial.part(layout, _config_of(content)[1])
             text = self._initial.to_text(start)
         known = Known(start, self._directions() if COMPACT in (self._down, self._up) else None)
-        packed = ArrayRecord({PACKED_KEY: pack(tensors, layout, self._down, known=known)})
-        kept = RecordTensors(record, layout)
-        return _Model(key, layout, kept, text, known.of_reply()), packed
+        most: dict[str, float] = {}
+        if self._down == COMPACT:
+            array = pack(dict(tensors), layout, COMPACT, known=known)
+        else:
+            array = pack_blocks(lambda n: tensors.blocked(n).make(), layout, self._down)
+            most = {n: b.at_most for n, b in unpackers(array, layout, self._down).items()}
+        packed = ArrayRecord({PACKED_KEY: array})
+        return _Model(key, layout, tensors, most, text, known.of_reply()), packed
 
     def _addressed(self, message: Message, model: _Model, record: ArrayRecord) -> Message:
         """Return the message to send in place of a strategy's."""
@@ -260,28 +265,18 @@ class Packed(Filter):
         restored = ArrayRecord()
         unpacked = unpackers(records[key][PACKED_KEY], model.layout, self._up, model.known)
         for name, (dtype, shape) in model.layout.items():
-            make = unpacked[name]
+            tensor, change = unpacked[name], None
             if self._sends_changes and dtype.kind == "f":
-                make = partial(_changed, model.tensors, name, make)
-            tensor = make()
-            if not np.isfinite(size := largest(tensor)):
-                raise WireError(f"{name!r} holds values that are not finite numbers.")
-            restored[name] = LazyArray(dtype, shape, make, tensor, size)
+                sent = Blocked(model.tensors.blocked(name).make, model.at_most.get(name, math.inf))
+                tensor, change = sent.plus(tensor), tensor
+            if dtype.kind == "f" and not tensor.at_most < np.finfo(dtype).max:
+                tensor = tensor.measured()
+                if not math.isfinite(tensor.at_most):
+                    raise WireError(f"{name!r} holds values that are not finite numbers.")
+            restored[name] = LazyArray(dtype, shape, tensor, change)
         # One ArrayRecord was sent: an additional one has no reader, and nothing checks it.
         others = {name: record for name, record in content.items() if name not in records}
         return RecordDict({**others, key: restored})
-
-
-def _changed(
-    sent: Mapping[str, NDArray[Any]], name: str, unpacked: Callable[[], NDArray[Any]]
-) -> NDArray[Any]:
-    """Return a tensor that was sent, with the change that came back."""
-    change = unpacked()
-    # float32 tensors are views of the bytes; all others are copies that we own.
-    out = change if change.flags.writeable else np.empty_like(change)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total: NDArray[Any] = np.add(sent[name], change, out=out)
-    return total
 
 
 def _config_of(content: RecordDict) -> tuple[str, ConfigRecord]:

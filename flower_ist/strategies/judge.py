@@ -16,12 +16,13 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
+from flower_ist.blocks import largest
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.chain import category
 from flower_ist.submodels.cut import Factor
-from flower_ist.wire.layout import Layout, WireError, largest, record_of, unpack
+from flower_ist.wire.layout import Layout, WireError, unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
-from flower_ist.wire.record_tensors import RecordTensors
+from flower_ist.wire.record_tensors import RecordTensors, record_of
 from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import client_text, finite, finite_metrics, last_line, metric_record
 
@@ -72,8 +73,7 @@ class Expected:
 def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, float]:
     """Return a good reply's tensors (read-only views) and its number of examples.
 
-    The tensors of a packed reply that the filter Packed has restored may be forgotten, and are then
-    restored again when they are read (:meth:`flower_ist.wire.layout.RecordTensors.forget`).
+    The tensors of a packed reply that the filter Packed restores are restored when they are read.
 
     Raises:
         ClientFailed: the reply is an error from the client or the SuperLink.
@@ -171,19 +171,21 @@ def _tensors(record: ArrayRecord, layout: Layout, packed_as: str) -> RecordTenso
 
 
 def _judge_tensor(name: str, tensors: RecordTensors, expected: Expected) -> None:
-    tensor = tensors[name]
     if name in expected.sent:
         # In float64 nothing wraps around.
-        moved = np.abs(np.subtract(tensor, expected.sent[name], dtype=np.float64)).max(initial=0.0)
-        if moved > _FARTHEST:
-            raise BadReply(f"{name!r} holds a whole number that has moved by {moved:.3g}")
-    if tensor.dtype.kind != "f":
+        moved = np.subtract(tensors[name], expected.sent[name], dtype=np.float64)
+        if (farthest := np.abs(moved).max(initial=0.0)) > _FARTHEST:
+            raise BadReply(f"{name!r} holds a whole number that has moved by {farthest:.3g}")
+    tensor = tensors.blocked(name)
+    if expected.layout[name][0].kind != "f":
         return
-    size = tensors.largest(name)  # NaN if there is one
+    factor = expected.factors.get(name, 1.0)
+    if math.isfinite(tensor.at_most) and tensor.at_most <= expected.max_weight * np.min(factor):
+        return
+    size = largest(tensors[name])  # NaN if there is one
     if not math.isfinite(size):
         raise BadReply(f"{name!r} holds values that are not finite numbers")
-    factor = expected.factors.get(name, 1.0)
-    size = size / factor if isinstance(factor, float) else largest(tensor / factor)
+    size = size / factor if isinstance(factor, float) else largest(tensors[name] / factor)
     if size > expected.max_weight:
         raise BadReply(
             f"{name!r} holds a weight of {size:.3g}, above max_weight = {expected.max_weight:g}"

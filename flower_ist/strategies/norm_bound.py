@@ -20,7 +20,7 @@ import numpy as np
 from flwr.app import Message
 
 from flower_ist.strategies.bound import FEWEST_TO_COMPARE, check_bound
-from flower_ist.strategies.replies import RoundReport, let_go
+from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.cut import Returned, Tensors
 
 
@@ -68,7 +68,6 @@ def within_norm_bound(
     entries, sizes = [], []
     for entry in good:
         sizes.append(update_rms(tensors, entry[1]))
-        let_go(entry[1])
         entries.append(entry)
     nodes = [reply.metadata.src_node_id for reply, _ in entries]
     report.update_rms = dict(zip(nodes, sizes, strict=True))

@@ -12,9 +12,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.judge import BadReply, ClientFailed
-from flower_ist.submodels.cut import Returned
 from flower_ist.wire.protocol import PACKED_STYPE
-from flower_ist.wire.record_tensors import RecordTensors
 from flower_ist.wire.reported import is_superlink_error
 
 _log = logging.getLogger("flwr")
@@ -111,12 +109,6 @@ def without_arrays(content: RecordDict) -> RecordDict:
     return RecordDict(
         {key: record for key, record in content.items() if not isinstance(record, ArrayRecord)}
     )
-
-
-def let_go(slice_: Returned) -> None:
-    """Free a slice's tensors; those that the filter Packed restored are restored when read."""
-    if isinstance(slice_.tensors, RecordTensors):
-        slice_.tensors.forget()
 
 
 def log_refusals(

@@ -11,10 +11,10 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocked, Blocks, largest
 from flower_ist.classifier.initial import neurons_to_bytes
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.submodels.cut import Cut, Tensors
-from flower_ist.wire.layout import largest
 from flower_ist.wire.protocol import LR_SCALES_KEY, NEURONS_KEY
 from flower_ist.wire.tensor_array import LazyArray
 
@@ -52,12 +52,8 @@ def slice_message(
         may_overflow = whole.dtype.kind == "f" and not (
             np.max(cut.factor(name)) * max_weight <= np.finfo(whole.dtype).max
         )
-        make = (
-            partial(_checked, cut, name, whole)
-            if may_overflow
-            else partial(cut.take_one, name, whole)
-        )
-        record[name] = LazyArray(whole.dtype, shape, make)
+        make = partial(_checked if may_overflow else Cut.blocks, cut, name, whole)
+        record[name] = LazyArray(whole.dtype, shape, Blocked(make))
     config[LR_SCALES_KEY] = json.dumps(cut.lr_scales())
     if name_neurons:
         config[NEURONS_KEY] = neurons_to_bytes(cut.axes.widths, cut.indices)
@@ -65,10 +61,10 @@ def slice_message(
     return Message(content, dst_node_id=node_id, message_type=MessageType.TRAIN)
 
 
-def _checked(cut: Cut, name: str, whole: NDArray[Any]) -> NDArray[Any]:
-    tensor = cut.take_one(name, whole)
-    if not np.isfinite(largest(tensor)):
-        raise TrainingFailedError(
-            f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
-        )
-    return tensor
+def _checked(cut: Cut, name: str, whole: NDArray[Any]) -> Blocks:
+    for run, block in cut.blocks(name, whole):
+        if not np.isfinite(largest(block)):
+            raise TrainingFailedError(
+                f"{name!r} of the model has overflowed: use a smaller learning rate or max_weight."
+            )
+        yield run, block

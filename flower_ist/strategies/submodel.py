@@ -30,7 +30,6 @@ from flower_ist.strategies.quarantine import Quarantine
 from flower_ist.strategies.replies import (
     RoundReport,
     judged_replies,
-    let_go,
     log_refusals,
     without_arrays,
 )
@@ -42,11 +41,11 @@ from flower_ist.submodels.assignment import Assignment
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import check_model, check_shapes
 from flower_ist.submodels.cut import Cut, Returned
-from flower_ist.submodels.merging import Merger, copied
+from flower_ist.submodels.merging import Merger, room_for
 from flower_ist.submodels.robust import trim_for
 from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
-from flower_ist.wire.layout import decode, record_of
 from flower_ist.wire.protocol import MAX_EXAMPLES
+from flower_ist.wire.record_tensors import decode, record_of
 from flower_ist.wire.reported import mean_metrics
 
 if TYPE_CHECKING:
@@ -236,13 +235,12 @@ class SubmodelStrategy(JudgedEvaluation):
         if self.scheme.weighted:
             examples = self.registry.numbers(self.weighted_by_key, self.max_examples)
             good = bound_claims(good, report, most_examples(examples, self.claim_bound))
-        weights = copied(self._weights, self._retired)
-        merger = Merger(weights, list(self._sent.values()), self._trim)
+        weights = room_for(self._weights, self._retired)
+        merger = Merger(self._weights, weights, list(self._sent.values()), self._trim)
         told: dict[int, RecordDict] = {}
         for reply, slice_ in within_norm_bound(good, report, self._weights, self.norm_bound):
             merger.add(slice_)
             told[reply.metadata.src_node_id] = without_arrays(reply.content)
-            let_go(slice_)
         self.selection.close_round(server_round, told, report)
         log_refusals(report, self.registry)
         self.last_round = report
@@ -296,7 +294,8 @@ class SubmodelStrategy(JudgedEvaluation):
             max_examples=self.registry.own_word(node_id, self.weighted_by_key, self.max_examples),
         )
         tensors, examples = judge_reply(reply, expected)
-        return Returned(cut, tensors, examples if self.scheme.weighted else 1.0)
+        weight = examples if self.scheme.weighted else 1.0
+        return Returned(cut, tensors, weight, tensors.changes())
 
 
 class ISTStrategy(SubmodelStrategy):

@@ -13,20 +13,19 @@ merging takes it out again. With ``scaled=False`` weights are sent as they are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import EllipsisType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocked, Blocks, joined, rooms, runs
 from flower_ist.errors import ArgumentError
 from flower_ist.submodels.axes import Axes, Parts, Shape
 from flower_ist.submodels.partition import Indices
-
-# Rows of a tensor are handled about so many values at a time (512 KiB of float32).
-_CACHED_VALUES = 1 << 17
 
 Tensors = Mapping[str, NDArray[Any]]
 # One number, or one for each entry along some axes.
@@ -50,6 +49,10 @@ class Cut:
 
     def shapes(self) -> dict[str, Shape]:
         """Return the shape of each of the slice's tensors."""
+        return dict(self._shapes)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
         return self.axes.slice_shapes({width: len(rows) for width, rows in self.indices.items()})
 
     def factor(self, name: str) -> Factor:
@@ -85,30 +88,24 @@ class Cut:
             *(rows_of.get(axis, np.arange(length)) for axis, length in enumerate(lengths))
         )
 
-    def blocks(self, name: str, step: int) -> Iterator[tuple[slice, tuple[Any, ...]]]:
-        """Yield runs of rows of the slice's tensor, each with an index of them in the whole one.
-
-        Args:
-            name: of a tensor with at least one axis.
-            step: how many rows at a time.
-        """
-        lengths = self.axes.shapes[name]
-        rows_of = dict(self._rows(name))
-        last = max(rows_of, default=0)
-        first = rows_of.get(0)
-        index: list[Any] = [None, *[slice(None)] * last]
-        for axis in range(1, last + 1):
+    def places(self, name: str) -> Iterator[tuple[Any, Factor]]:
+        """Yield an index of each block of a slice's tensor in the whole one, and its factor."""
+        rows_of, factor, shape = dict(self._rows(name)), self.factor(name), self._shapes[name]
+        varies = isinstance(factor, np.ndarray) and factor.shape[:1] == shape[:1]
+        index: list[Any] = [slice(None)] * (max(rows_of, default=0) + 1)
+        for axis in range(1, len(index)):
             # With one cut axis, slices along the others are five times as fast as indices.
             if axis in rows_of or len(rows_of) > 1:
-                index[axis] = rows_of.get(axis, np.arange(lengths[axis]))
-        count = lengths[0] if first is None else len(first)
-        for start in range(0, count, step):
-            run = slice(start, min(start + step, count))
-            if len(rows_of) > 1:
-                index[0] = np.arange(run.start, run.stop) if first is None else first[run]
-                yield run, np.ix_(*index)
-            else:
-                yield run, (run if first is None else first[run], *index[1:])
+                index[axis] = rows_of.get(axis, np.arange(shape[axis]))
+        first = rows_of.get(0)
+        for run in runs(shape):
+            if not isinstance(run, EllipsisType):
+                if first is not None:
+                    index[0] = first[run]
+                else:
+                    index[0] = run if len(rows_of) < 2 else np.arange(run.start, run.stop)
+            where = np.ix_(*index) if len(rows_of) > 1 else tuple(index)
+            yield where if shape else run, np.asarray(factor)[run] if varies else factor
 
     def part(self, name: str, whole: NDArray[Any]) -> NDArray[Any]:
         """Return the slice's entries of a whole tensor, not scaled: a new contiguous array."""
@@ -136,28 +133,26 @@ class Cut:
 
     def take_one(self, name: str, whole: NDArray[Any]) -> NDArray[Any]:
         """Return one tensor of :meth:`take`."""
-        factor = self.factor(name)
-        if isinstance(factor, float) and factor == 1.0:
-            return self.part(name, whole)
-        if whole.dtype.kind != "f":
-            if np.any(factor != 1.0):
-                raise ArgumentError(
-                    f"{name!r} is {whole.dtype}, but only floating-point tensors can be scaled: "
-                    "declare its summed axes as (), or leave it uncut."
-                )
-            return self.part(name, whole)
-        # Rows are multiplied while they are in the processor's cache.
-        shape = self.axes.slice_shapes({width: len(rows) for width, rows in self.indices.items()})
-        part = np.empty(shape[name], whole.dtype)
-        by_row = np.broadcast_to(np.asarray(factor, whole.dtype), part.shape)
-        for run, where in self.blocks(name, cached_rows(part.shape)):
-            rows, *others = where
-            if not others and not isinstance(rows, slice):
-                np.take(whole, rows, axis=0, out=part[run], mode="clip")  # checks no bounds again
-            else:
-                part[run] = whole[where]
-            part[run] *= factor if isinstance(factor, float) else by_row[run]
-        return part
+        return joined(self.blocks(name, whole), whole.dtype, self._shapes[name])
+
+    def blocks(self, name: str, whole: NDArray[Any]) -> Blocks:
+        """Yield the blocks of one tensor of :meth:`take`.
+
+        Raises:
+            ArgumentError: as :meth:`take` does.
+        """
+        if whole.dtype.kind != "f" and np.any(self.factor(name) != 1.0):
+            raise ArgumentError(
+                f"{name!r} is {whole.dtype}, but only floating-point tensors can be scaled: "
+                "declare its summed axes as (), or leave it uncut."
+            )
+        for (run, room), (where, factor) in zip(
+            rooms(self._shapes[name], whole.dtype), self.places(name), strict=True
+        ):
+            read_block(whole, where, room)
+            if not isinstance(factor, float) or factor != 1.0:
+                room *= np.asarray(factor, room.dtype)
+            yield run, room
 
     def _rows(self, name: str) -> list[tuple[int, NDArray[np.intp]]]:
         """Return each cut axis of a tensor with the slice's entries along it."""
@@ -200,11 +195,14 @@ class Returned:
         cut: where the slice was taken.
         tensors: the small net's tensors, with the names, shapes and dtypes of :meth:`Cut.take`.
         weight: the reply's weight in means, e.g. the client's number of examples; more than 0.
+        changes: of tensors that came as changes, their difference from what was sent; they need not
+            be read from ``tensors`` then.
     """
 
     cut: Cut
     tensors: Tensors
     weight: float
+    changes: Mapping[str, Blocked] = field(default_factory=dict)
 
     def change(self, name: str, whole: NDArray[Any]) -> NDArray[np.float64]:
         """Return how far the client moved a slice's tensor, on the model's scale.
@@ -219,9 +217,14 @@ class Returned:
         return change
 
 
-def cached_rows(shape: Shape) -> int:
-    """Return how many rows of a tensor of this shape stay in the processor's cache together."""
-    return max(1, _CACHED_VALUES // max(1, math.prod(shape[1:])))
+def read_block(whole: NDArray[Any], where: Any, room: NDArray[Any]) -> None:
+    """Copy a block of a whole tensor, at an index of :meth:`Cut.places`, into memory for it."""
+    *others, last = where if isinstance(where, tuple) else (where,)
+    if isinstance(last, np.ndarray) and not any(isinstance(o, np.ndarray) for o in others):
+        # Twice as fast as an index; "clip" checks no bounds again.
+        np.take(whole[tuple(others)], last, axis=len(others), out=room, mode="clip")
+    else:
+        room[...] = whole[where]
 
 
 def restore_unchanged(old: NDArray[Any], new: NDArray[Any], factor: Factor = 1.0) -> NDArray[Any]:

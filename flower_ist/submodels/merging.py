@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocks, blocks_of, rooms
 from flower_ist.submodels.axes import Axes
-from flower_ist.submodels.cut import Cut, Returned, cached_rows, restore_unchanged
-from flower_ist.submodels.robust import Trim, middle
-
-# A robust rule sorts this many float64 values at a time (32 MiB).
-_BLOCK_VALUES = 1 << 22
+from flower_ist.submodels.cut import Cut, Returned, Tensors, read_block, restore_unchanged
+from flower_ist.submodels.holders import average_holders, center, middle_of_holders
+from flower_ist.submodels.robust import Trim
 
 
 class Merger:
@@ -34,54 +33,101 @@ class Merger:
     :meth:`finish`, as one value follows from all of them.
 
     Args:
-        tensors: the whole model; writable arrays, changed in place.
+        old: the whole model.
+        new: writable arrays of the same shapes, for the merged model: whatever they hold is
+            overwritten. They may be those of ``old``.
         cuts: of all replies that may come, each client's.
         trim: as :func:`merge` has it.
     """
 
     def __init__(
-        self, tensors: dict[str, NDArray[Any]], cuts: Sequence[Cut], trim: Trim | None = None
+        self,
+        old: Tensors,
+        new: dict[str, NDArray[Any]],
+        cuts: Sequence[Cut],
+        trim: Trim | None = None,
     ) -> None:
-        self._tensors = tensors
+        self._old, self._new = old, new
         self._trim = trim
         self._disjoint, self._holders = _overlaps(cuts)
         self._waiting: list[Returned] = []
         self._trained = 0
-
-    def add(self, reply: Returned) -> bool:
-        """Merge a reply as far as it depends on no other; return whether it is still needed."""
-        waits = False
-        for name, whole in self._tensors.items():
-            if self._is_alone(reply.cut, name):
-                self._trained += _put_back(whole, name, [reply], None)
+        # Where a round's slices divide a tensor, each entry is written once, and not copied before.
+        self._resting = set(cuts)
+        self._divided = set[str]()
+        for name, tensor in old.items():
+            if new[name] is tensor:
+                continue
+            if self._is_divided(name, tensor):
+                self._divided.add(name)
             else:
-                waits = True
-        if waits:
-            self._waiting.append(reply)
-        return waits
+                np.copyto(new[name], tensor)
+
+    def add(self, reply: Returned) -> None:
+        """Merge a reply as far as it depends on no other, and keep what is needed of it later."""
+        waiting = []
+        for name in self._new:
+            if self._is_alone(reply.cut, name):
+                self._trained += self._put_back(name, [reply])
+            else:
+                waiting.append(name)
+        self._resting.discard(reply.cut)
+        if waiting:
+            self._waiting.append(_part_of(reply, waiting))
 
     def finish(self) -> float:
         """Merge what waited, and return the share of the model's weights that were trained."""
         waiting, self._waiting = self._waiting, []
         groups = list(_by_slice(waiting).values())
-        for name, whole in self._tensors.items():
+        for name, whole in self._new.items():
+            if name in self._divided:
+                self._keep(name, whole)
             shared = [reply for reply in waiting if not self._is_alone(reply.cut, name)]
             if not shared:
                 continue
             axes = shared[0].cut.axes
             if not axes.is_cut(name):
-                new = _center(name, shared, whole.dtype, self._trim)
-                whole[...] = restore_unchanged(whole, new)
+                value = center(name, shared, whole.dtype, self._trim)
+                whole[...] = restore_unchanged(whole, value)
                 self._trained += whole.size
             elif self._is_disjoint(axes, name):
                 for group in groups:
                     if not self._is_alone(group[0].cut, name):
-                        self._trained += _put_back(whole, name, group, self._trim)
+                        self._trained += self._put_back(name, group)
             elif self._trim is None:
-                self._trained += _average_holders(whole, name, shared)
+                self._trained += average_holders(whole, name, shared)
             else:
-                self._trained += _middle_of_holders(whole, name, shared, self._trim)
-        return self._trained / max(1, sum(whole.size for whole in self._tensors.values()))
+                self._trained += middle_of_holders(whole, name, shared, self._trim)
+        return self._trained / max(1, sum(whole.size for whole in self._new.values()))
+
+    def _keep(self, name: str, whole: NDArray[Any]) -> None:
+        """Copy what no reply brought of a tensor that the slices divide."""
+        for cut in self._resting:
+            for where, _ in cut.places(name):
+                whole[where] = self._old[name][where]
+
+    def _put_back(self, name: str, group: Sequence[Returned]) -> int:
+        """Write what becomes of a slice that nobody outside the group holds; return its size."""
+        old, new, cut = self._old[name], self._new[name], group[0].cut
+        is_change, blocks = _center_blocks(name, group, new.dtype, self._trim)
+        shape, dtype = cut.shapes()[name], new.dtype
+        steps = zip(cut.places(name), blocks, rooms(shape, dtype), rooms(shape, dtype), strict=True)
+        for (where, factor), (_, block), (_, before), (_, moved) in steps:
+            read_block(old, where, before)
+            if is_change:
+                np.divide(block, np.asarray(factor, dtype), out=moved)
+                new[where] = np.add(before, moved, out=moved)
+            else:
+                new[where] = restore_unchanged(before, block, factor)
+        return math.prod(shape)
+
+    def _is_divided(self, name: str, tensor: NDArray[Any]) -> bool:
+        """Return whether each entry of a tensor is in just one of the round's slices."""
+        return (
+            max(self._holders.values(), default=0) == 1
+            and all(self._is_alone(cut, name) for cut in self._resting)
+            and sum(math.prod(cut.shapes()[name]) for cut in self._resting) == tensor.size
+        )
 
     def _is_alone(self, cut: Cut, name: str) -> bool:
         """Return whether no other reply holds any entry of this slice's tensor."""
@@ -101,9 +147,9 @@ def merge(
 
     A weight becomes the mean, by the replies' weights, over the slices that hold it: one slice if
     they are disjoint, all of them for shared tensors. What nobody returned keeps its values, and a
-    value that came back as it was sent keeps its bits: ``merge(take(W)) == W``. However many
-    clients there are, the extra memory is a block of a tensor if they are disjoint, and two float64
-    copies of the largest tensor, and a slice's, if they overlap.
+    value that came back as it was sent keeps its bits: ``merge(take(W)) == W``. (A change of 0
+    makes 0.0 of -0.0.) However many clients there are, the extra memory is a block of a tensor if
+    they are disjoint, and two float64 copies of the largest tensor, and a slice's, if they overlap.
 
     Args:
         tensors: the whole model; writable arrays, changed in place.
@@ -115,33 +161,32 @@ def merge(
     Returns:
         Coverage: the share of the model's weights that some client trained, 0 to 1.
     """
-    merger = Merger(tensors, [reply.cut for reply in returned], trim)
+    merger = Merger(tensors, tensors, [reply.cut for reply in returned], trim)
     for reply in returned:
         merger.add(reply)
     return merger.finish()
 
 
-def copied(
+def room_for(
     tensors: Mapping[str, NDArray[Any]], retired: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a copy of a model, to merge into, in the memory of one that nobody uses any more.
+    """Return arrays like those of a model, to merge into, in the memory of one that nobody uses.
 
-    Fresh memory costs several times what the copy does.
+    Fresh memory costs several times what a copy does.
 
     Args:
         tensors: the model.
         retired: an older one with the same shapes; it is emptied.
     """
-    copy = {}
+    room = {}
     for name, tensor in tensors.items():
         into = retired.pop(name, None)
         # The variable and the argument of the call itself: a record would be a third.
         if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
             into = None  # frees it before its successor takes memory
             into = np.empty_like(tensor)
-        np.copyto(into, tensor)
-        copy[name] = into
-    return copy
+        room[name] = into
+    return room
 
 
 def _key(cut: Cut) -> tuple[bool, tuple[bytes, ...]]:
@@ -173,90 +218,22 @@ def _overlaps(cuts: Sequence[Cut]) -> tuple[set[str], Counter[Any]]:
     return disjoint, holders
 
 
-def _put_back(whole: NDArray[Any], name: str, group: Sequence[Returned], trim: Trim | None) -> int:
-    """Write what becomes of a slice that nobody outside the group holds; return its size.
+def _part_of(reply: Returned, names: Sequence[str]) -> Returned:
+    """Return a reply that holds some of its tensors, on less memory if they are its smaller part.
 
-    A few rows at a time are read, restored and written while they are in the processor's cache.
+    As it came over the network a reply may take a quarter of its tensors' memory, but all of it.
     """
-    cut = group[0].cut
-    new, factor = _center(name, group, whole.dtype, trim), cut.factor(name)
-    if not new.ndim:
-        whole[...] = restore_unchanged(whole, new, factor)
-        return 1
-    varies = isinstance(factor, np.ndarray) and factor.shape[:1] == new.shape[:1]
-    by_row = np.broadcast_to(factor, new.shape) if varies else None
-    for run, where in cut.blocks(name, cached_rows(new.shape)):
-        of_run = factor if by_row is None else by_row[run]
-        whole[where] = restore_unchanged(whole[where], new[run], of_run)
-    return new.size
+    sizes = {name: math.prod(shape) for name, shape in reply.cut.shapes().items()}
+    if 4 * sum(sizes[name] for name in names) > sum(sizes.values()):
+        return reply
+    tensors = {name: np.array(reply.tensors[name]) for name in names}
+    return Returned(reply.cut, tensors, reply.weight)
 
 
-def _average_holders(whole: NDArray[Any], name: str, returned: Sequence[Returned]) -> int:
-    """Move each entry by the weighted mean of its holders' changes; return how many are held."""
-    change = np.zeros(whole.shape)
-    held = np.zeros(whole.shape)
-    for reply in returned:
-        where = reply.cut.entries(name)
-        change[where] += reply.change(name, whole) * reply.weight
-        held[where] += reply.weight
-    covered = held > 0
-    np.divide(change, held, out=change, where=covered)
-    moved = change != 0  # adding 0 would turn -0.0 into 0.0
-    mean = whole[moved] + change[moved]
-    whole[moved] = mean if whole.dtype.kind == "f" else np.rint(mean)
-    return int(covered.sum())
-
-
-def _middle_of_holders(
-    whole: NDArray[Any], name: str, returned: Sequence[Returned], trim: Trim
-) -> int:
-    """Set each entry to the middle of its holders' values; return how many are held.
-
-    The values are stacked for a few rows of the tensor at a time.
-    """
-    places = [(reply.cut.entries(name), reply.cut.factor(name)) for reply in returned]
-    held = 0
-    step = max(1, _BLOCK_VALUES // (len(returned) * math.prod(whole.shape[1:])))
-    for start in range(0, len(whole), step):
-        block = whole[start : start + step]
-        stack = np.full((len(returned), *block.shape), np.nan)
-        for values, reply, ((rows, *others), factor) in zip(stack, returned, places, strict=True):
-            inside = ((rows >= start) & (rows < start + step)).reshape(-1)
-            where = (rows[inside] - start, *others)
-            new = reply.tensors[name]
-            if not isinstance(factor, float):
-                factor = np.broadcast_to(factor, new.shape)[inside]
-            values[where] = restore_unchanged(block[where], new[inside], factor)
-        new, holders = middle(stack, trim)
-        covered = holders > 0
-        block[covered] = restore_unchanged(block[covered], _as_dtype(new[covered], whole.dtype))
-        held += int(covered.sum())
-    return held
-
-
-def _center(
+def _center_blocks(
     name: str, replies: Sequence[Returned], dtype: np.dtype[Any], trim: Trim | None
-) -> NDArray[Any]:
-    """Return what becomes of a tensor that all these replies hold whole."""
-    if trim is None or len(replies) == 1:
-        return _weighted_mean(name, replies, dtype)
-    stack = np.stack([reply.tensors[name] for reply in replies])
-    return _as_dtype(middle(stack, trim)[0], dtype)
-
-
-def _weighted_mean(name: str, replies: Sequence[Returned], dtype: np.dtype[Any]) -> NDArray[Any]:
-    first = replies[0].tensors[name]
-    if len(replies) == 1:
-        return first
-    # As offsets from the first reply, equal replies give their value exactly.
-    total = sum(reply.weight for reply in replies)
-    mean = first.astype(np.float64)
-    for reply in replies[1:]:
-        offset = np.subtract(reply.tensors[name], first, dtype=np.float64)
-        offset *= reply.weight / total
-        mean += offset
-    return _as_dtype(mean, dtype)
-
-
-def _as_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.asarray(values if dtype.kind == "f" else np.rint(values)).astype(dtype)
+) -> tuple[bool, Blocks]:
+    """Return :func:`_center` in blocks, or the change of a single reply if it came as one."""
+    if len(replies) == 1 and (change := replies[0].changes.get(name)):
+        return True, change.make()
+    return False, blocks_of(center(name, replies, dtype, trim))

@@ -17,21 +17,26 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocked, Blocks, blocks_of
 from flower_ist.errors import FlowerIstError
 from flower_ist.wire.compact import Known, decode_compact, encode_compact
-from flower_ist.wire.protocol import COMPACT, NUMPY_STYPE, PACKED_STYPE
-from flower_ist.wire.quantize import QuantizeError, check_wire_dtype, encoded_bytes
+from flower_ist.wire.protocol import COMPACT, PACKED_STYPE
+from flower_ist.wire.quantize import (
+    QuantizeError,
+    at_most,
+    check_wire_dtype,
+    decode_blocks,
+    encode_blocks,
+    encoded_bytes,
+)
 from flower_ist.wire.quantize import decode as dequantize
-from flower_ist.wire.quantize import encode as quantize
 from flower_ist.wire.squeeze import SqueezeError, squeezed, unsqueezed
-from flower_ist.wire.tensor_array import TensorArray
 
 _MOST_AXES = 32  # the limit of numpy 1
 _MOST_ENTRIES = 2**56
@@ -164,16 +169,36 @@ def pack(
             return _flat(encode_compact(tensors, layout, known or Known()), COMPACT)
         except QuantizeError as err:
             raise WireError(f"A tensor {err}, so it cannot be sent as {COMPACT}.") from err
-    parts = []
-    for name in layout:
+    return pack_blocks(lambda name: blocks_of(tensors[name]), layout, wire_dtype, noise)
+
+
+def pack_blocks(
+    blocks: Callable[[str], Blocks],
+    layout: Layout,
+    wire_dtype: str = "float32",
+    noise: np.random.Philox | None = None,
+) -> Array:
+    """Pack tensors that come in blocks, as :func:`pack` does; compressed they cannot be.
+
+    Args:
+        blocks: returns those of a tensor of the layout.
+        layout: as in :func:`pack`.
+        wire_dtype: as in :func:`pack`.
+        noise: as in :func:`pack`.
+
+    Raises:
+        WireError: as :func:`pack` does.
+    """
+    data = np.empty(layout_bytes(layout, wire_dtype), np.uint8)
+    for name, (here, dtype, shape) in _places(data, layout, wire_dtype).items():
         try:
-            parts.append(quantize(tensors[name], wire_dtype, noise))
+            encode_blocks(blocks(name), dtype, shape, wire_dtype, here, noise)
         except QuantizeError as err:
             raise WireError(
                 f"{name!r} {err}, so it cannot be sent as {wire_dtype}: use a smaller learning "
                 "rate, or the wire dtype float32."
             ) from err
-    return _flat(b"".join(parts), _flat_dtype(layout, wire_dtype))
+    return _flat(data.tobytes(), _flat_dtype(layout, wire_dtype))
 
 
 def unpack(
@@ -185,121 +210,80 @@ def unpack(
     infinite or not a number.
 
     Raises:
-        WireError: as :func:`unpackers` does.
+        WireError: the array is of a different kind or dtype, or does not hold exactly the layout's
+            bytes.
     """
-    made = unpackers(array, layout, wire_dtype, known)
-    return {name: unpacked() for name, unpacked in made.items()}
+    _check_kind(array, layout, wire_dtype)
+    if wire_dtype in (SQUEEZED, COMPACT):
+        return _decompressed(array.data, layout, wire_dtype, known)
+    data = np.frombuffer(array.data, np.uint8)
+    return {
+        name: dequantize(here, dtype, shape, wire_dtype)
+        for name, (here, dtype, shape) in _places(data, layout, wire_dtype).items()
+    }
 
 
 def unpackers(
     array: Array, layout: Layout, wire_dtype: str = "float32", known: Known | None = None
-) -> dict[str, Callable[[], NDArray[Any]]]:
-    """Return, for each tensor of a packed array, a function that unpacks it.
+) -> dict[str, Blocked]:
+    """Return what :func:`unpack` does, in blocks that are unpacked whenever they are read.
 
-    What is compressed is unpacked at once: its functions return the same read-only tensor.
+    What is compressed is unpacked at once.
 
     Raises:
-        WireError: the array is of a different kind or dtype, or does not hold exactly the layout's
-            bytes.
+        WireError: as :func:`unpack` does.
     """
+    _check_kind(array, layout, wire_dtype)
+    if wire_dtype in (SQUEEZED, COMPACT):
+        tensors = _decompressed(array.data, layout, wire_dtype, known)
+        return {name: Blocked(partial(blocks_of, tensor)) for name, tensor in tensors.items()}
+    data, found = np.frombuffer(array.data, np.uint8), {}
+    for name, place in _places(data, layout, wire_dtype).items():
+        blocks = partial(decode_blocks, *place, wire_dtype)
+        found[name] = Blocked(blocks, at_most(*place, wire_dtype))
+    return found
+
+
+def _check_kind(array: Array, layout: Layout, wire_dtype: str) -> None:
+    """Refuse an array that is of a different kind, dtype or length."""
     if array.stype != PACKED_STYPE:
         raise WireError(f"The array is of kind {array.stype!r} instead of {PACKED_STYPE!r}.")
     flat_dtype = _flat_dtype(layout, wire_dtype)
     if array.dtype != flat_dtype:
         raise WireError(f"The array's dtype is {array.dtype} instead of {flat_dtype}.")
     if wire_dtype in (SQUEEZED, COMPACT):
-        try:
-            if wire_dtype == SQUEEZED:
-                return _as_they_are(unsqueezed(array.data, layout))
-            return _as_they_are(decode_compact(array.data, layout, known or Known()))
-        except (SqueezeError, QuantizeError) as err:
-            raise WireError(f"The array {err}.") from err
+        return
     expected = layout_bytes(layout, wire_dtype)
     if len(array.data) != expected:
         raise WireError(f"The array has {len(array.data)} bytes instead of {expected}.")
-    found: dict[str, Callable[[], NDArray[Any]]] = {}
-    data, offset = memoryview(array.data), 0
-    for name, (dtype, shape) in layout.items():
-        end = offset + encoded_bytes(dtype, shape, wire_dtype)
-        found[name] = partial(dequantize, data[offset:end], dtype, shape, wire_dtype)
-        offset = end
-    return found
 
 
-def _as_they_are(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Callable[[], NDArray[Any]]]:
+def _decompressed(
+    data: bytes, layout: Layout, wire_dtype: str, known: Known | None
+) -> dict[str, NDArray[Any]]:
+    """Return compressed tensors, read-only."""
+    try:
+        if wire_dtype == SQUEEZED:
+            tensors = unsqueezed(data, layout)
+        else:
+            tensors = decode_compact(data, layout, known or Known())
+    except (SqueezeError, QuantizeError) as err:
+        raise WireError(f"The array {err}.") from err
     for tensor in tensors.values():
         tensor.flags.writeable = False
-    return {name: partial(tensors.__getitem__, name) for name in tensors}
+    return tensors
 
 
-def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Return the tensors of an ordinary ArrayRecord of this process, as read-only views.
-
-    Raises:
-        WireError: an array is not a numpy array.
-    """
-    return {
-        name: decode(array, np.dtype(array.dtype), tuple(array.shape))
-        for name, array in record.items()
-    }
-
-
-def record_of(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return an ordinary ArrayRecord of tensors without copying them."""
-    record = ArrayRecord()  # given a dict, it would serialize every array
-    for name, tensor in tensors.items():
-        record[name] = TensorArray(tensor)
-    return record
-
-
-def largest(tensor: NDArray[Any]) -> float:
-    """Return the largest magnitude in a tensor, NaN if it holds one, 0 if it is empty or boolean.
-
-    Unlike ``abs(tensor).max()`` it makes no copy of the tensor.
-    """
-    if not tensor.size or tensor.dtype.kind == "b":
-        return 0.0
-    # If there is a NaN, one of the two is NaN; the other way around would hide it from max().
-    low, high = float(tensor.min()), float(tensor.max())
-    return math.nan if math.isnan(low) else max(-low, high)
-
-
-def decode(array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an ordinary Flower Array's values as a read-only view, after checking every claim.
-
-    ``Array.numpy()`` allocates whatever an array's inner header asks for; this reads the header
-    first and allocates nothing.
-
-    Raises:
-        WireError: the array, or the .npy data in it, is not of this dtype and shape.
-    """
-    expected = f"{dtype}{list(shape)}"
-    if isinstance(array, TensorArray):  # made in this process, so its claims are true
-        if (array.dtype, array.shape) != (str(dtype), shape):
-            raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
-        return array.tensor
-    if array.stype != NUMPY_STYPE:
-        raise WireError(f"The array is of kind {array.stype!r} instead of {NUMPY_STYPE!r}.")
-    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):
-        raise WireError(f"The array is {array.dtype}{list(array.shape)} instead of {expected}.")
-    stream = BytesIO(array.data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise WireError(f"The array's data are .npy version {version} instead of (1, 0).")
-        inner = np.lib.format.read_array_header_1_0(stream)
-    except WireError:
-        raise
-    except Exception as err:  # numpy's header parser raises errors of many kinds
-        raise WireError("The array's data are not in .npy form.") from err
-    inner_shape, fortran_order, inner_dtype = inner
-    if (inner_dtype, inner_shape) != (dtype, shape):
-        raise WireError(f"The array's data hold {inner_dtype}{list(inner_shape)}, not {expected}.")
-    count = math.prod(shape)
-    if len(array.data) - stream.tell() != count * dtype.itemsize:
-        raise WireError(f"The array's data are cut off or too long for {expected}.")
-    flat = np.frombuffer(array.data, dtype, count=count, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+def _places(
+    data: NDArray[np.uint8], layout: Layout, wire_dtype: str
+) -> dict[str, tuple[NDArray[np.uint8], np.dtype[Any], tuple[int, ...]]]:
+    """Return each tensor's bytes, dtype and shape."""
+    places, start = {}, 0
+    for name, (dtype, shape) in layout.items():
+        end = start + encoded_bytes(dtype, shape, wire_dtype)
+        places[name] = data[start:end], dtype, shape
+        start = end
+    return places
 
 
 def _can_be(shape: tuple[int, ...]) -> bool:

@@ -21,8 +21,6 @@ from flower_ist.wire.layout import (
     check_layout,
     layout_from_text,
     pack,
-    record_of,
-    tensors_of,
     unpack,
 )
 from flower_ist.wire.protocol import (
@@ -34,6 +32,7 @@ from flower_ist.wire.protocol import (
     START_KEY,
 )
 from flower_ist.wire.quantize import noise_of
+from flower_ist.wire.record_tensors import record_of, tensors_of
 from flower_ist.wire.records import arrays_in, configs_in
 
 # What a client knows of a message's tensors besides them (flower_ist.wire.compact).

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocks, blocks_of, joined, rooms
 from flower_ist.errors import FlowerIstError
 from flower_ist.wire.protocol import COMPACT
 
@@ -40,11 +41,9 @@ CODECS = (*WIRE_DTYPES, COMPACT)
 _LEVELS = {"int8": 127, "int4": 7}
 _GROUP = {"int8": None, "int4": 64}
 _SCALE_BYTES = 2
-# Rows are encoded and decoded about so many values at a time (256 KiB of float32).
-_CACHED_VALUES = 1 << 16
 
 Shape = tuple[int, ...]
-Bytes = bytes | memoryview
+Bytes = bytes | memoryview | NDArray[np.uint8]
 
 
 class QuantizeError(FlowerIstError):
@@ -79,53 +78,84 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
     Raises:
         QuantizeError: it holds values that are not finite, or too large for the wire dtype.
     """
-    form = _form(tensor.dtype, tensor.shape, wire_dtype)
-    if form == "raw":
-        return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes()
-    if form == "float16":
-        with np.errstate(over="ignore"):
-            half = np.ascontiguousarray(tensor, "<f2")
-        if not np.isfinite(half).all():
-            raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
-        return half.tobytes()
-    stored, whole = _quantized(tensor, form, noise)
-    numbers = whole.tobytes() if form == "int8" else _pairs(whole.reshape(-1)).tobytes()
-    return stored.tobytes() + numbers
+    out = np.empty(encoded_bytes(tensor.dtype, tensor.shape, wire_dtype), np.uint8)
+    encode_blocks(blocks_of(tensor), tensor.dtype, tensor.shape, wire_dtype, out, noise)
+    return out.tobytes()
 
 
-def _quantized(
-    tensor: NDArray[Any], form: str, noise: np.random.Philox | None
-) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
-    """Return a tensor's scales and numbers, some rows at a time that stay in the cache."""
-    rows, groups, group = _groups(tensor.shape, form)
-    matrix = tensor.reshape(rows, -1)
-    length = matrix.shape[1]
-    stored, whole = np.empty((rows, groups), "<u2"), np.empty((rows, length), np.int8)
-    step = min(rows, _rows_at_a_time(length))
-    padded = np.zeros((step, groups * group), np.float32)
-    for start in range(0, rows, step):
-        block = padded[: min(step, rows - start)]
-        here = slice(start, start + len(block))
-        exact = block[:, :length]
+def encode_blocks(
+    blocks: Blocks,
+    dtype: np.dtype[Any],
+    shape: Shape,
+    wire_dtype: str,
+    out: NDArray[np.uint8],
+    noise: np.random.Philox | None = None,
+) -> None:
+    """Write what :func:`encode` returns of a tensor that comes in blocks.
+
+    Args:
+        blocks: of the tensor.
+        dtype: the tensor's.
+        shape: the tensor's.
+        wire_dtype: as in :func:`encode`.
+        out: as many bytes as :func:`encoded_bytes` says.
+        noise: as in :func:`encode`.
+
+    Raises:
+        QuantizeError: as in :func:`encode`.
+    """
+    form = _form(dtype, shape, wire_dtype)
+    if form in _LEVELS:
+        _quantize(blocks, shape, form, out, noise)
+        return
+    little = out.view("<f2" if form == "float16" else dtype.newbyteorder("<")).reshape(shape)
+    with np.errstate(over="ignore"):
+        for run, block in blocks:
+            little[run] = block
+    if form == "float16" and not np.isfinite(little).all():
+        raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
+
+
+def _quantize(
+    blocks: Blocks,
+    shape: Shape,
+    form: str,
+    out: NDArray[np.uint8],
+    noise: np.random.Philox | None,
+) -> None:
+    """Write a tensor's scales and numbers."""
+    rows, groups, group = _groups(shape, form)
+    length, levels = _row_length(shape), np.float32(_LEVELS[form])
+    scale_bytes = rows * groups * _SCALE_BYTES
+    stored = out[:scale_bytes].view("<u2").reshape(rows, groups)
+    for (run, block), (_, room) in zip(blocks, rooms((rows, length), np.float32), strict=True):
+        assert isinstance(run, slice)
+        numbers = block.reshape(len(block), length)
+        if groups * group > length:
+            numbers = np.pad(numbers, ((0, 0), (0, groups * group - length)))
+            room = np.empty(numbers.shape, np.float32)
         with np.errstate(over="ignore"):
-            exact[...] = matrix[here]
-        parts = block.reshape(len(block), groups, group)
-        low, high = parts.min(axis=-1, initial=0.0), parts.max(axis=-1, initial=0.0)
-        largest = np.maximum(-low, high) + np.float32(0)  # + 0 turns -0 into 0
+            parts = numbers.astype(np.float32, copy=False).reshape(len(block), groups, group)
+        divided = room.reshape(parts.shape)
+        largest = np.abs(parts, out=divided).max(axis=-1, initial=0.0)
         if not np.isfinite(largest).all():
             raise QuantizeError("holds values that are not finite numbers")
-        stored[here] = _scales_to_bits(largest / np.float32(_LEVELS[form]))
-        scales = _bits_to_scales(stored[here])
+        stored[run] = _scales_to_bits(largest / levels)
+        scales = _bits_to_scales(stored[run])
         scales[scales == 0] = 1  # of nothing but zeros
-        np.divide(parts, scales[..., None], out=parts)
+        np.divide(parts, scales[..., None], out=divided)
+        exact = room[:, :length]
         if noise is None:
             np.rint(exact, out=exact)
         else:
             exact += _uniform(noise, exact.shape)
             np.floor(exact, out=exact)
-            np.clip(exact, -_LEVELS[form], _LEVELS[form], out=exact)
-        np.copyto(whole[here], exact, casting="unsafe")
-    return stored, whole
+            np.clip(exact, -levels, levels, out=exact)
+        body = _body(out, run, length, scale_bytes, form)
+        if form == "int8":
+            np.copyto(body.view(np.int8).reshape(exact.shape), exact, casting="unsafe")
+        else:
+            body[...] = _pairs(exact.astype(np.int8).reshape(-1))
 
 
 def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> NDArray[Any]:
@@ -144,25 +174,44 @@ def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> 
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
     if form == "float16":
         return np.frombuffer(data, "<f2").reshape(shape).astype(dtype)
-    rows, groups, group = _groups(shape, form)
-    bits = np.frombuffer(data, "<u2", count=rows * groups)
-    packed, length = data[bits.nbytes :], _row_length(shape)
-    scales = _bits_to_scales(bits).reshape(rows, groups)
-    numbers = np.empty((rows, length), dtype)
-    step = min(rows, _rows_at_a_time(length))
-    for start in range(0, rows, step):
-        here = slice(start, min(start + step, rows))
-        block, of = numbers[here], scales[here]
-        ends = here.start * length, here.stop * length
-        if form == "int8":
-            whole = np.frombuffer(packed[slice(*ends)], np.int8)
-        else:  # a block that is not the last one has an even number of entries
-            whole = _unpaired(packed[ends[0] // 2 : -(-ends[1] // 2)])[: block.size]
+    return joined(decode_blocks(data, dtype, shape, wire_dtype), dtype, shape)
+
+
+def decode_blocks(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> Blocks:
+    """Yield the blocks of :func:`decode`."""
+    form = _form(dtype, shape, wire_dtype)
+    if form not in _LEVELS:
+        yield from blocks_of(decode(data, dtype, shape, wire_dtype))
+        return
+    scales, groups, group = _scales(data, shape, form)
+    length, bits = _row_length(shape), np.frombuffer(data, np.uint8)
+    for run, block in rooms((shape[0], length), dtype):
+        assert isinstance(run, slice)
+        body, of = _body(bits, run, length, scales.size * _SCALE_BYTES, form), scales[run]
+        whole = body.view(np.int8) if form == "int8" else _unpaired(body)[: block.size]
         if groups > 1:
             of = np.repeat(of, group, axis=1)[:, :length]
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(whole.reshape(block.shape), of, out=block, casting="same_kind")
-    return numbers.reshape(shape)
+        yield run, block.reshape(-1, *shape[1:])
+
+
+def at_most(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> float:
+    """Return a magnitude that no number of a tensor exceeds, as far as its scales tell it.
+
+    Args:
+        data: what :func:`decode` would take.
+        dtype: the tensor's.
+        shape: the tensor's.
+        wire_dtype: what it was encoded in.
+
+    Returns:
+        Infinity where there are no scales, and NaN where one of them is NaN.
+    """
+    form = _form(dtype, shape, wire_dtype)
+    if form not in _LEVELS:
+        return math.inf
+    return float(np.abs(_scales(data, shape, form)[0]).max()) * (_LEVELS[form] + 1)
 
 
 def encoded_bytes(dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> int:
@@ -194,10 +243,20 @@ def _groups(shape: Shape, form: str) -> tuple[int, int, int]:
     return shape[0], groups, -(-length // groups)
 
 
-def _rows_at_a_time(length: int) -> int:
-    # Of a multiple of 4 rows each block but the last begins with a whole byte of int4 and a whole
-    # word of noise, as if the rows were encoded together.
-    return 4 * max(1, _CACHED_VALUES // (4 * max(1, length)))
+def _scales(data: Bytes, shape: Shape, form: str) -> tuple[NDArray[np.float32], int, int]:
+    """Return the scales (rows, groups), and groups and entries as :func:`_groups` has them."""
+    rows, groups, group = _groups(shape, form)
+    bits = np.frombuffer(data, "<u2", count=rows * groups)
+    return _bits_to_scales(bits).reshape(rows, groups), groups, group
+
+
+def _body(
+    data: NDArray[np.uint8], run: slice, length: int, scale_bytes: int, form: str
+) -> NDArray[np.uint8]:
+    """Return the bytes of some rows' numbers; a run begins with a whole byte."""
+    per_byte = 1 if form == "int8" else 2
+    start, stop = (scale_bytes + -(-row * length // per_byte) for row in (run.start, run.stop))
+    return data[start:stop]
 
 
 def _scales_to_bits(scales: NDArray[np.float32]) -> NDArray[np.uint16]:

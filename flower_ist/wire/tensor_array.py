@@ -7,7 +7,6 @@ network, and for any reader of ``data``, it is byte for byte Flower's Array.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from flwr.app import Array
 from numpy.typing import NDArray
 
+from flower_ist.blocks import Blocked, joined
 from flower_ist.wire.protocol import NUMPY_STYPE
 
 
@@ -62,14 +62,14 @@ class TensorArray(Array):
 class LazyArray(TensorArray):
     """An Array whose tensor is made whenever it is read, and takes no memory in between.
 
-    A round's slices exist one at a time this way, on their way out of the model and back into it.
+    A round's slices exist one block at a time this way, on their way out of the model and back into
+    it.
 
     Args:
         dtype: of the tensor.
         shape: of the tensor.
-        make: makes it, the same one at each call.
-        tensor: what was made already: it is kept until :meth:`forget`.
-        largest: its largest magnitude, if that is known.
+        blocked: makes it.
+        change: makes its difference from the tensor that was sent, if it came as such.
     """
 
     __qualname__ = "Array"
@@ -78,19 +78,24 @@ class LazyArray(TensorArray):
         self,
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
-        make: Callable[[], NDArray[Any]],
-        tensor: NDArray[Any] | None = None,
-        largest: float | None = None,
+        blocked: Blocked,
+        change: Blocked | None = None,
     ) -> None:
         self.__dict__.update(
-            dtype=str(dtype), shape=shape, stype=NUMPY_STYPE, _make=make, _tensor=tensor
+            dtype=str(dtype), shape=shape, stype=NUMPY_STYPE, _blocked=blocked, _change=change
         )
-        self.__dict__["largest"] = largest
 
-    def forget(self) -> None:
-        """Keep the tensor no longer: the next to read it makes it again."""
-        self.__dict__["_tensor"] = None
+    @property
+    def blocked(self) -> Blocked:
+        """The tensor in blocks."""
+        blocked: Blocked = self.__dict__["_blocked"]
+        return blocked
+
+    @property
+    def change(self) -> Blocked | None:
+        """Its difference from what was sent, if it came as such."""
+        change: Blocked | None = self.__dict__["_change"]
+        return change
 
     def _whole(self) -> NDArray[Any]:
-        made: NDArray[Any] | None = self.__dict__["_tensor"]
-        return self.__dict__["_make"]() if made is None else made
+        return joined(self.blocked.make(), np.dtype(self.dtype), self.shape)

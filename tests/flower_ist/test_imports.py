@@ -99,7 +99,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from client_app.app import app
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.wire._flwr import TaskIdentity
-from flower_ist.wire.layout import record_of
+from flower_ist.wire.record_tensors import record_of
 
 TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 context = Context(1, 2, {"partition-id": 0, "num-partitions": 4}, RecordDict(), {})

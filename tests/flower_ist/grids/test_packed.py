@@ -40,10 +40,11 @@ from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import WireError, layout_of, pack, record_of
+from flower_ist.wire.layout import WireError, layout_of, pack
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.quantize import QuantizeError
+from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.size import round_trip
 from server_app.app import app as real_server
 from tests.fakes import tiny

@@ -29,8 +29,8 @@ from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import mlp_axes
 from flower_ist.submodels.partition import PartitionError
-from flower_ist.wire.layout import record_of
 from flower_ist.wire.mod import packed_mod
+from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.size import round_trip
 from tests.fakes.strategies import AXES, SilentGrid, arrays_of, configured, merged, model, reply
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
-from flower_ist.submodels import merging
+from flower_ist.submodels import holders
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
@@ -185,7 +185,7 @@ def test_rows_are_stacked_in_blocks(monkeypatch):
     """However few rows at a time, the result is the same."""
     found = []
     for block in (1, 7, 1 << 22):
-        monkeypatch.setattr(merging, "_BLOCK_VALUES", block)
+        monkeypatch.setattr(holders, "_BLOCK_VALUES", block)
         weights = initial_weights([3, 8, 6, 2], seed=0)
         axes = mlp_axes(mlp_shapes([3, 8, 6, 2]))
         random = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from flwr.app import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flower_ist.wire.layout import WireError, decode, layout_from_text, unpack
+from flower_ist.wire.layout import WireError, layout_from_text, unpack
 from flower_ist.wire.protocol import PACKED_STYPE
+from flower_ist.wire.record_tensors import decode
 
 LAYOUT = {"w": (np.dtype(np.float32), (2, 3)), "b": (np.dtype(np.float32), (2,))}
 # The inputs have at most 10 kB.

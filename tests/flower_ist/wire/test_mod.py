@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from flower_ist.wire.layout import (
     Codec,
     WireError,
-    decode,
     layout_from_text,
     layout_of,
     layout_to_text,
@@ -21,6 +20,7 @@ from flower_ist.wire.layout import (
 )
 from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, PACKED_STYPE
+from flower_ist.wire.record_tensors import decode
 from flower_ist.wire.size import payload_bytes, round_trip, wire_bytes
 
 TENSORS = {

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from flower_ist.wire.layout import WireError, decode, largest, record_of, tensors_of
+from flower_ist.blocks import largest
+from flower_ist.wire.layout import WireError
+from flower_ist.wire.record_tensors import decode, record_of, tensors_of
 from flower_ist.wire.size import round_trip, wire_bytes
 from flower_ist.wire.tensor_array import TensorArray
 
