@@ -101,6 +101,7 @@ class ClientRegistry:
         # What meet() returned for some nodes since the last answer or change of a name.
         self._met: dict[tuple[int, ...], list[Client]] = {}
         self._named_at = 0.0
+        self._numbers: dict[tuple[str, float], list[float]] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
         """Return the clients of connected nodes, sorted by name; query those not yet known.
@@ -115,9 +116,11 @@ class ClientRegistry:
         nodes, now = tuple(node_ids), time.monotonic()
         if nodes in self._met and now < self._named_at + _NAMES_FRESH:
             return self._met[nodes]
+        self._named_at = now
         if self._name(grid, node_ids):
             self._met = {}
-        self._named_at = now
+        elif nodes in self._met:
+            return self._met[nodes]
         met = sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
         self._met = {**self._met, nodes: met} if len(self._met) < _LISTS_KEPT else {nodes: met}
         return met
@@ -167,9 +170,15 @@ class ClientRegistry:
         return most if told is None else min(told, most)
 
     def numbers(self, fact: str, most: float) -> list[float]:
-        """Return what clients told as this fact, each a number from 1 to ``most``."""
-        told = (finite(client.facts.get(fact)) for client in self._known.values())
-        return [number for number in told if number is not None and 1 <= number <= most]
+        """Return what clients told as this fact, each a number from 1 to ``most``.
+
+        Until the next answer it is the same list, which nobody may change.
+        """
+        if (fact, most) not in self._numbers:
+            told = (finite(client.facts.get(fact)) for client in self._known.values())
+            found = [number for number in told if number is not None and 1 <= number <= most]
+            self._numbers[fact, most] = found
+        return self._numbers[fact, most]
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         # A query that nobody waits for anymore is not delivered. It lives a little longer than the
@@ -202,7 +211,7 @@ class ClientRegistry:
 
     def _note(self, node_id: int, answer: Message | None) -> None:
         """Record a node's answer."""
-        self._met = {}
+        self._met, self._numbers = {}, {}
         self._told[node_id] = client_name(answer) if answer is not None else None
         facts: dict[str, ConfigRecordValues] = {}
         if answer is not None and answer.has_content():

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -80,7 +80,8 @@ class NameBook:
 
     def state(self) -> dict[str, Any]:
         """Return what must be kept over a resume, as JSON values."""
-        holders = {name: asdict(holder) for name, holder in self._holders.items()}
+        # Its fields are numbers: asdict() would look into each, in 100 times the time.
+        holders = {name: dict(vars(holder)) for name, holder in self._holders.items()}
         return {"holders": holders, "meetings": self._meetings}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -96,7 +97,7 @@ class NameBook:
             node = _node(info, self._meetings if known is None else known.registered)
             self._nodes[info.node_id] = node
             name = self._names.get(info.node_id, "")
-            if self._is_holder(name, node):
+            if self._is_holder(name, node) and self._holders[name].alive != node.alive:
                 self._holders[name] = replace(self._holders[name], alive=node.alive)
         self._meetings += bool(strangers)
 
