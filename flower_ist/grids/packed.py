@@ -269,7 +269,7 @@ class Packed(Filter):
             if self._sends_changes and dtype.kind == "f":
                 sent = Blocked(model.tensors.blocked(name).make, model.at_most.get(name, math.inf))
                 tensor, change = sent.plus(tensor), tensor
-            if dtype.kind == "f" and not tensor.at_most < np.finfo(dtype).max:
+            if dtype.kind == "f" and not tensor.at_most < float(np.finfo(dtype).max):
                 tensor = tensor.measured()
                 if not math.isfinite(tensor.at_most):
                     raise WireError(f"{name!r} holds values that are not finite numbers.")
