@@ -133,7 +133,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
 
 def to_table(outcome: Outcome) -> Table:
     """Return the best candidates as a table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("candidate", no_wrap=True)
     for heading in HEADINGS:
         first, _, second = heading.rpartition(" ")
