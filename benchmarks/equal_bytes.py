@@ -3,10 +3,12 @@
     python benchmarks/equal_bytes.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
 
 TOKENS are folders that ``flower-ist prep`` wrote; ``demo`` stands for the embedded tokens (IID
-only). Every run uses the app's defaults: the same recipe, codec and rounds on all sides. With K
-clients, IST has H neurons, each slice H / K of them, and the narrow net as many as a slice, so
-their messages are the same size. The narrow net is also trained at its own best learning rate. The
-last round counts. Runs that are already in WORK are not repeated.
+only). Every run uses the app's defaults, the same recipe and rounds on all sides, and int8 both
+ways, in which equal shapes are equal bytes; or the codec that a way names (``--ways "ist in
+compact;narrow in compact"``). With K clients, IST has H neurons, each slice H / K of them, and the
+narrow net as many as a slice, so their messages are the same size. The narrow net is also trained
+at its own best learning rate. The last round counts. Runs that are already in WORK are not
+repeated.
 """
 
 from __future__ import annotations
@@ -35,8 +37,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "no standardize": {"strategy": "ist", "standardize": False},
     "no replay": {"strategy": "ist", "replay": False},
     "no head": {"strategy": "ist", "lda-skip": False},
-    "float32": {"strategy": "ist", "wire-dtype": "float32"},
-    "int4": {"strategy": "ist", "wire-dtype": "int4"},
     # Of benchmarks/choose_round.py.
     "validated": {"strategy": "ist", "validation-share": 0.5},
     "whole": {"strategy": "fedavg"},
@@ -48,8 +48,17 @@ WAYS: dict[str, dict[str, Any]] = {
 TABLE = ("ist", "narrow", "narrow, 2e-3")
 
 
+def config_of(way: str) -> dict[str, Any]:
+    """Return the keys that a way sets."""
+    name, _, codec = way.partition(" in ")
+    return {**WAYS[name], "wire-dtype": codec or "int8"}
+
+
 def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) -> dict[str, Any]:
-    """Return what a run brought, for each round: test accuracy, and the bytes until then."""
+    """Return what a run brought, for each round: test accuracy, and the bytes until then.
+
+    The way is one of WAYS, in int8, or with another wire dtype: ``ist in int4``.
+    """
     name = f"{Path(tokens).name} {clients} {split} {seed} {way}".replace("/", "_")
     file = work / "runs" / f"{name}.json"
     if file.exists():
@@ -73,7 +82,7 @@ def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) 
         "min-train-nodes": clients,
         "min-available-nodes": clients,
         "seed": seed,
-        **WAYS[way],
+        **config_of(way),
     }
     with tempfile.TemporaryDirectory() as folder_of_run:
         config["output-dir"] = f"{folder_of_run}/run"

@@ -28,7 +28,7 @@ from flower_ist.wire.protocol import STATISTICS_ACTION, STATISTICS_KEY
 from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.records import arrays_in, configs_in
 
-app = ClientApp(mods=[partial(packed_mod, known_of=known_of), blas_threads_mod])
+app = ClientApp(mods=[blas_threads_mod, partial(packed_mod, known_of=known_of)])
 
 
 @app.train()

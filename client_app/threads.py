@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from flower_ist.errors import ArgumentError
+from flower_ist.wire.blas import controller
 
 BLAS_THREADS_KEY = "blas-threads"
 
@@ -32,23 +30,13 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
             f"The node config gives {BLAS_THREADS_KEY!r} as {threads!r}: a whole number of at "
             "least 1 is needed."
         )
-    controller = _controller()
-    if controller is None and BLAS_THREADS_KEY in context.node_config:
+    found = controller()
+    if found is None and BLAS_THREADS_KEY in context.node_config:
         raise ArgumentError(
             f"The node config gives {BLAS_THREADS_KEY!r}, which needs threadpoolctl: install it, "
             "or set OPENBLAS_NUM_THREADS where the SuperNode is started."
         )
-    if controller is None:
+    if found is None:
         return call_next(message, context)
-    with controller.limit(limits=threads, user_api="blas"):
+    with found.limit(limits=threads, user_api="blas"):
         return call_next(message, context)
-
-
-# It inspects the libraries of the process, which takes a millisecond.
-@cache
-def _controller() -> Any:
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ModuleNotFoundError:
-        return None
-    return ThreadpoolController()

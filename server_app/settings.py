@@ -145,7 +145,7 @@ class Settings(BaseModel):
 
     # --- bytes and privacy
     wire_dtype: WireDtype = setting(
-        "int8",
+        "compact",
         "Dtype of the model on the wire: float32, float16, int8, int4 or compact (a bit or two a "
         "weight); two for down and up, as `int8:int4`. Other than float32, clients answer with "
         "changes.",

@@ -20,7 +20,8 @@ large along few of them.
 
 Both ends must have S; for tokens it comes with the prior. Other matrices, and all where S is not
 known, are rounded as they are. Tensors with fewer than two axes are sent as float16, and integers
-unchanged. What decoding allocates follows from the layout alone.
+unchanged. What decoding allocates follows from the layout alone. However many threads either end
+has, the same tensors give the same bits.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.wire import ans
+from flower_ist.wire.blas import one_thread
 from flower_ist.wire.quantize import QuantizeError, decode, encode, encoded_bytes
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -65,7 +67,8 @@ class Directions:
         # QR depends continuously on independent rows: two ends agree to float64's rounding, which
         # eigenvectors of nearly equal eigenvalues would not.
         exact = rows.astype(np.float64)
-        basis, _ = np.linalg.qr(exact.T, mode="complete")
+        with one_thread():
+            basis, _ = np.linalg.qr(exact.T, mode="complete")
         variances = np.full(exact.shape[1], least)
         variances[: len(exact)] = np.maximum((exact**2).sum(axis=1), least)
         return cls(basis.astype(np.float32), variances.astype(np.float32))
@@ -113,7 +116,7 @@ def encode_compact(tensors: Mapping[str, NDArray[Any]], layout: Layout, known: K
             continue
         weights = _weights(name, layout, known)
         numbers = tensor.reshape(shape[0], -1).astype(np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with one_thread(), np.errstate(over="ignore", invalid="ignore"):
             if weights is None:
                 whole, scale = _rounded(numbers, _PLAIN_STEP)
             else:
@@ -152,7 +155,7 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
         if name in scales:
             weights = _weights(name, layout, known)
             whole = np.frombuffer(body, np.int8).reshape(-1, shape[0]).T.astype(np.float32)
-            with np.errstate(over="ignore", invalid="ignore"):
+            with one_thread(), np.errstate(over="ignore", invalid="ignore"):
                 if weights is None:
                     numbers = whole * scales[name]
                 else:

@@ -9,8 +9,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from client_app import threads
 from client_app.threads import BLAS_THREADS_KEY, blas_threads_mod
+from flower_ist.wire.blas import controller, one_thread
 
 
 def blas_threads() -> int:
@@ -33,7 +33,10 @@ def threads_of_a_message(node_config: dict[str, Any]) -> int:
 
 
 def test_one_thread_unless_the_device_says_otherwise_and_for_the_message_alone():
+    controller.cache_clear()  # other tests may have loaded another BLAS since
     with threadpool_limits(2, user_api="blas"):
+        with one_thread():
+            assert blas_threads() == 1
         assert threads_of_a_message({}) == 1
         assert threads_of_a_message({BLAS_THREADS_KEY: 2}) == 2
         assert blas_threads() == 2
@@ -47,11 +50,11 @@ def test_a_number_of_no_use_is_refused(value):
 
 def test_without_threadpoolctl_the_environment_decides_and_a_setting_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    threads._controller.cache_clear()
+    controller.cache_clear()
     try:
         before = blas_threads()
         assert threads_of_a_message({}) == before
         with pytest.raises(ValueError, match="needs threadpoolctl: install it, or set OPENBLAS"):
             threads_of_a_message({BLAS_THREADS_KEY: 1})
     finally:
-        threads._controller.cache_clear()
+        controller.cache_clear()

@@ -121,7 +121,7 @@ def test_a_round_changes_the_weights_as_torch_does(hidden, mu, scales, has_head)
 
 @pytest.mark.parametrize("strategy", ["ist", "fedavg"])
 def test_ten_rounds_reach_torch_s_accuracy(strategy, default_run_config, tmp_path, monkeypatch):
-    """Within 0.1 points, as the mean over the rounds; standardized, with replay, int8 both ways."""
+    """Within 0.1 points, as the mean over the rounds; standardized, with replay, in compact."""
     accuracies = []
     for name, function in {"ours": train, "theirs": like_torch}.items():
         monkeypatch.setattr(client, "train", function)

@@ -34,41 +34,76 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ist_comes_within_half_a_point_of_fedavg_at_the_bytes_of_the_narrow_net(demo: Path) -> None:
-    """3.3 MB for four clients and ten rounds: a slice is 1/4 of the net, the rest statistics."""
+    """0.8 MB for four clients and ten rounds: a slice is 1/4 of the net, the rest statistics."""
     ist, fedavg, narrow = (summarize(demo / name) for name in ("ist", "fedavg", "fedavg-narrow"))
     assert ist.final_accuracy >= fedavg.final_accuracy - 0.005
     ist_bytes = ist.wire_bytes_down + ist.wire_bytes_up
-    assert ist_bytes <= 3_300_000
-    assert ist_bytes <= 0.27 * (fedavg.wire_bytes_down + fedavg.wire_bytes_up)
+    assert ist_bytes <= 800_000
+    assert ist_bytes <= 0.35 * (fedavg.wire_bytes_down + fedavg.wire_bytes_up)
     narrow_bytes = narrow.wire_bytes_down + narrow.wire_bytes_up
-    assert ist_bytes == pytest.approx(narrow_bytes, rel=0.005)
+    # How far weights moved decides about a message's size, so it is not exactly the same.
+    assert ist_bytes == pytest.approx(narrow_bytes, rel=0.05)
 
 
-def test_an_int8_byte_a_weight_crosses_the_wire(demo: Path) -> None:
+def test_a_bit_or_two_a_weight_crosses_the_wire(demo: Path) -> None:
+    """d=128, H=1024, C=10, K=4. A slice, and the narrow net, have 256 (128 + 1) + 10 (256 + 1) =
+    35,594 weights, and the model 1024 (128 + 1) + 10 (1024 + 1) = 142,346.
+
+    Round 1 sends down the prior and no weight, as clients make the initial ones: all strategies'
+    messages differ by the few bytes that say so. Statistics and prior are of the same size for all.
+    Plain, the former would be 10 counts of 8 B, 10*128 sums and 128 spreads of 4 B and 128*129/2
+    numbers of 2 B; the latter 2*128 + 10 numbers of 4 B, 10*128 + 128 of 2 B, 128*129/2 of 1 B, and
+    a head of 10*128 numbers of 2 B and 10 of 4 B.
+    """
+    statistics, prior = 4 * (80 + 5_120 + 512 + 16_512), 4 * (1_064 + 2_816 + 8_256 + 2_600)
+    told, sent = set(), []
+    weights = {"ist": 4 * 35_594, "fedavg-narrow": 4 * 35_594, "fedavg": 4 * 142_346}
+    for run, count in weights.items():
+        before, first, *others = read_run(demo / run)
+        told.add(before["payload_bytes_up"])
+        sent.append(first["payload_bytes_down"])
+        assert 1.6 < 8 * first["payload_bytes_up"] / count < 2.2
+        for line in others:
+            assert 1.0 < 8 * line["payload_bytes_down"] / count < 1.8
+            assert 1.6 < 8 * line["payload_bytes_up"] / count < 2.2
+            for way in ("down", "up"):
+                payload, wire = line[f"payload_bytes_{way}"], line[f"wire_bytes_{way}"]
+                assert payload < wire < payload + 4 * 2_000
+    assert statistics / 4 < told.pop() < statistics / 2
+    assert not told
+    assert max(sent) - min(sent) < 4 * 40
+    assert prior / 3 < min(sent) < 2 * prior / 3
+
+
+def test_an_int8_byte_a_weight_crosses_the_wire(
+    default_run_config: dict[str, Any], tmp_path: Path
+) -> None:
     """d=128, H=1024, C=10, K=4. A row of n weights takes n bytes and 2 for its scale, a bias 2.
 
     A slice, and the narrow net: 256 (128 + 2) + 2*256 + 10 (256 + 2) + 2*10 = 36,392 B.
     The model: 1024 (128 + 2) + 2*1024 + 10 (1024 + 2) + 2*10 = 145,448 B.
-
-    Statistics and prior are compressed, to the same size for all strategies. Plain, the former
-    would be 10 counts of 8 B, 10*128 sums and 128 spreads of 4 B and 128*129/2 numbers of 2 B; the
-    latter 2*128 + 10 numbers of 4 B, 10*128 + 128 of 2 B, 128*129/2 of 1 B, and a head of 10*128
-    numbers of 2 B and 10 of 4 B.
     """
-    statistics, prior = 4 * (80 + 5_120 + 512 + 16_512), 4 * (1_064 + 2_816 + 8_256 + 2_600)
-    squeezed = set()
     payloads = {"ist": 4 * 36_392, "fedavg-narrow": 4 * 36_392, "fedavg": 4 * 145_448}
-    for run, payload in payloads.items():
-        before, first, *others = read_run(demo / run)
-        squeezed.add((before["payload_bytes_up"], first["payload_bytes_down"] - payload))
+    priors = set()
+    for strategy, payload in payloads.items():
+        config = {
+            **default_run_config,
+            "strategy": strategy,
+            "num-slices": 4,
+            "num-rounds": 2,
+            "local-steps": 2,
+            "wire-dtype": "int8",
+            "min-available-nodes": 4,
+            "output-dir": str(tmp_path / strategy),
+        }
+        run_in_process(server_app, client_app, 4, config)
+        _, first, second = read_run(tmp_path / strategy)
+        priors.add(first["payload_bytes_down"] - payload)
         assert first["payload_bytes_up"] == payload
-        for line in others:
-            assert line["payload_bytes_down"] == line["payload_bytes_up"] == payload
-            for wire in (line["wire_bytes_down"], line["wire_bytes_up"]):
-                assert payload < wire < payload + 4 * 1_500
-    ((told, sent),) = squeezed
-    assert statistics / 4 < told < statistics / 2
-    assert prior / 3 < sent < 2 * prior / 3
+        assert second["payload_bytes_down"] == second["payload_bytes_up"] == payload
+        for wire in (second["wire_bytes_down"], second["wire_bytes_up"]):
+            assert payload < wire < payload + 4 * 1_500
+    assert len(priors) == 1
 
 
 def test_in_float32_a_slice_takes_the_exact_share_of_the_weights(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from flower_ist.wire import ans
 from flower_ist.wire.compact import Directions, Known, decode_compact, encode_compact
@@ -182,3 +183,16 @@ def test_the_same_tensors_give_the_same_bytes():
         encode_compact(tensors, layout_of(tensors), Known({}, found).of_reply()) for _ in range(2)
     )
     assert once == again
+
+
+def test_the_number_of_threads_changes_no_bit():
+    """Server and clients of one run may have different ones."""
+    exact, layout = {"w": gaussian(300, 400)}, {"w": (np.dtype(np.float32), (300, 400))}
+    outcomes = set()
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            known = Known({}, Directions.of(gaussian(390, 400, seed=2), 1e-3))
+            data = encode_compact(exact, layout, known)
+            found = decode_compact(data, layout, known)["w"]
+            outcomes.add((data, found.tobytes(), known.directions.basis.tobytes()))
+    assert len(outcomes) == 1
