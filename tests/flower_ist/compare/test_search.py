@@ -306,9 +306,9 @@ def test_the_copied_command_does_what_was_chosen(searched, tmp_path, fewer):
     given = parse_config_args([words[words.index("--run-config") + 1]])
     clients = parse_config_args([words[words.index("--federation-config") + 1]])["num-supernodes"]
     name = "ist-plain" if given.get("lda-skip") is False else "ist"
-    dtype = given.get("wire-dtype", "int8")
-    logs = map(read_run, searched[0].glob(f"runs/{name}-num-rounds=*+wire-dtype={dtype}-seed0"))
     app = load_app(ROOT)
+    dtype = given.get("wire-dtype", app.config["wire-dtype"])
+    logs = map(read_run, searched[0].glob(f"runs/{name}-num-rounds=*+wire-dtype={dtype}-seed0"))
     if fewer:
         given["num-rounds"] = 1
     config = {**app.config, **given, "output-dir": str(tmp_path / "run")}
