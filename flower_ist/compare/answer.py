@@ -106,13 +106,20 @@ def run_config(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> dict[s
 
 def command_line(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> str:
     """Return the ``flwr run`` command of the answer."""
-    config = run_config(folder, plan, outcome)
     app = "." if Path.cwd() == Path(plan.app) else shlex.quote(plan.app)
-    entries = " ".join(f"{key}={_toml(value)}" for key, value in config.items())
     return (
-        f"flwr run {app} --stream --run-config {_quoted(entries)} "
+        f"flwr run {app} --stream --run-config {as_word(run_config(folder, plan, outcome))} "
         f'--federation-config "num-supernodes={plan.clients}"'
     )
+
+
+def as_word(config: Mapping[str, Any]) -> str:
+    """Return a run config as one word of a shell, as ``flwr run --run-config`` reads it.
+
+    It is in double quotes where nothing in it means anything to a shell.
+    """
+    text = " ".join(f"{key}={_toml(value)}" for key, value in config.items())
+    return shlex.quote(text) if any(char in text for char in '"$`\\!') else f'"{text}"'
 
 
 def rows(outcome: Outcome) -> list[tuple[str, ...]]:
@@ -224,8 +231,3 @@ def _toml(value: Any) -> str:
     if not isinstance(value, str):
         return repr(value)
     return json.dumps(value) if "'" in value or not value.isprintable() else f"'{value}'"
-
-
-def _quoted(text: str) -> str:
-    """Return a text as one word of a shell, in double quotes where nothing in it means anything."""
-    return shlex.quote(text) if any(char in text for char in '"$`\\!') else f'"{text}"'

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from flower_ist.compare import search as search_module
 from flower_ist.compare.analyze import Point
+from flower_ist.compare.answer import as_word
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.plan import NUM_ROUNDS, PlanError, Run
 from flower_ist.compare.planning import make_plan, repeated_plan
@@ -218,6 +219,19 @@ def test_candidates_that_fail_are_out():
 def test_questions_that_are_refused(options, sentence):
     with pytest.raises(PlanError, match=re.escape(sentence)):
         make_plan(**options)
+
+
+@pytest.mark.parametrize("folder", ["/my data/shards", "/it's/$HOME", "/a`b`!", "/naïve"])
+def test_a_command_survives_the_shell_and_flwr(folder):
+    config = {
+        "data-dir": folder,
+        "wire-dtype": "int8:int4",
+        "lda-skip": False,
+        "seed": 0,
+        "x": 1e-05,
+    }
+    (word,) = shlex.split(as_word(config))
+    assert parse_config_args([word]) == config
 
 
 @pytest.mark.parametrize(
