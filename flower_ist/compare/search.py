@@ -142,7 +142,7 @@ class Search:
         With a target that nothing reaches it is the best on validation.
         """
         limits = budgets(self._question, [self._costs[n] for n in alive], self._plan.rounds)
-        order: list[str] = []
+        order, limit = list[str](), 0.0
         for rung, limit in enumerate(limits, 1):
             able = [name for name in alive if self._rounds(name, limit)]
             self._train(able, limit, (0,), f"rung {rung}: {size(limit)}")
@@ -153,9 +153,12 @@ class Search:
             found = self._with_all_seeds(finalists(self._question, curves, limit), limit)
             if (answer := best(self._question, found)) is not None:
                 return answer
+            done = all(self._rounds(name, limit) == self._most(name) for name in alive)
+            if self._question.target and done:
+                break  # more bytes bring nobody any further
         if not self._question.target:
             return None
-        return best(Question(), self._with_all_seeds(order[:FINALISTS], limits[-1]))
+        return best(Question(), self._with_all_seeds(order[:FINALISTS], limit))
 
     def _with_all_seeds(self, names: Sequence[str], limit: float) -> list[Found]:
         self._train(names, limit, range(self._plan.seeds), "finalists")
@@ -199,7 +202,10 @@ class Search:
         return points(lines, per_client=self._question.per_client)
 
     def _rounds(self, name: str, limit: float) -> int:
-        return self._costs[name].rounds(limit, self._plan.rounds if self._trains(name) else 1)
+        return self._costs[name].rounds(limit, self._most(name))
+
+    def _most(self, name: str) -> int:
+        return self._plan.rounds if self._trains(name) else 1
 
     def _trains(self, name: str) -> bool:
         return uses(self._plan, self._candidates[name].strategy, NUM_ROUNDS)
@@ -213,7 +219,18 @@ class Search:
         return Candidate(name, self._candidates[name], self._costs.get(name), stopped)
 
     def _too_small(self) -> PlanError:
-        name = min(self._costs, key=lambda name: self._costs[name].first)
+        """Return the refusal of a budget, with the least that would do.
+
+        Whether a sized first round is as dear once it trains is asked of the cheapest only.
+        """
+        trained: set[str] = set()
+        while True:
+            name = min(self._costs, key=lambda name: self._costs[name].first)
+            if name in trained:
+                break
+            trained.add(name)
+            first = self._costs[name].first
+            self._train([name], first, range(self._plan.seeds), f"least: {size(first)}")
         return PlanError(
             f"Nothing of the grid does its first round within {self._question.budget:,.0f} bytes: "
             f"give at least {self._costs[name].first:,}, for which there is {name}."

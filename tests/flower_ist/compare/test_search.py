@@ -181,6 +181,22 @@ def test_a_budget_too_small_names_the_least_that_would_do():
     assert FakeSearch(priced, sweep=sweep, budget="2000").outcome().is_reached
 
 
+def test_the_least_that_would_do_is_that_of_a_trained_round():
+    """Sized at 1,000 bytes, the first takes 1,200 when it trains, and 1,300 with seed 1."""
+
+    def growing(run: Run, number: int) -> Point:
+        grown = 0 if "local-steps" in run.choice else 200 + 100 * (run.seed == 1)
+        first = {1: 1000 + grown, 2: 1250}[width(run)]
+        return Point(number, first * number, 0.5, 0.5)
+
+    sweep = ["hidden-width=1,2", "wire-dtype=int8"]
+    with pytest.raises(PlanError, match="give at least 1,250, for which there is ist 2 int8"):
+        FakeSearch(growing, sweep=sweep, budget="900").outcome()
+    with pytest.raises(PlanError, match="give at least 1,300, for which there is ist 1 int8"):
+        FakeSearch(growing, sweep=["hidden-width=1", sweep[1]], budget="900").outcome()
+    assert FakeSearch(growing, sweep=sweep, budget="1250").outcome().answer.wire_bytes == 1250
+
+
 def test_candidates_that_fail_are_out():
     def failing(run: Run, number: int) -> Point | None:
         return None if width(run) == 2 else Point(number, number, 0.5, 0.5)
