@@ -60,8 +60,10 @@ class ShortTransport(httpx.HTTPTransport):
 
 
 def _shortened(request: httpx.Request, name: str) -> httpx.Request:
-    kept = ("host", "content-length")
-    headers = {key: request.headers[key] for key in kept if key in request.headers}
+    # HTTP/1.1 asks for a host; the gateway is the only one behind its address and reads none.
+    headers = {"host": "-"}
+    if (length := request.headers.get("content-length")) is not None:
+        headers["content-length"] = length
     return httpx.Request(
         request.method,
         request.url,

@@ -40,7 +40,6 @@ from tests.fakes.secured import CountingProxy, Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-WAITING = 200
 MESSAGE = PullMessagesResponse(message_object_trees=[{"object_id": "a"}]).SerializeToString()
 DAY = 86_400
 
@@ -138,7 +137,12 @@ def served(app: Starlette, folder: Path, port: int) -> Iterator[None]:
         thread.join(30)
 
 
-def test_200_nodes_wait_at_one_gateway_and_all_get_their_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", [20, 200])
+def test_nodes_wait_at_one_gateway_and_all_get_their_message(tmp_path: Path, waiting: int) -> None:
+    """Half of 20 have it within a second. For 200, how fast depends on what else the machine does.
+
+    Their messages are there at once, and the SuperLink, all nodes and the gateway share two cores.
+    """
     authority = make_authority("test")
     server = make_server_certificate(authority, ["127.0.0.1"])
     for name, content in (
@@ -185,11 +189,11 @@ def test_200_nodes_wait_at_one_gateway_and_all_get_their_message(tmp_path: Path)
                 assert answer.SerializeToString() == MESSAGE
                 answers.append((node_id, time.monotonic()))
 
-        threads = [threading.Thread(target=wait_for_work, daemon=True) for _ in range(WAITING)]
+        threads = [threading.Thread(target=wait_for_work, daemon=True) for _ in range(waiting)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 300
-        while len(superlink.ids) < WAITING and time.monotonic() < deadline:
+        while len(superlink.ids) < waiting and time.monotonic() < deadline:
             time.sleep(0.2)
         time.sleep(10.0)  # all of them are waiting now
         assert answers == []
@@ -202,5 +206,6 @@ def test_200_nodes_wait_at_one_gateway_and_all_get_their_message(tmp_path: Path)
     seconds = sorted(at - there_at for _, at in answers)
     print(f"{len(answers)} nodes: half after {seconds[len(seconds) // 2]:.2f} s, {peak:.0f} MiB.")
     assert {node_id for node_id, _ in answers} == set(superlink.ids.values())
-    assert len(answers) == WAITING
+    assert len(answers) == waiting
+    assert waiting > 20 or seconds[waiting // 2] <= 1.0
     assert peak <= 150
