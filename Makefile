@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # What needs no tokens and no hours; the others say at their top what they need.
 BENCHMARKS := take_merge local_training overhead wire_dtypes epoch_over_shard encode_loop \
 	encode_ratio rate_distortion scale_ablation client_footprint cli_start large_models \
-	many_registered model_zoo quickstart_pytorch modules_learn scale_choices \
+	many_registered per_client round_floor model_zoo quickstart_pytorch modules_learn scale_choices \
 	exported predict_stream prep_sizes licenses
 
 .PHONY: demo test lint types tests e2e bench attacks clean

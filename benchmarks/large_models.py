@@ -12,6 +12,7 @@ above what it held before there was a model, in models. Cases that would not fit
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import logging
 import os
@@ -31,15 +32,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from flower_ist.grids import packed
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.packed import Packed
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import mlp_axes
-from flower_ist.submodels.cut import Cut
-from flower_ist.submodels.merging import Merger
 
 DIM, CLASSES = 1024, 10
 ROUNDS = 4  # the first ones load the model and take memory
@@ -136,13 +134,12 @@ def measured(name: str, weights: float, clients: int, profile: bool) -> Found:
         grid = Echo(clients, copied=True)
     tensors.clear()
     seconds = []
-    steps: dict[str, float] = defaultdict(float)
-    if profile:
-        time_steps(steps)
+    profiler = cProfile.Profile()
     for server_round in range(1, ROUNDS + 1):
         if server_round == ROUNDS:
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-            steps.clear()
+            if profile:
+                profiler.enable()
         start = time.process_time()
         messages = strategy.configure_train(server_round, record, ConfigRecord({}), grid)
         replies = grid.send_and_receive(messages)
@@ -153,38 +150,27 @@ def measured(name: str, weights: float, clients: int, profile: bool) -> Found:
         assert merged is not None
         record = merged
         del merged
-    for step, taken in steps.items():
-        print(f"| {step} | {taken / copy:.1f} |")
     peak = (memory("VmHWM") - before) / (4 * count)
     best = min(seconds[-2:])
+    if profile:
+        profiler.disable()
+        print_profile(profiler, best / copy)
     return Found(name, count, clients, best, best / copy, peak)
 
 
-def time_steps(steps: dict[str, float]) -> None:
-    """Add up the CPU seconds of a round's steps; some are within others."""
-    named = {
-        (packed, "pack"): "cut and round (pack)",
-        (Cut, "take_one"): "within it and below: cut (take_one)",
-        (Packed, "_restore"): "restore the replies",
-        (packed, "_changed"): "within it: decode, cut, add",
-        (packed, "largest"): "within it: largest value",
-        (Merger, "add"): "merge",
-    }
-    for (where, function), step in named.items():
-        setattr(where, function, adding(getattr(where, function), steps, step))
+def print_profile(profiler: cProfile.Profile, copies: float) -> None:
+    """Print the functions in which a round spends its time, as shares of its copies.
 
-
-def adding(function: Callable[..., Any], steps: dict[str, float], step: str) -> Callable[..., Any]:
-    """Return a function that does the same and adds its CPU seconds to a step."""
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        start = time.process_time()
-        try:
-            return function(*arguments, **options)
-        finally:
-            steps[step] += time.process_time() - start
-
-    return call
+    What numpy does is part of the function that calls it, but for methods of arrays.
+    """
+    taken: dict[str, float] = defaultdict(float)
+    for entry in profiler.getstats():
+        code = entry.code
+        taken[code if isinstance(code, str) else code.co_qualname] += entry.inlinetime
+    scale = copies / sum(taken.values())
+    for function in sorted(taken, key=taken.__getitem__, reverse=True)[:8]:
+        print(f"| {function} | {scale * taken.pop(function):.1f} |")
+    print(f"| all others | {scale * sum(taken.values()):.1f} |")
 
 
 def timed(call: Callable[[], object]) -> float:

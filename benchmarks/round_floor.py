@@ -2,10 +2,10 @@
 
     python benchmarks/round_floor.py
 
-A round cuts a slice, rounds it to int8, decodes what comes back, adds it to what was sent, looks
-for the largest value and merges it. Each of these operations is timed on a block that stays in the
-cache, in ns a weight, beside memcpy of a model that does not fit there. Their sum in copies is what
-no order of these operations can go below.
+A round cuts a slice and rounds it to int8, decodes the change that comes back, and adds it to the
+model. Each of these operations is timed on a block that stays in the cache, in ns a weight, beside
+memcpy of a model that does not fit there. Their sum in copies is what no order of these operations
+can go below; in a round the model is also read from main memory twice and written once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def operations() -> dict[str, Callable[[], object]]:
     x = np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32)
     y, out, scale = x.copy(), np.empty_like(x), np.full((ROWS, 1), 0.5, np.float32)
     whole, rows = np.ones((2 * ROWS, DIM), np.float32), np.arange(0, 2 * ROWS, 2)
-    small, same, factor = np.ones(x.shape, np.int8), np.zeros(x.shape, bool), np.float32(3)
+    small, factor = np.ones(x.shape, np.int8), np.float32(3)
 
     def write_back() -> None:
         whole[rows] = x
@@ -45,21 +45,15 @@ def operations() -> dict[str, Callable[[], object]]:
     return {
         "cut: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
         "cut: scale": lambda: np.multiply(x, factor, out=out),
-        "round: least of a row": lambda: x.min(axis=-1),
-        "round: largest of a row": lambda: x.max(axis=-1),
+        "round: magnitudes": lambda: np.abs(x, out=out),
+        "round: largest of a row": lambda: x.max(axis=-1, initial=0.0),
         "round: divide": lambda: np.divide(x, scale, out=out),
         "round: to whole numbers": lambda: np.rint(x, out=out),
         "round: to int8": lambda: np.copyto(small, y, casting="unsafe"),
         "decode: int8 times scale": lambda: np.multiply(small, scale, out=out),
-        "restore: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
-        "restore: scale": lambda: np.multiply(x, factor, out=out),
-        "restore: add": lambda: np.add(x, y, out=out),
-        "judge: least": lambda: x.min(),
-        "judge: largest": lambda: x.max(),
         "merge: take rows": lambda: np.take(whole, rows, axis=0, out=out, mode="clip"),
-        "merge: scale": lambda: np.multiply(x, factor, out=out),
-        "merge: compare": lambda: np.equal(x, y, out=same),
         "merge: divide": lambda: np.divide(x, factor, out=out),
+        "merge: add": lambda: np.add(x, y, out=out),
         "merge: write rows": write_back,
     }
 
@@ -78,7 +72,7 @@ def main() -> None:
         print(f"| {name} | {taken:.2f} |")
     print(f"| all of them | {total:.2f} |")
     print(f"| memcpy of {MODEL / 1e6:.0f} M weights | {copy:.2f} |")
-    print(f"All of them, and a copy of the model: {(total + copy) / copy:.1f} copies")
+    print(f"All of them: {total / copy:.1f} copies")
 
 
 if __name__ == "__main__":
