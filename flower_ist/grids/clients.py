@@ -236,7 +236,8 @@ class ClientRegistry:
     def _name(self, grid: Grid, node_ids: list[int]) -> bool:
         """Give each connected node a name that no other has; return whether any has changed."""
         there = {info.node_id: info for info in grid.get_nodes()}
-        all_nodes = {node_id: NodeInfo(node_id=node_id) for node_id in node_ids} | there
+        unlisted = {n: NodeInfo(node_id=n) for n in node_ids if n not in there}
+        all_nodes = unlisted | there
         told = {node_id: self._told[node_id] for node_id in node_ids}
         changed = False
         for node_id, (name, order) in self.names.assign(list(all_nodes.values()), told).items():

@@ -56,6 +56,9 @@ class NameBook:
         self._meetings = 0
         self._nodes: dict[int, Holder] = {}  # met in this process
         self._names: dict[int, str] = {}
+        # What assign() was last asked, and what it answered.
+        self._asked: tuple[dict[int, str], dict[int, str | None]] | None = None
+        self._found: dict[int, tuple[str, int]] = {}
 
     def assign(
         self, nodes: Sequence[NodeInfo], told: Mapping[int, str | None]
@@ -67,7 +70,10 @@ class NameBook:
             told: node id -> the name that its client told; None if it told none.
         """
         self._look_at(nodes)
-        connected = {info.node_id for info in nodes}
+        asked = {info.node_id: info.name for info in nodes}, dict(told)
+        if asked == self._asked:  # who is there decides, and who told what
+            return self._found
+        connected = set(asked[0])
         found = {}
         for info in sorted(nodes, key=self._rank):
             if (node_id := info.node_id) in told:
@@ -76,6 +82,7 @@ class NameBook:
                 name = self._name(self._nodes[node_id], wanted, connected)
                 self._names[node_id] = name
                 found[node_id] = (name, self._holders[name].order)
+        self._asked, self._found = asked, found
         return found
 
     def state(self) -> dict[str, Any]:
@@ -88,6 +95,7 @@ class NameBook:
         """Restore what :meth:`state` returned."""
         self._holders = {name: Holder(**holder) for name, holder in state["holders"].items()}
         self._meetings = state["meetings"]
+        self._asked = None
 
     def _look_at(self, nodes: Sequence[NodeInfo]) -> None:
         """Note who is there, and when each was last heard of."""
