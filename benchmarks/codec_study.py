@@ -1,6 +1,6 @@
 """Accuracy against total bytes with each codec: IST, FedAvg on a narrow net and on the whole one.
 
-    python benchmarks/codecs.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
+    python benchmarks/codec_study.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
         [--ways "ist in compact;ist in int4"] [--plot FILE]
 
 Runs are those of benchmarks/equal_bytes.py, with the codecs that the ways name; runs that are
