@@ -115,13 +115,8 @@ class Statistics:
         counts = np.where(self.counts > 0, np.maximum(1, np.rint(share * self.counts)), 0)
         shares = np.divide(counts, self.counts, out=np.zeros(len(counts)), where=self.counts > 0)
         gram = None if self.gram is None else share * self.gram
-        return Statistics(
-            counts.astype(np.int64),
-            shares[:, None] * self.sums,
-            gram,
-            self.packed,
-            share * self.share,
-        )
+        whole, sums = counts.astype(np.int64), shares[:, None] * self.sums
+        return Statistics(whole, sums, gram, self.packed, share * self.share)
 
     def squares(self) -> Floats:
         """Return the sum of each coordinate's squares (D,).
