@@ -72,6 +72,9 @@ def test_the_demo_runs_from_an_installed_wheel(tmp_path: Path) -> None:
         one, other = (read_run(folder / name) for folder in (first, second))
         assert len(one) == len(other) == 3
         for ours, theirs in zip(one, other, strict=True):
-            assert ours["wire_bytes_down"] == theirs["wire_bytes_down"]
-            assert ours["wire_bytes_up"] == theirs["wire_bytes_up"]
+            for key in ("wire_bytes_down", "wire_bytes_up"):
+                # The last bit of FedAvg's mean depends on the order of the replies, and the bytes
+                # of `compact` on the bits. A slice of IST has one owner.
+                room = 0 if name == "ist" else 1e-3 * theirs[key]
+                assert abs(ours[key] - theirs[key]) <= room
         assert one[-1]["accuracy"] == pytest.approx(other[-1]["accuracy"], abs=0.02)
