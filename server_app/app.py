@@ -148,6 +148,7 @@ def _federate(
             evaluate_fn=recorder,
             **recorder.should_stop(),
         )
+        recorder.require_a_round()
     _log.info("The model is in %s", run.path / MODEL_FILE)
     # As they are now: images may have joined a client's shard or left it.
     examples = {each.name: registry.facts(each.node_id).get(EXAMPLES_KEY) for each in clients}

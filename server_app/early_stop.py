@@ -20,6 +20,7 @@ class EarlyStop:
     def __init__(self, target: float, patience: int) -> None:
         self._target, self._patience = target, patience
         self._best, self._best_round = -1.0, 0
+        self._lost = 0  # rounds since then that changed nothing
 
     def why(self, line: Mapping[str, Any]) -> str:
         """Return why a run is over after a round, or an empty text; round 0 ends none.
@@ -30,14 +31,14 @@ class EarlyStop:
         name = "validation_accuracy" if "validation_accuracy" in line else "accuracy"
         accuracy, server_round = line[name], line["round"]
         if accuracy is not None and accuracy > self._best:
-            self._best, self._best_round = accuracy, server_round
+            self._best, self._best_round, self._lost = accuracy, server_round, 0
         if server_round == 0:
             return ""
-        if line.get("clients_selected") and not line["clients_replied"]:
-            self._best_round += 1  # nobody was there: the model could not get better
+        if line.get("coverage") == 0:
+            self._lost += 1  # too few were there: the model could not get better
         if self._target and accuracy is not None and accuracy >= self._target:
             return f"{name} {accuracy:.4f} has reached 'target-accuracy' {self._target:g}"
-        if self._patience and server_round - self._best_round >= self._patience:
+        if self._patience and server_round - self._best_round - self._lost >= self._patience:
             return (
                 f"{name} has not risen above the {self._best:.4f} of round {self._best_round} for "
                 f"{self._patience} rounds ('patience')"

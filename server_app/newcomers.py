@@ -15,9 +15,11 @@ that one is counted, it is asked two rounds later. The same statistics are never
 
 Images may join a client's shard or leave it. The client says so
 (:meth:`flower_ist.grids.clients.ClientRegistry.renew`), is asked again, and its new statistics take
-the place of its old ones, in the same bounds as a newcomer's. Growth waits like newcomers do; what
-was withdrawn is out at once. From one such question of a client to the next one it takes 2 rounds,
-then 4, 8 and so on: nobody can make the server send a new prior to everyone in each round.
+the place of its old ones, in the same bounds as a newcomer's. Growth waits like newcomers do; where
+a class has fewer examples, or the data are others but no more, the old ones are out at once. Images
+that are replaced by more of the same classes cannot be told from growth, and wait with it. From one
+such question of a client to the next one it takes 2 rounds, then 4, 8 and so on: nobody can make
+the server send a new prior to everyone in each round.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _CLIENTS = "clients"
 _DTYPE = "float64"
 _MEAN, _SPREAD = "mean", "spread"
 _PARTS = "statistics"
-_SHARE, _TOLD = "share", "told"
+_PART, _TOLD = "part", "told"
 
 
 class Counted(NamedTuple):
@@ -79,7 +79,7 @@ def write_statistics(
     make_folder(folder / _PARTS)
     for digest, part in parts.items():
         told = {_TOLD: np.frombuffer(part.told, np.uint8)}
-        write_file(_part_file(folder, digest), sealed(_SHARE, part.share, told))
+        write_file(_part_file(folder, digest), sealed(_PART, [digest, part.share], told))
     tensors = statistics.to_tensors(_DTYPE)
     if scale is not None:
         tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}
@@ -124,14 +124,16 @@ def read_part(folder: Path, digest: str, num_classes: int, dim: int) -> Statisti
     """Return a client's part in the sums; None if it is not kept, or not as it was."""
     layout = statistics_layout(num_classes, dim, CLASS_SUMS_AND_GRAM, COMPACT)
     try:
-        share, arrays = unsealed(_part_file(folder, digest), _SHARE)
+        (of, share), arrays = unsealed(_part_file(folder, digest), _PART)
+        if of != digest:
+            return None
         told = arrays[_TOLD].tobytes()
         array = Array(SQUEEZED, (len(told),), PACKED_STYPE, told)
         part = Statistics.from_tensors(unpack(array, layout, SQUEEZED))
     except (UnreadableError, WireError):
         return None
-    part = part if share == 1.0 else part.scaled(share)
-    return part if part.digest() == digest else None
+    # Another processor may round its last bit otherwise, so its own digest may differ.
+    return part if share == 1.0 else part.scaled(share)
 
 
 def _part_file(folder: Path, digest: str) -> Path:

@@ -49,12 +49,14 @@ class ShortTransport(httpx.HTTPTransport):
             if response.status_code != httpx.codes.UNAUTHORIZED:
                 return response
             response.close()
-            self._known = ("", 0.0)
+            if self._known[0] == name:  # unless another thread has sent newer ones since
+                self._known = ("", 0.0)
         sent = time.monotonic()
         signature = request.headers[_SIGNATURE]
         request.headers[HEADER] = ASKED
         response = super().handle_request(request)
-        if response.headers.get(HEADER) == ASKED:
+        # An answer that was held back, as a heartbeat's may be, names older headers.
+        if response.headers.get(HEADER) == ASKED and sent + FRESH_SECONDS > self._known[1]:
             self._known = (digest(signature.encode()).decode(), sent + FRESH_SECONDS)
         return response
 

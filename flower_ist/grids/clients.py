@@ -154,7 +154,7 @@ class ClientRegistry:
             return None
         told = configs_in(reply.content).get(FACTS_RECORD)
         if told is not None:
-            self._met = {}
+            self._met, self._numbers = {}, {}
             self._known[node_id] = replace(known, facts=dict(islice(told.items(), MAX_METRICS)))
             return self._known[node_id]
         metrics = metric_record(reply.content, EXAMPLES_KEY)

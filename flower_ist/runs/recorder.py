@@ -104,6 +104,7 @@ class RoundRecorder:
         self._stopped = ""
         self._flower_stops = False
         self._resumed_after = resumed_after
+        self._has_trained = bool(resumed_after)
         self._socket_bytes = socket_bytes or SocketBytes("")
         self._silent_rounds = silent_rounds or SilentRounds(0.0)
         self._next_round = 0 if resumed_after is None else resumed_after + 1
@@ -119,6 +120,7 @@ class RoundRecorder:
         line = self._line(server_round, metrics or MetricRecord(), start, time.monotonic())
         self._stopped = self.over(line) if server_round else ""
         self.log.append({**line, "stopped": self._stopped} if self._stopped else line)
+        self._has_trained |= line["coverage"] > 0
         self._resumed_after = None
         self._next_round = server_round + 1
         self.meter.current_round = self._next_round
@@ -135,6 +137,18 @@ class RoundRecorder:
             if not self._flower_stops:
                 raise _Over
         return metrics
+
+    def require_a_round(self) -> None:
+        """Refuse to call the initial weights a model, at the end of a run.
+
+        Raises:
+            TrainingFailedError: there were rounds, and each was waited out.
+        """
+        if self._next_round > 1 and not self._has_trained:
+            raise TrainingFailedError(
+                f"None of {self._next_round - 1} rounds had enough replies, so the model is as it "
+                "was before round 1: allow more rounds, or train while more clients are awake."
+            )
 
     def _nobody_came(self, server_round: int, traffic: RoundTraffic) -> bool:
         """Return whether a round brought nothing and ends the run."""

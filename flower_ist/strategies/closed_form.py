@@ -275,8 +275,8 @@ class ClosedFormStrategy(FedAvg):
             raise BadReply(str(err)) from err
         if reason := statistics.why_implausible(examples, self.max_token):
             raise BadReply(reason)
-        for record in arrays_in(reply.content).values():
-            statistics.packed = record[PACKED_KEY].data if PACKED_KEY in record else b""
+        record = arrays_in(reply.content)[self.arrayrecord_key]
+        statistics.packed = record[PACKED_KEY].data if PACKED_KEY in record else b""
         return statistics
 
     def _head_shape(self, arrays: ArrayRecord) -> tuple[int, int]:

@@ -179,10 +179,12 @@ def room_for(
         retired: an older one with the same shapes; it is emptied.
     """
     room = {}
+    into: NDArray[Any] | None = np.empty(0)
+    alone = sys.getrefcount(into)  # 2, or 1 from Python 3.14 on
     for name, tensor in tensors.items():
         into = retired.pop(name, None)
-        # The variable and the argument of the call itself: a record would be a third.
-        if into is None or not into.flags.writeable or sys.getrefcount(into) > 2:
+        # A record that holds it would be one more reference than a fresh array has here.
+        if into is None or not into.flags.writeable or sys.getrefcount(into) > alone:
             into = None  # frees it before its successor takes memory
             into = np.empty_like(tensor)
         room[name] = into

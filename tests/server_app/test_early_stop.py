@@ -39,6 +39,16 @@ def test_the_first_round_that_ends_a_run(target, patience, accuracies, end):
     assert next((number for number, why in enumerate(told) if why), None) == end
 
 
+def test_rounds_that_changed_nothing_use_up_no_patience():
+    rule = EarlyStop(0.0, 2)
+    told = [
+        rule.why({"round": number, "accuracy": 0.5, "coverage": coverage, "clients_replied": 1})
+        for number, coverage in enumerate([0.0, 1.0, 0.0, 0.0, 1.0])
+    ]
+    assert told[:4] == [""] * 4
+    assert "the 0.5000 of round 0 for 2 rounds" in told[4]
+
+
 def test_the_validation_part_decides_where_there_is_one():
     rule = EarlyStop(0.8, 0)
     line = {"round": 1, "accuracy": 0.9, "validation_accuracy": 0.7}

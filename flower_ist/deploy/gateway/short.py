@@ -53,6 +53,8 @@ class ShortHeaders:
         if headers.get(_NAME) != _ASKED:
             return
         name = digest(headers[b"flwr-signature"])
+        if name in self._digests:
+            return
         self._index[name] = {k: v for k, v in headers.items() if k in _KEPT}
         self._digests.append(name)
         while len(self._digests) > _KEPT_OF_A_NODE:

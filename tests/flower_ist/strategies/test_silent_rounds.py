@@ -87,6 +87,17 @@ def test_a_duty_that_is_too_short_for_a_round_ends_the_run(
     assert grid.now == 7450.0
 
 
+@pytest.mark.parametrize("strategy", ["ist", "fedavg"])
+def test_a_run_in_which_nobody_trained_does_not_end_as_if_it_had(
+    strategy: str, blob_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 s of training in 250, and two rounds: both are waited out."""
+    config = settings(blob_config, strategy=strategy, num_rounds=2, node_timeout=9000.0)
+    grid = grid_of(config, monkeypatch, training_seconds=300.0)
+    with pytest.raises(TrainingFailedError, match="None of 2 rounds had enough replies"):
+        server(grid, Context(1, 1, {}, RecordDict(), config))
+
+
 def test_nobody_waits_for_longer_than_the_setting(
     blob_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
