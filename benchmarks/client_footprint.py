@@ -28,7 +28,8 @@ from threading import Event, Thread
 from packaging.requirements import Requirement
 
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port
+from flower_ist.runs.launch import LocalFlower
+from flower_ist.runs.ports import free_port
 
 MIB = 2**20
 SLICES = 4

@@ -18,23 +18,17 @@ from statistics import mean
 from typing import Annotated
 
 import typer
+from curves import Curve, draw, mean_curve
 from equal_bytes import one
 from threadpoolctl import threadpool_limits
 
 TARGET = "whole in float32"
 WAYS = "ist in compact;ist in int4;narrow in compact;whole in compact;" + TARGET
-# (MB so far, accuracy in per cent) after each round, from round 0 on.
-Curve = list[tuple[float, float]]
 
 
 def curve_of(work: Path, tokens: str, clients: int, split: str, seeds: int, way: str) -> Curve:
     """Return a way's curve, the mean over the seeds."""
-    runs = [one(work, tokens, clients, split, seed, way) for seed in range(seeds)]
-    bytes_, accuracies = (
-        [mean(values) for values in zip(*(run[key] for run in runs), strict=True)]
-        for key in ("megabytes", "accuracy")
-    )
-    return list(zip(bytes_, accuracies, strict=True))
+    return mean_curve([one(work, tokens, clients, split, seed, way) for seed in range(seeds)])
 
 
 def row_of(way: str, curve: Curve, target: float | None) -> str:
@@ -84,27 +78,9 @@ def main(
                 print(f"| {name} | " + row_of(way, curve, target), flush=True)
             panels[name] = curves
     if plot is not None:
-        draw(panels, plot)
-
-
-def draw(panels: dict[str, dict[str, Curve]], file: Path) -> None:
-    """Draw a panel for each set of tokens and number of clients."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
-    figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
-    for axes, (name, curves) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for way, curve in curves.items():
-            axes.plot(*zip(*curve[1:], strict=True), marker="o", markersize=3, label=way)
-        axes.set(title=name, xscale="log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.grid(alpha=0.3)
-    figure.supxlabel("MB on the wire, all clients, both directions")
-    figure.supylabel("test accuracy (%)")
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(file, dpi=130)
+        # Round 0 has no net.
+        drawn = {n: {w: c[1:] for w, c in found.items()} for n, found in panels.items()}
+        draw(drawn, len(drawn), plot)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import mean
 from typing import Annotated, Any
 
 import typer
+from curves import Curve, draw, mean_curve
 from equal_bytes import WAYS
 
 BUDGETS = (0.5, 1, 2, 4, 8, 16, 32, 64, 128)
@@ -26,7 +26,6 @@ LABELS = {
     "ridge": "ridge",
     "lda": "LDA",
 }
-Curve = list[tuple[float, float]]
 
 
 def curves(work: Path, tokens: str, clients: int, split: str) -> dict[str, Curve]:
@@ -40,11 +39,7 @@ def curves(work: Path, tokens: str, clients: int, split: str) -> dict[str, Curve
             for file in sorted((work / "runs").glob(f"{tokens} {clients} {split} * {way}.json"))
         ]
         if runs:
-            bytes_, accuracy = (
-                [mean(values) for values in zip(*(run[key] for run in runs), strict=True)]
-                for key in ("megabytes", "accuracy")
-            )
-            found[way] = list(zip(bytes_, accuracy, strict=True))[first:]
+            found[way] = mean_curve(runs)[first:]
     return found
 
 
@@ -78,24 +73,8 @@ def main(
                 ]
                 print(f"| {name} | {budget:g} | " + " | ".join(cells) + " |")
     if plot is not None:
-        _draw(of_sets, plot)
-
-
-def _draw(of_sets: dict[str, dict[str, Curve]], file: Path) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
-    figure = Figure(figsize=(9.5, 7.0), layout="constrained")
-    for axes, (name, found) in zip(figure.subplots(2, 2).flat, of_sets.items(), strict=False):
-        for way, curve in found.items():
-            axes.plot(*zip(*curve, strict=True), marker="o", markersize=3, label=LABELS[way])
-        axes.set(title=name, xscale="log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.grid(alpha=0.3)
-    figure.supxlabel("MB on the wire, all clients, both directions")
-    figure.supylabel("test accuracy (%)")
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(file, dpi=130)
+        labeled = {n: {LABELS[w]: c for w, c in found.items()} for n, found in of_sets.items()}
+        draw(labeled, 2, plot)
 
 
 if __name__ == "__main__":

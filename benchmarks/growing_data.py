@@ -13,9 +13,11 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -58,7 +60,6 @@ def main(
     """Print one table: test accuracy, and the class's own recall."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     threadpool_limits(1)
-    asks = Newcomers._has_changed
     name = name or open_shard(shards / "test").meta.class_names[-1]
     print(f"| class {name!r} is there | accuracy % | of {name!r} % |\n|---|---|---|")
     for when in ("from the start", f"from round {joins}", "the same, unasked", "never"):
@@ -70,10 +71,9 @@ def main(
                 grow(owner, rows)
             elif when != "never":
                 happens = {joins: lambda owner=owner, rows=rows: grow(owner, rows)}
-            if "unasked" in when:
-                Newcomers._has_changed = lambda *_: False  # type: ignore[method-assign]
-            run = train(data, happens, rounds)
-            Newcomers._has_changed = asks  # type: ignore[method-assign]
+            unasked = patch.object(Newcomers, "_has_changed", lambda *_: False)
+            with unasked if "unasked" in when else nullcontext():
+                run = train(data, happens, rounds)
             test = open_shard(data / "test")
             label = test.meta.class_names.index(name)
             answers = np.array(predict(load_classifier(run), test).predicted)

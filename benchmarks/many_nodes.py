@@ -19,8 +19,9 @@ from statistics import median
 from client_footprint import family
 
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port
+from flower_ist.runs.launch import LocalFlower
 from flower_ist.runs.log import read_run
+from flower_ist.runs.ports import free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -17,15 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from flower_ist.runs.ports import free_port
 
 PARTS = ("select", "train", "merge", "evaluate")
 PROGRAMS = Path(sys.executable).parent
@@ -51,21 +51,6 @@ flwr run "$APP" edge --stream \
     --run-config "local-steps=20 node-timeout=300.0 $RUN" \
     --run-config "data-dir='$WORK/shards' output-dir='$WORK/run'" > run.log 2>&1
 """
-
-
-def free_ports(count: int) -> int:
-    """Return the first of several free TCP ports in a row."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        with ExitStack() as sockets:
-            try:
-                for port in range(first, first + count):
-                    sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return first
 
 
 @dataclass
@@ -100,7 +85,7 @@ def deploy(checkout: Path, options: argparse.Namespace, found: Deployed) -> None
             "PYTHONPATH": str(checkout),
             "APP": str(checkout),
             "WORK": name,
-            "PORT": str(free_ports(3 + options.nodes)),
+            "PORT": str(free_port(3 + options.nodes)),
             "NODES": str(options.nodes),
             "ROUNDS": str(options.rounds),
             "RUN": options.run,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,8 +18,8 @@ import httpx
 
 from flower_ist.deploy.plan import DeploymentPlan, shard_paths
 from flower_ist.deploy.writer import write_deployment
-from flower_ist.runs.launch import free_port
 from flower_ist.runs.log import read_run
+from flower_ist.runs.ports import free_port
 from flower_ist.tokens import demo
 from flower_ist.tokens.shard import client_folder, test_folder
 from flower_ist.tokens.writer import ShardWriter
@@ -59,7 +58,7 @@ class Federation:
 
     def __init__(self, folder: Path, nodes: int, honest: int) -> None:
         self.folder, self.nodes, self.honest = folder, nodes, honest
-        self.port = _free_ports(3 + nodes)
+        self.port = free_port(3 + nodes)
         self.lab = folder / "lab"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
@@ -203,13 +202,3 @@ class Federation:
                 time.sleep(2.0)
         for process in self.processes.values():
             process.wait(10)
-
-
-def _free_ports(count: int) -> int:
-    """Return the first of several free TCP ports in a row."""
-    while True:
-        first = free_port()
-        with ExitStack() as sockets, suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first

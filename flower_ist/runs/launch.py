@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any, Self
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.files import output_file, write_file
+from flower_ist.runs.ports import free_port
 
 _CONNECTION = "own"
 # Far more than an idle machine needs: on a busy one, the imports alone can take a minute.
@@ -267,13 +267,6 @@ def _may_be_bundled(path: Path) -> bool:
         hidden = path.name.startswith(".") or path.name == "__pycache__"
         return not hidden and not (path / "pyvenv.cfg").exists()
     return path.suffix in _BUNDLED_SUFFIXES or path.name in _BUNDLED_NAMES
-
-
-def free_port() -> int:
-    """Return a TCP port on which nothing listens on the loopback address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tail(file: Path, lines: int = 25) -> str:

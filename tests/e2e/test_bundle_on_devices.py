@@ -13,7 +13,8 @@ from typing import Any, Self
 import pytest
 
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LaunchError, LocalFlower, free_port
+from flower_ist.runs.launch import LaunchError, LocalFlower
+from flower_ist.runs.ports import free_port
 from tests.fakes import ROOT
 
 pytestmark = pytest.mark.long

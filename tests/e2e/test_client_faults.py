@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port, tail
+from flower_ist.runs.launch import LocalFlower, tail
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.runs.ports import free_port
 from flower_ist.tokens.shard import open_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

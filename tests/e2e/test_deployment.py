@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port
+from flower_ist.runs.launch import LocalFlower
 from flower_ist.runs.log import read_run
+from flower_ist.runs.ports import free_port
 
 pytestmark = pytest.mark.slow
 

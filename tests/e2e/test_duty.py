@@ -17,8 +17,9 @@ import pytest
 
 from flower_ist.deploy import watched
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port, tail
+from flower_ist.runs.launch import LocalFlower, tail
 from flower_ist.runs.log import read_run
+from flower_ist.runs.ports import free_port
 
 pytestmark = pytest.mark.long
 

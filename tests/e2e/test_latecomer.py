@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port, tail
+from flower_ist.runs.launch import LocalFlower, tail
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.runs.ports import free_port
 from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.statistics_file import STATISTICS_FILE

@@ -23,8 +23,8 @@ import httpx
 import pytest
 
 from flower_ist.deploy.certificates import make_node_key
-from flower_ist.runs.launch import free_port
 from flower_ist.runs.log import read_run
+from flower_ist.runs.ports import free_port
 from tests.fakes import ROOT
 from tests.fakes.secured import CountingProxy, Shell, code_blocks, with_values
 
@@ -42,19 +42,6 @@ ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
 }
-
-
-def free_ports(count: int) -> int:
-    """Return the first of several free TCP ports in a row."""
-    while True:
-        first = free_port()
-        with ExitStack() as sockets:
-            try:
-                for port in range(first, first + count):
-                    sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return first
 
 
 @contextmanager
@@ -92,7 +79,7 @@ def give_orders(port: int, authority: Path) -> list[int]:
 
 def test_the_document_makes_a_federation_that_strangers_cannot_enter(tmp_path: Path) -> None:
     work = tmp_path / "federation"
-    port = free_ports(3 + NODES)
+    port = free_port(3 + NODES)
     settings, *blocks = code_blocks(DOCUMENT, "bash")
     settings = with_values(
         settings,

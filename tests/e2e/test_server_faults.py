@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 from client_app.app import app as client_app
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.app_import import find_app
-from flower_ist.runs.launch import LocalFlower, free_port
+from flower_ist.runs.launch import LocalFlower
 from flower_ist.runs.log import RUN_LOG, RunLogError, read_run
+from flower_ist.runs.ports import free_port
 from server_app.app import app as server_app
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

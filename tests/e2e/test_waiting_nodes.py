@@ -33,8 +33,8 @@ from starlette.routing import Route
 from flower_ist.deploy.certificates import make_authority, make_server_certificate
 from flower_ist.deploy.plan import DeploymentPlan
 from flower_ist.deploy.writer import write_deployment
-from flower_ist.runs.launch import free_port
-from tests.e2e.test_secured_deployment import ENVIRONMENT, PATIENCE, free_ports
+from flower_ist.runs.ports import free_port
+from tests.e2e.test_secured_deployment import ENVIRONMENT, PATIENCE
 from tests.fakes import ROOT
 from tests.fakes.secured import CountingProxy, Shell
 
@@ -49,7 +49,7 @@ def test_an_idle_node_pays_at_most_3_mb_a_day(blobs: Path, tmp_path: Path) -> No
 
     Six minutes hold more than one whole question (4.5 minutes) and its successor.
     """
-    port = free_ports(5)
+    port = free_port(5)
     shards = tuple(str(blobs / f"client-{number}") for number in range(2))
     plan = DeploymentPlan(("127.0.0.1",), shards, port, port + 1, "edge", "1.41.0")
     write_deployment(plan, tmp_path / "lab")

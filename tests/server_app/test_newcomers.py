@@ -22,6 +22,7 @@ from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.app import app as server_app
 from server_app.newcomers import Newcomers
 from server_app.statistics_file import STATISTICS_FILE
+from tests.fakes.changing import asked
 from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -112,16 +113,6 @@ def serve(
         setattr(late, name, value)
     server_app(late, Context(1, 1, {}, RecordDict(), config))
     return Path(config["output-dir"])
-
-
-def asked(run: Path) -> dict[int, int]:
-    """Return how many clients were asked for statistics with a query, by round."""
-    found = {}
-    for line in read_run(run):
-        query = line["message_types"].get(STATISTICS_QUERY, {})
-        if query.get("messages_down"):
-            found[line["round"]] = query["messages_down"]
-    return found
 
 
 def counted(run: Path) -> int:

@@ -25,7 +25,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 
 from flower_ist.deploy.gateway.calls import MAX_REQUEST_BYTES
 from flower_ist.deploy.gateway.superlink import Answer, SuperLink
-from flower_ist.runs.launch import free_port
+from flower_ist.runs.ports import free_port
 from tests.fakes.gateway import Device, FakeSuperLink, Gateway, gateway, ok, signed
 
 
