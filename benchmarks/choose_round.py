@@ -1,10 +1,11 @@
-"""Should validation choose the round? IST's runs with half of the server's shard for validation.
+"""How validation chooses the round: IST's runs with half of the server's shard for validation.
 
     python benchmarks/choose_round.py WORK TOKENS ... [--clients 16] [--seeds 6]
 
 TOKENS as in benchmarks/equal_bytes.py. The other half gives the accuracies: of the last round, of
-the round that is best on validation, round 0 among them, and of round 0 itself. Runs that are
-already in WORK are not repeated.
+the round that the app chooses (server_app/chosen_round.py), of the one that is best on validation,
+and of round 0, all of them also for a learning rate that is far too high. Runs that are already in
+WORK are not repeated.
 """
 
 from __future__ import annotations
@@ -22,22 +23,18 @@ def main(work: Path, tokens: list[str], clients: int = 16, seeds: int = 6) -> No
     """Run what is missing, and print one line for each set."""
     logging.disable(logging.WARNING)
     threadpool_limits(1)
-    print("| tokens | last round | best on validation | difference | round 0 |")
-    print("|---|---|---|---|---|")
-    for folder in tokens:
-        last, chosen, first = [], [], []
-        for seed in range(seeds):
-            run = one(work, folder, clients, "iid", seed, "validated")
-            accuracy, validation = run["accuracy"], run["validation"]
-            last.append(accuracy[-1])
-            chosen.append(accuracy[validation.index(max(validation))])
-            first.append(accuracy[0])
-        cells = [mean(last), mean(chosen)]
-        print(
-            f"| {Path(folder).name} | {cells[0]:.2f} | {cells[1]:.2f} "
-            f"| {cells[1] - cells[0]:+.2f} | {mean(first):.2f} |",
-            flush=True,
-        )
+    print("| learning rate | tokens | last round | the app's | best on validation | round 0 |")
+    print("|---|---|---|---|---|---|")
+    for rate, way in (("1e-3", "validated"), ("3e-2", "validated, 3e-2")):
+        for folder in tokens:
+            found = []
+            for seed in range(seeds):
+                run = one(work, folder, clients, "iid", seed, way)
+                accuracy, validation = run["accuracy"], run["validation"]
+                best = validation.index(max(validation))
+                found.append([accuracy[n] for n in (-1, run["model round"], best, 0)])
+            cells = " | ".join(f"{mean(column):.2f}" for column in zip(*found, strict=True))
+            print(f"| {rate} | {Path(folder).name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

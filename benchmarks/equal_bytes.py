@@ -39,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "no head": {"strategy": "ist", "lda-skip": False},
     # Of benchmarks/choose_round.py.
     "validated": {"strategy": "ist", "validation-share": 0.5},
+    "validated, 3e-2": {"strategy": "ist", "validation-share": 0.5, "learning-rate": 0.03},
     "whole": {"strategy": "fedavg"},
     "features": {"strategy": "fedavg-features"},
     "ridge": {"strategy": "ridge", "num-rounds": 1},
@@ -102,6 +103,7 @@ def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) 
     }
     if "validation_accuracy" in lines[-1]:
         found["validation"] = [100 * line["validation_accuracy"] for line in lines]
+        found["model round"] = lines[-1]["model_round"]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found))
     return found

@@ -120,7 +120,8 @@ def _federate(
 
     # The rounds, each of them logged, evaluated and saved.
     weights = _weights(settings, network.dims, run, strategy)
-    model = RoundModel(settings, network, start, strategy, meter, test, validation)
+    chosen = run.chosen_round(validation)
+    model = RoundModel(settings, network, start, strategy, meter, test, validation, chosen)
     early_stop, _ = run.early_stop()
     log = run.open_log()
     start.save(run.path)
@@ -149,7 +150,8 @@ def _federate(
             **recorder.should_stop(),
         )
         recorder.require_a_round()
-    _log.info("The model is in %s", run.path / MODEL_FILE)
+    which = "last round" if chosen is None else chosen.why()
+    _log.info("The model of the %s is in %s", which, run.path / MODEL_FILE)
     # As they are now: images may have joined a client's shard or left it.
     examples = {each.name: registry.facts(each.node_id).get(EXAMPLES_KEY) for each in clients}
     return {name: int(finite(told) or 0) for name, told in examples.items()}

@@ -24,8 +24,9 @@ from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.recipe import Recipe
 from flower_ist.tokens.shard import TokenShard, open_shard, test_folder
 from server_app.build import Score
+from server_app.chosen_round import ChosenRound
 from server_app.network import Network
-from server_app.run_folder import RunFolder
+from server_app.run_folder import RunFolder, write_model
 from server_app.settings import Settings, SettingsError
 from server_app.warm_start import WarmStart
 
@@ -115,6 +116,7 @@ class RoundModel:
         meter: knows how many clients a round asked.
         test: examples that ``accuracy`` and ``loss`` are of.
         validation: examples that ``validation_accuracy`` is of; None for none.
+        chosen: which round's model is the run's, by validation; None: the last one's.
         trained: what is trained, name -> array, after the round that was evaluated last.
         net: the one for prediction, name -> array, after the same round.
     """
@@ -126,6 +128,7 @@ class RoundModel:
     meter: Meter
     test: TokenShard
     validation: TokenShard | None
+    chosen: ChosenRound | None = None
     trained: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     net: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -140,6 +143,9 @@ class RoundModel:
         if self.validation is not None:
             found = evaluate_arrays(self.net, self.validation, self.start.skip)
             metrics["validation_accuracy"] = found[0]
+            if self.chosen is not None:
+                self.chosen.look(server_round, found[0])
+                metrics["model_round"] = self.chosen.number
         # Round 0 asks for statistics at most: its clients train nothing.
         asked = len(self.meter.traffic(server_round).selected) if server_round > 0 else 0
         parts = {"ensemble_accuracy": self.test, "ensemble_validation_accuracy": self.validation}
@@ -147,21 +153,18 @@ class RoundModel:
         return metrics
 
     def save(self, server_round: int, run: RunFolder, log: RunLog) -> None:
-        """Write the model and the checkpoint of the round that was evaluated last."""
-        run.save(
-            server_round,
-            self.trained,
-            self.strategy,
-            log,
-            self.start.model(self.net),
-            self.about(),
-        )
+        """Write the checkpoint of the round that was evaluated last, and its model if chosen."""
+        # Without validation the initial weights are no model, and every later round's is one.
+        if server_round == (self.chosen.number if self.chosen else max(1, server_round)):
+            write_model(run.path, self.start.model(self.net), self.about(server_round))
+        run.save(server_round, self.trained, self.strategy, log)
 
-    def about(self) -> dict[str, Any]:
-        """Return the model file's description of the model, as JSON values."""
+    def about(self, server_round: int) -> dict[str, Any]:
+        """Return the model file's description of the model of a round, as JSON values."""
         meta = self.test.meta
         return {
             "format": "flower-ist-mlp",
+            "round": server_round,
             "dims": mlp_dims({name: array.shape for name, array in self.net.items()}),
             "class_names": meta.class_names,
             "encoder": meta.encoder.name,

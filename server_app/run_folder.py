@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flower_ist.files import remove_unfinished, write_file
@@ -24,6 +25,7 @@ from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoint
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.strategies.state import strategy_state
 from flower_ist.tokens.shard import TokenShard
+from server_app.chosen_round import ChosenRound
 from server_app.early_stop import EarlyStop
 from server_app.identity import RunIdentity
 from server_app.settings import Settings, SettingsError
@@ -118,6 +120,27 @@ class RunFolder:
         )
         return True
 
+    def chosen_round(self, validation: TokenShard | None) -> ChosenRound | None:
+        """Return what chooses the round of the run's model, which knows the rounds so far.
+
+        Args:
+            validation: the part of the server's shard by which it does; None: no round is chosen.
+
+        Raises:
+            RunLogError: the log cannot be read.
+        """
+        if validation is None:
+            return None
+        if self.rounds_done is None:
+            return ChosenRound(len(validation))
+        lines = [line for line in read_run(self.path) if line["round"] <= self.rounds_done]
+        chosen = ChosenRound(len(validation), lines)
+        # A run that was stopped between model and checkpoint has the model of a round that is done
+        # again: it must not stay there, whatever that round brings now.
+        return (
+            chosen if chosen.number == _round_of_model(self.path) else ChosenRound(len(validation))
+        )
+
     def early_stop(self) -> tuple[EarlyStop, str]:
         """Return what ends the run early, which knows the rounds so far, and whether they ended it.
 
@@ -159,24 +182,18 @@ class RunFolder:
         trained: Mapping[str, NDArray[Any]],
         strategy: Strategy,
         log: RunLog,
-        model: Mapping[str, NDArray[Any]],
-        about: Mapping[str, Any],
     ) -> None:
-        """Write the model and the checkpoint of a round that is over and in the log.
+        """Write the checkpoint of a round that is over and in the log.
 
         Args:
-            server_round: the round; the initial model of round 0 is written as checkpoint only.
+            server_round: the round.
             trained: what is trained, name -> array, after it.
             strategy: with its state after the round.
             log: of the run.
-            model: what prediction needs after it.
-            about: what the header of ``model.safetensors`` says.
 
         Raises:
-            NotWrittenError: one cannot be written; the last model and checkpoints are unchanged.
+            NotWrittenError: it cannot be written; those that are there are unchanged.
         """
-        if server_round > 0:
-            write_model(self.path, model, about)
         self._checkpoints.save(
             Checkpoint(
                 server_round=server_round,
@@ -250,6 +267,15 @@ def write_model(
     ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
     write_file(folder / MODEL_FILE, save(ordered, metadata=header))
     return folder / MODEL_FILE
+
+
+def _round_of_model(folder: Path) -> int:
+    """Return the round of the model in a run's folder; -1 if there is none."""
+    try:
+        with safe_open(folder / MODEL_FILE, "np") as file:
+            return int((file.metadata() or {})["round"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return -1
 
 
 def _rounds_logged(folder: Path) -> int:

@@ -31,7 +31,12 @@ from flower_ist.wire.reported import finite
 from flower_ist.wire.size import wire_bytes
 
 _T = TypeVar("_T")
-_OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
+_OPTIONAL = (
+    "validation_accuracy",
+    "model_round",
+    "ensemble_accuracy",
+    "ensemble_validation_accuracy",
+)
 # So many clients that did not train are listed in a round's line.
 _MOST_OTHERS = 1000
 _OURS = (SubmodelStrategy, ClosedFormStrategy)
@@ -54,8 +59,8 @@ class RoundRecorder:
         log: the run log to append to.
         strategy: the strategy that runs; this library's own ones also give coverage and refusals.
         evaluate: the evaluation itself; its ``accuracy`` and ``loss`` go into the log, and so do
-            ``validation_accuracy``, ``ensemble_accuracy`` and ``ensemble_validation_accuracy`` if
-            it returns them.
+            ``validation_accuracy``, ``model_round``, ``ensemble_accuracy`` and
+            ``ensemble_validation_accuracy`` if it returns them.
         settings: whatever identifies the run; ``strategy`` and ``seed`` become fields.
         registry: gives the clients' names; if None, the registry of a strategy of this library.
         save: called with the round and the model when the round is over and in the log, but not

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,14 @@ def write_card(run: Path, test: ShardMeta, test_examples: int, clients: Mapping[
         NotWrittenError: the card cannot be written; one that was there is unchanged.
     """
     size = (run / MODEL_FILE).stat().st_size
-    text = card(summarize(run), read_run(run)[-1], test, test_examples, clients, size)
+    text = card(summarize(run), read_run(run), test, test_examples, clients, size)
     write_file(run / CARD, text)
     return run / CARD
 
 
 def card(
     summary: RunSummary,
-    last: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
     test: ShardMeta,
     test_examples: int,
     clients: Mapping[str, int],
@@ -55,7 +55,7 @@ def card(
 
     Args:
         summary: of the run.
-        last: the last line of its log.
+        rounds: the lines of its log.
         test: meta data of the server's shard.
         test_examples: how many of its examples the accuracy is of.
         clients: name -> number of examples, 0 if unknown.
@@ -63,16 +63,19 @@ def card(
     """
     encoder, mask = test.encoder, test.mask
     source = _text(test.source or "the server's test images")
-    accuracy = summary.final_accuracy
+    last = rounds[-1]
+    number = last.get("model_round", last["round"])
+    model = next(line for line in reversed(rounds) if line["round"] == number)
+    accuracy = model["accuracy"]
     parts = [
-        _head(summary, test),
+        _head(summary, accuracy, test),
         f"# {_text(summary.name)}",
         f"A classifier of images into {test.num_classes} classes, trained with "
         f"[Flower](https://flower.ai) and flower-ist across {len(clients)} clients. No image left "
         "its client: each was masked, encoded by a frozen network and kept there as one token of "
         f"{test.dim} numbers.",
         "## Accuracy",
-        _accuracy(accuracy, test_examples, source, summary),
+        _accuracy(model, test_examples, source, summary),
         "## Classes",
         ", ".join(_text(name) for name in test.class_names[:_MOST_CLASSES])
         + ("" if test.num_classes <= _MOST_CLASSES else f" and {test.num_classes - 200} more")
@@ -126,9 +129,9 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _head(summary: RunSummary, test: ShardMeta) -> str:
+def _head(summary: RunSummary, accuracy: float | None, test: ShardMeta) -> str:
     """Return the YAML head that the Hub reads."""
-    metric = {"type": "accuracy", "value": summary.final_accuracy}
+    metric = {"type": "accuracy", "value": accuracy}
     dataset = {"name": test.source or "unknown", "type": "private", "split": test.split}
     result = {
         "task": {"type": "image-classification"},
@@ -146,15 +149,17 @@ def _head(summary: RunSummary, test: ShardMeta) -> str:
     return "\n".join(("---", *lines, "---"))
 
 
-def _accuracy(accuracy: float | None, examples: int, source: str, summary: RunSummary) -> str:
+def _accuracy(model: Mapping[str, Any], examples: int, source: str, summary: RunSummary) -> str:
+    accuracy = model["accuracy"]
     if accuracy is None:
         return "The last round was not evaluated."
+    how = "chosen on other examples" if "model_round" in model else "the last one"
     low, high = (100 * end for end in Share(round(accuracy * examples), examples).interval)
     best = 100 * (summary.best_accuracy or 0.0)
     return (
-        f"{100 * accuracy:.2f} % of {examples} test examples ({source}) are right after the last "
-        f"round, which is the model here (95 % interval {low:.2f} to {high:.2f} %). The best round "
-        f"had {best:.2f} %, but was chosen on the same examples."
+        f"{100 * accuracy:.2f} % of {examples} test examples ({source}) are right after round "
+        f"{model['round']}, {how}, whose model this is (95 % interval {low:.2f} to {high:.2f} %). "
+        f"The best round had {best:.2f} %, but was chosen on the same examples."
     )
 
 

@@ -27,6 +27,7 @@ from tests.fakes.runs import ROUNDS, SUMMARY
 from tests.fakes.shards import make_meta
 
 LAST: dict[str, Any] = {**ROUNDS[-1], "seed": 3, "settings": {"privacy-noise": 0.0}}
+LINES = [*ROUNDS[:-1], LAST]
 
 
 def head_of(text: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_a_card_that_could_not_be_written_is_written_by_a_resume(
 
 def test_figures_by_hand():
     """6 of 8 right: Wilson's interval is 40.93 to 92.85 %."""
-    text = card(SUMMARY, LAST, make_meta(), 8, {"a": 5, "b": 7, "c": 0}, 1234)
+    text = card(SUMMARY, LINES, make_meta(), 8, {"a": 5, "b": 7, "c": 0}, 1234)
     assert "75.00 % of 8 test examples" in text
     assert "95 % interval 40.93 to 92.85 %" in text
     assert "had 87.50 %, but was chosen on the same examples" in text
@@ -82,15 +83,15 @@ def test_figures_by_hand():
     assert "| saved on the model | 70.0 % |" in text
     assert "(1,234 bytes)" in text
     noisy = {**LAST, "settings": {"privacy-noise": 1.5, "privacy-clip": 2.0}}
-    assert "clip 2, noise 1.5" in card(SUMMARY, noisy, make_meta(), 8, {}, 0)
-    silent = replace(SUMMARY, final_accuracy=None)
-    assert "was not evaluated" in card(silent, LAST, make_meta(), 8, {}, 0)
+    assert "clip 2, noise 1.5" in card(SUMMARY, [noisy], make_meta(), 8, {}, 0)
+    silent = {**LAST, "accuracy": None}
+    assert "was not evaluated" in card(SUMMARY, [silent], make_meta(), 8, {}, 0)
 
 
 def test_names_are_text():
     names = ("a | b", "<script>", "*[x](y)*", "line\nbreak\x1b[31m", "---")
     meta = make_meta(class_names=names, source='x"\n---\nkey: 1')
-    text = card(replace(SUMMARY, name="# <b>run"), LAST, meta, 8, {}, 0)
+    text = card(replace(SUMMARY, name="# <b>run"), LINES, meta, 8, {}, 0)
     assert "<script>" not in text
     assert r"\<script\>" in text
     assert r"a \| b" in text
