@@ -20,6 +20,9 @@ def setting(
     default: bool | int | float | str,
     meaning: str,
     applies_to: Collection[str] = STRATEGIES,
+    *,
+    also_with: str = "",
+    hint: str = "",
     **bounds: float,
 ) -> Any:
     """Return one field of the model.
@@ -28,9 +31,11 @@ def setting(
         default: what pyproject.toml has too.
         meaning: what the key does; one or more sentences in Markdown.
         applies_to: the strategies to which it makes a difference.
+        also_with: another key; where that is on, this one matters to all that the other applies to.
+        hint: ends the sentence about a value that is out of bounds.
         bounds: ``ge``, ``gt``, ``le``, ``lt``.
     """
-    extra: Any = {"applies_to": list(applies_to)}
+    extra: Any = {"applies_to": list(applies_to), "also_with": also_with, "hint": hint}
     limits: Any = bounds
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
@@ -50,10 +55,10 @@ def bounds_of(field: FieldInfo) -> str:
     )
 
 
-def users_of(field: FieldInfo) -> tuple[str, ...]:
-    """Return the strategies to which a setting makes a difference."""
-    extra: Any = field.json_schema_extra
-    return tuple(extra["applies_to"])
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """Return what :func:`server_app.settings.setting` keeps with a field."""
+    assert isinstance(field.json_schema_extra, dict)
+    return dict(field.json_schema_extra)
 
 
 def numbers(text: str) -> list[float]:

@@ -19,10 +19,10 @@ from server_app.fields import (
     Numbers,
     Strategy,
     WireDtype,
+    extra_of,
     kebab,
     numbers,
     setting,
-    users_of,
 )
 from server_app.settings_error import REMOVED_KEYS, SettingsError, sentence_of
 from server_app.strategies import CLOSED_FORM, OPTIONS, SLICED, SUBMODELS, TRAINED, parse_options
@@ -99,6 +99,7 @@ class Settings(BaseModel):
         "follow from it once a run, the same for all clients.",
         TRAINED,
         gt=0,
+        hint="; to set the steps yourself, leave it as it is and set 'local-steps'",
     )
     local_steps: int = setting(
         0,
@@ -128,9 +129,9 @@ class Settings(BaseModel):
         "1,3,10,30,100,300,1000",
         "Penalties that ridge regression and discriminant analysis try, with commas between them. "
         "The best on the validation part is taken or, without one, the one with which ridge has "
-        "the least error by generalized cross-validation. Strategies that train need them with "
-        "`lda-skip`.",
-        ("ridge", "ridge-features", "lda", *TRAINED),
+        "the least error by generalized cross-validation.",
+        ("ridge", "ridge-features", "lda"),
+        also_with="lda-skip",
     )
 
     # --- bytes and privacy
@@ -289,7 +290,7 @@ class Settings(BaseModel):
         for field in ("capacities", "merge_rule", "norm_bound"):
             # Who sets one of these relies on it.
             info, value = Settings.model_fields[field], getattr(self, field)
-            users = users_of(info)
+            users = extra_of(info)["applies_to"]
             if name not in users and value != info.default:
                 raise ValueError(
                     f"{kebab(field)!r} is {value!r}, but {name!r} does not follow it: leave it at "

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from flower_ist.errors import FlowerIstError
-from server_app.fields import bounds_of, kebab
+from server_app.fields import bounds_of, extra_of, kebab
 
 _OPTIONS = "set 'strategy-options', e.g. {}"
 # Keys of earlier run configs, and what takes their place.
@@ -75,5 +75,5 @@ def sentence_of(err: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
         needed = str(found)
     else:
         finite = "finite and " if kind == "finite_number" else ""
-        needed = f"{finite}{bounds_of(field)}"
+        needed = f"{finite}{bounds_of(field)}{extra_of(field)['hint']}"
     return f"{key!r} is {fault['input']!r}, but must be {needed}."

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from server_app.fields import bounds_of, kebab, users_of
+from server_app.fields import bounds_of, extra_of, kebab
 from server_app.settings import Settings
 from server_app.strategies import (
     CLOSED_FORM,
@@ -27,12 +27,12 @@ from server_app.strategies import (
 def usage() -> dict[str, Any]:
     """Return which strategy uses what, as JSON values.
 
-    ``strategies`` has all names, ``applies_to`` for each key the strategies to which it makes a
-    difference, and ``options`` the names of each strategy's options.
+    ``strategies`` has all names, ``keys`` each key's ``applies_to`` and ``also_with``
+    (:func:`server_app.fields.setting`), and ``options`` the names of each strategy's options.
     """
     return {
         "strategies": list(STRATEGIES),
-        "applies_to": {kebab(n): list(users_of(f)) for n, f in Settings.model_fields.items()},
+        "keys": {kebab(name): extra_of(field) for name, field in Settings.model_fields.items()},
         "options": {name: list(options) for name, options in OPTIONS.items()},
     }
 
@@ -90,14 +90,13 @@ def _lines() -> Iterator[str]:
 
 
 def _meaning(field: FieldInfo) -> str:
-    notes = "; ".join(filter(None, (bounds_of(field), _named(users_of(field)))))
+    extra = extra_of(field)
+    strategies = tuple(extra["applies_to"])
+    users = _GROUPS.get(strategies, _listed(strategies))
+    if extra["also_with"]:
+        users += f", and others with `{extra['also_with']}`"
+    notes = "; ".join(filter(None, (bounds_of(field), users)))
     return f"{field.description} ({notes})" if notes else str(field.description)
-
-
-def _named(users: tuple[str, ...]) -> str:
-    others = [name for name in STRATEGIES if name not in users]
-    few = f"all but {_listed(others)}" if len(others) < len(users) else _listed(users)
-    return _GROUPS.get(users, few)
 
 
 def _shown(default: bool | int | float | str) -> str:

@@ -240,13 +240,14 @@ def uses(plan: Plan, strategy: str, key: str) -> bool:
     fixed = PSEUDO.get(strategy, {})
     if key in fixed or (fixed.get("hidden-layers") == 0 and key == "hidden-width"):
         return False
-    return plan.usage.uses(_base(strategy), key)
+    given = {**{key: (value,) for key, value in plan.settings.items()}, **plan.sweep}
+    return plan.usage.uses(_base(strategy), key, given)
 
 
 def _divides(plan: Plan, strategy: str) -> bool:
     """Return whether a strategy divides the neurons, by number of slices or by capacities."""
     base = _base(strategy)
-    return all(plan.usage.uses(base, key) for key in ("num-slices", "capacities"))
+    return all(plan.usage.uses(base, key, {}) for key in ("num-slices", "capacities"))
 
 
 def _slices(plan: Plan, strategy: str) -> dict[str, Value]:

@@ -28,6 +28,8 @@ class Usage:
         package: where its modules ``usage`` and ``settings`` are.
         strategies: all names.
         applies_to: key -> the strategies to which it makes a difference.
+        also_with: key -> another one; where that is on, the first matters to all that the other
+            applies to.
         options: strategy -> the names that it understands in the setting ``strategy-options``.
     """
 
@@ -35,15 +37,20 @@ class Usage:
     package: str
     strategies: Collection[str]
     applies_to: Mapping[str, Collection[str]]
+    also_with: Mapping[str, str]
     options: Mapping[str, Collection[str]]
 
-    def uses(self, strategy: str, key: str) -> bool:
+    def uses(self, strategy: str, key: str, values: Mapping[str, Collection[Value]]) -> bool:
         """Return whether a setting makes a difference to a strategy.
 
         Args:
             strategy: a name of the app.
             key: the setting, in kebab-case. Of one that the app does not have nothing is known.
+            values: those that the plan has for other settings, set or swept; the others are off.
         """
+        other = self.also_with.get(key, "")
+        if other and any(values.get(other, ())) and self.uses(strategy, other, values):
+            return True
         return strategy in self.applies_to.get(key, self.strategies)
 
     def own_options(self, strategy: str, text: Value) -> str:
@@ -71,6 +78,7 @@ def usage_of(app: Path) -> Usage:
         config=config,
         package=package,
         strategies=tuple(told["strategies"]),
-        applies_to={key: frozenset(names) for key, names in told["applies_to"].items()},
+        applies_to={key: frozenset(facts["applies_to"]) for key, facts in told["keys"].items()},
+        also_with={key: facts["also_with"] for key, facts in told["keys"].items()},
         options={name: frozenset(names) for name, names in told["options"].items()},
     )

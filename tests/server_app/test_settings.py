@@ -88,7 +88,11 @@ REFUSED = [
     ({"hidden-width": 0}, "'hidden-width' is 0"),
     ({"hidden-layers": -1}, "'hidden-layers' is -1, but must be at least 0"),
     ({"local-steps": -1}, "'local-steps' is -1, but must be at least 0"),
-    ({"local-epochs": 0.0}, r"'local-epochs' is 0.0, but must be above 0\.$"),
+    (
+        {"local-epochs": 0.0},
+        "'local-epochs' is 0.0, but must be above 0; to set the steps yourself, leave it as it is "
+        "and set 'local-steps'",
+    ),
     ({"local-epochs": -1.0}, "'local-epochs' is -1.0, but must be above 0"),
     ({"local-epochs": math.nan}, "'local-epochs' is nan"),
     ({"local-epochs": math.inf}, "'local-epochs' is inf"),

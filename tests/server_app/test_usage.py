@@ -22,7 +22,8 @@ def test_the_page_has_every_key_once(default_run_config):
 
 def test_what_is_told_is_json():
     told = json.loads(json.dumps(usage()))
-    assert list(told["applies_to"]) == [name.replace("_", "-") for name in Settings.model_fields]
-    for users in told["applies_to"].values():
-        assert users
-        assert set(users) <= set(told["strategies"])
+    assert list(told["keys"]) == [name.replace("_", "-") for name in Settings.model_fields]
+    for facts in told["keys"].values():
+        assert facts["applies_to"]
+        assert set(facts["applies_to"]) <= set(told["strategies"])
+        assert facts["also_with"] in ("", *told["keys"])

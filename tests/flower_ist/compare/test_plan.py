@@ -189,9 +189,8 @@ def test_slices_that_are_swept_are_the_choice_s():
 
 
 def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():
-    sweep = {"local-steps": (20, 80), "learning-rate": (0.1, 0.2)}
+    sweep = {"local-steps": (20, 80), "learning-rate": (0.1, 0.2), "ridge-penalties": (1, 10)}
     plan = replace(PLAN, sweep=sweep)
-    assert grid(plan, "ridge") == [{}]
     assert grid(plan, "ist") == grid(plan, "fedavg") == grid(plan, "central")
     assert grid(plan, "ist") == [
         {"local-steps": 20, "learning-rate": 0.1},
@@ -199,14 +198,8 @@ def test_every_strategy_has_the_same_grid_as_far_as_it_can_tell():
         {"local-steps": 80, "learning-rate": 0.1},
         {"local-steps": 80, "learning-rate": 0.2},
     ]
+    assert grid(plan, "ridge") == [{"ridge-penalties": 1}, {"ridge-penalties": 10}]
     assert grid(PLAN, "ist") == [{}]
-
-
-def test_penalties_are_varied_for_those_who_have_a_closed_form_head():
-    plan = replace(PLAN, sweep={"ridge-penalties": (1, 10)})
-    assert grid(plan, "ridge") == grid(plan, "ist")
-    assert grid(plan, "ist") == [{"ridge-penalties": 1}, {"ridge-penalties": 10}]
-    assert grid(plan, "fedncm") == [{}]
 
 
 def test_what_a_strategy_does_not_use_is_not_varied_for_it():

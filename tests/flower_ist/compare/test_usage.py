@@ -62,7 +62,7 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         settings = Settings.from_run_config(config_of(strategy, **others))
         build_strategy(settings, network_of(settings, 8, 2), ClientRegistry())
     except SettingsError:
-        assert not USAGE.uses(strategy, key)
+        assert not USAGE.uses(strategy, key, {})
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,23 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         ("num-rounds", TRAINED),
         ("capacities", SCHEMES),
         ("close-early", SLICED),
-        ("ridge-penalties", {"ridge", "ridge-features", "lda", *TRAINED}),
+        ("ridge-penalties", {"ridge", "ridge-features", "lda"}),
     ],
 )
 def test_who_uses_a_setting(key, users):
-    assert {name for name in STRATEGIES if USAGE.uses(name, key)} == set(users)
+    assert {name for name in STRATEGIES if USAGE.uses(name, key, {})} == set(users)
+
+
+@pytest.mark.parametrize(
+    ("key", "beside", "more"),
+    [
+        ("ridge-penalties", {"lda-skip": (False, True)}, TRAINED),
+        ("ridge-penalties", {"lda-skip": (False,)}, ()),
+    ],
+)
+def test_what_is_used_only_beside_another_setting(key, beside, more):
+    alone = {name for name in STRATEGIES if USAGE.uses(name, key, {})}
+    assert {name for name in STRATEGIES if USAGE.uses(name, key, beside)} == alone | set(more)
 
 
 def test_the_harness_own_rivals_use_what_fedavg_does():
