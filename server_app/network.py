@@ -10,11 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from flower_ist.classifier.features import RandomFeatures
 from flower_ist.classifier.mlp import mlp_shapes
-from server_app.settings import Settings
+from flower_ist.wire.protocol import COMPACT
+from flower_ist.wire.quantize import encoded_bytes
+from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM
 
+# What a train message holds besides the weights: names, layout, settings, Flower's envelope.
+_OVERHEAD_BYTES = 2048
 # What a reply may hold besides numbers: facts, with the names of thousands of classes.
 _MOST_BESIDES = 4 * 2**20
 
@@ -41,6 +47,9 @@ def network_of(settings: Settings, dim: int, num_classes: int) -> Network:
         settings: of the run.
         dim: D, numbers in a token.
         num_classes: C.
+
+    Raises:
+        SettingsError: not even one neuron a slice fits into ``slice-bytes``.
     """
     name = settings.strategy
     if name == "ridge-features":
@@ -51,12 +60,16 @@ def network_of(settings: Settings, dim: int, num_classes: int) -> Network:
     if name == "fedavg-features":
         features = RandomFeatures.draw(settings.seed, settings.hidden_width, dim)
         return Network([features.dim, num_classes], features=features)
-    width = settings.hidden_width // (settings.num_slices or 1)
+    slices = settings.num_slices or 1
+    width = settings.hidden_width // slices
+    if settings.slice_bytes and settings.hidden_layers:
+        width = _widest(settings, dim, num_classes)
     if name == "fedavg-narrow":
         return Network([dim, *[width] * settings.hidden_layers, num_classes])
     layers = range(1, settings.hidden_layers + 1)
     cut = tuple(layer for layer in layers if settings.cut == "all" or layer % 2)
-    hidden = [settings.hidden_width if layer in cut else width for layer in layers]
+    whole = width * slices if settings.slice_bytes else settings.hidden_width
+    hidden = [whole if layer in cut else width for layer in layers]
     return Network([dim, *hidden, num_classes], cut)
 
 
@@ -72,3 +85,37 @@ def most_bytes(network: Network, dim: int, num_classes: int) -> int:
     statistics = width * (width + 1) // 2 + width * num_classes
     model = sum(math.prod(shape) for shape in mlp_shapes(network.dims).values())
     return _MOST_BESIDES + 8 * max(statistics, model)
+
+
+def slice_message_bytes(settings: Settings, width: int, dim: int, num_classes: int) -> int:
+    """Return the bytes of a train message whose net has ``width`` neurons in each hidden layer.
+
+    In ``compact`` it depends on the weights: what int4 takes is the most that was met.
+    """
+    down, up = ("int4" if dtype == COMPACT else dtype for dtype in settings.wire_dtypes())
+    shapes = mlp_shapes([dim, *[width] * settings.hidden_layers, num_classes]).values()
+    single = np.dtype(np.float32)
+    return _OVERHEAD_BYTES + max(
+        sum(encoded_bytes(single, shape, dtype) for shape in shapes) for dtype in (down, up)
+    )
+
+
+def _widest(settings: Settings, dim: int, num_classes: int) -> int:
+    """Return the most neurons per slice for which a message stays within ``slice-bytes``."""
+
+    def fits(width: int) -> bool:
+        return slice_message_bytes(settings, width, dim, num_classes) <= settings.slice_bytes
+
+    if not fits(1):
+        least = slice_message_bytes(settings, 1, dim, num_classes)
+        raise SettingsError(
+            f"'slice-bytes' is {settings.slice_bytes}, but a message with one neuron takes "
+            f"{least:,} bytes: set at least that."
+        )
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -65,6 +65,7 @@ class Settings(BaseModel):
         "K, slices that the hidden neurons are divided into; 0: as many as clients. "
         "`fedavg-narrow` has the width of one of them.",
         (*SLICED, "fedavg-narrow"),
+        also_with="slice-bytes",
         ge=0,
     )
     capacities: Numbers = setting(
@@ -92,6 +93,14 @@ class Settings(BaseModel):
         "is cut on both sides, and the layers between have H / K neurons; or `all`, as the paper "
         "does.",
         TRAINED,
+    )
+    slice_bytes: int = setting(
+        0,
+        "Most bytes of a train message: H is chosen so that a slice, and the whole model of "
+        "`fedavg-narrow`, takes no more on the wire. Needs `num-slices`. 0: `hidden-width` "
+        "decides.",
+        TRAINED,
+        ge=0,
     )
     local_epochs: float = setting(
         12.0,
@@ -306,7 +315,7 @@ class Settings(BaseModel):
                 f"'claim-bound' is {self.claim_bound}, but must be at least 1, or 0 for no bound."
             )
         narrow = self.cut == "alternate" and self.hidden_layers > 1 and name not in CLOSED_FORM
-        if not self.num_slices and (narrow or name == "fedavg-narrow"):
+        if not self.num_slices and (self.slice_bytes or narrow or name == "fedavg-narrow"):
             raise ValueError(
                 "'num-slices' is 0, but the widths of this net follow from it: set 'num-slices', "
                 "e.g. to the number of clients."

@@ -26,7 +26,6 @@ REMOVED_KEYS = {
     **dict.fromkeys(
         ("ridge-blend", "ridge-skip"), "set 'lda-skip': the closed-form head is inside the net now"
     ),
-    "slice-bytes": "set 'hidden-width'; flower-ist compare --budget finds what some bytes pay for",
     "packed": "leave it out, for every model travels packed",
     "shares": "set 'capacities', the share of the neurons that each client can hold",
     "proximal-mu": _OPTIONS.format("proximal-mu=0.01"),

@@ -174,6 +174,11 @@ def test_capacities_go_to_those_who_allow_them(strategy, capacity, expected):
         ("heterofl", {}, None),
         ("fedavg", {}, None),
         ("ridge", {}, None),
+        # Where bytes are given, every net's widths follow from K; the pooled one's as the others'.
+        ("fedavg", {"settings": {"slice-bytes": 9000}}, 4),
+        ("heterofl", {"settings": {"slice-bytes": 9000}}, 4),
+        ("central", {"settings": {"slice-bytes": 9000}}, 4),
+        ("ridge", {"settings": {"slice-bytes": 9000}}, None),
     ],
 )
 def test_there_are_as_many_slices_as_clients(strategy, changes, expected):

@@ -92,6 +92,8 @@ def test_who_uses_a_setting(key, users):
     [
         ("ridge-penalties", {"lda-skip": (False, True)}, TRAINED),
         ("ridge-penalties", {"lda-skip": (False,)}, ()),
+        ("num-slices", {"slice-bytes": (0, 9000)}, TRAINED),
+        ("num-slices", {"slice-bytes": (0,)}, ()),
     ],
 )
 def test_what_is_used_only_beside_another_setting(key, beside, more):
