@@ -21,6 +21,7 @@ from flower_ist.grids.clients import Client, ClientRegistry, await_nodes
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import encoder_settings, unlike_settings
 from flower_ist.tokens.shard import TokenShard
+from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.reported import client_text, finite
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM
@@ -144,7 +145,7 @@ def local_steps(settings: Settings, clients: Iterable[Client]) -> int:
         settings: of the run. With ``local-steps`` above 0 these are the steps; with a
             closed-form strategy nobody follows what is returned.
         clients: all that are ready. One that told no number of examples, or one that no reply may
-            have (``max-examples``), has no part in the median.
+            have (``MAX_EXAMPLES``), has no part in the median.
 
     Raises:
         SettingsError: no client told how many examples it has.
@@ -152,7 +153,7 @@ def local_steps(settings: Settings, clients: Iterable[Client]) -> int:
     if settings.local_steps or settings.strategy in CLOSED_FORM:
         return settings.local_steps
     told = (finite(client.facts.get("num-examples")) for client in clients)
-    examples = [count for count in told if count and 1 <= count <= settings.max_examples]
+    examples = [count for count in told if count and 1 <= count <= MAX_EXAMPLES]
     if not examples:
         raise SettingsError(
             "'local-steps' is 0, but no client told how many examples it has, from which "

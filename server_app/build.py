@@ -106,7 +106,6 @@ def build_closed_form(
             penalties=penalties,
             score=score,
             wire_dtype=wire_dtype,
-            max_examples=settings.max_examples,
             claim_bound=settings.claim_bound,
             node_timeout=settings.node_timeout,
             registry=registry,
@@ -119,13 +118,7 @@ def before_strategy(settings: Settings, registry: ClientRegistry) -> list[Filter
     """Return what a strategy needs in front of it: Flower's own judge no reply."""
     if settings.strategy not in FLOWERS:
         return []
-    return [
-        AlikeReplies(
-            MetricsJudge(
-                registry, max_examples=settings.max_examples, claim_bound=settings.claim_bound
-            )
-        )
-    ]
+    return [AlikeReplies(MetricsJudge(registry, claim_bound=settings.claim_bound))]
 
 
 def _of_features(score: Score | None, features: RandomFeatures | None) -> Score | None:
@@ -145,7 +138,6 @@ def _submodel(settings: Settings, network: Network, registry: ClientRegistry) ->
         seed=settings.seed,
         merge_rule=settings.merge_rule,
         norm_bound=settings.norm_bound,
-        max_examples=settings.max_examples,
         claim_bound=settings.claim_bound,
         node_timeout=settings.node_timeout,
         registry=registry,

@@ -179,12 +179,6 @@ class Settings(BaseModel):
         "1, or 0: no bound.",
         SUBMODELS,
     )
-    max_examples: int = setting(
-        10**8,
-        "A reply or statistics that count more examples are refused, and a client that says so has "
-        "no part in the median of `local-epochs`.",
-        ge=1,
-    )
     claim_bound: float = setting(
         20.0,
         "Of three clients or more, statistics count for at most so many times the examples of the "

@@ -26,6 +26,7 @@ REMOVED_KEYS = {
     **dict.fromkeys(
         ("ridge-blend", "ridge-skip"), "set 'lda-skip': the closed-form head is inside the net now"
     ),
+    "max-examples": "leave it out; 'claim-bound' says for how many examples a client may count",
     "packed": "leave it out, for every model travels packed",
     "shares": "set 'capacities', the share of the neurons that each client can hold",
     "proximal-mu": _OPTIONS.format("proximal-mu=0.01"),

@@ -19,7 +19,13 @@ from flwr.serverapp import Grid
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.names import NameBook
 from flower_ist.wire._flwr import NodeInfo
-from flower_ist.wire.protocol import EXAMPLES_KEY, FACTS_RECORD, LIFE_AFTER_TIMEOUT, SHARD_KEY
+from flower_ist.wire.protocol import (
+    EXAMPLES_KEY,
+    FACTS_RECORD,
+    LIFE_AFTER_TIMEOUT,
+    MAX_EXAMPLES,
+    SHARD_KEY,
+)
 from flower_ist.wire.records import configs_in
 from flower_ist.wire.reported import (
     MAX_METRICS,
@@ -101,7 +107,7 @@ class ClientRegistry:
         # What meet() returned for some nodes since the last answer or change of a name.
         self._met: dict[tuple[int, ...], list[Client]] = {}
         self._named_at = 0.0
-        self._numbers: dict[tuple[str, float], list[float]] = {}
+        self._numbers: dict[str, list[float]] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
         """Return the clients of connected nodes, sorted by name; query those not yet known.
@@ -164,21 +170,22 @@ class ClientRegistry:
             self._due.setdefault(node_id, time.monotonic())
         return None
 
-    def own_word(self, node_id: int, fact: str, most: float) -> float:
-        """Return the number that a node's client told as this fact, or ``most`` if that is less."""
+    def own_word(self, node_id: int, fact: str) -> float:
+        """Return the number of examples that a node's client told as this fact, or the most."""
         told = finite(self.facts(node_id).get(fact))
-        return most if told is None else min(told, most)
+        return MAX_EXAMPLES if told is None else min(told, MAX_EXAMPLES)
 
-    def numbers(self, fact: str, most: float) -> list[float]:
-        """Return what clients told as this fact, each a number from 1 to ``most``.
+    def numbers(self, fact: str) -> list[float]:
+        """Return what clients told as this fact, each a possible number of examples.
 
         Until the next answer it is the same list, which nobody may change.
         """
-        if (fact, most) not in self._numbers:
+        if fact not in self._numbers:
             told = (finite(client.facts.get(fact)) for client in self._known.values())
-            found = [number for number in told if number is not None and 1 <= number <= most]
-            self._numbers[fact, most] = found
-        return self._numbers[fact, most]
+            self._numbers[fact] = [
+                number for number in told if number and 1 <= number <= MAX_EXAMPLES
+            ]
+        return self._numbers[fact]
 
     def _ask(self, grid: Grid, node_ids: list[int]) -> None:
         # A query that nobody waits for anymore is not delivered. It lives a little longer than the

@@ -41,7 +41,6 @@ from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,
     COMPACT,
-    MAX_EXAMPLES,
     PACKED_KEY,
     STATISTICS_DTYPE_KEY,
     STATISTICS_KEY,
@@ -80,8 +79,6 @@ class ClosedFormStrategy(FedAvg):
             thousandth or a hundredth (:mod:`flower_ist.statistics.codec`), for the others the same
             as ``float32``, as they send no Gram matrix.
         max_token: statistics that need tokens of larger magnitude are refused.
-        max_examples: statistics of more examples are refused, and so are those of more than their
-            client says that it has.
         claim_bound: of three clients or more, one counts for at most so many times the examples of
             the median client, and its tokens must be about as large as the others'
             (:mod:`flower_ist.statistics.bounds`); at least 1, or 0: not bounded.
@@ -106,7 +103,6 @@ class ClosedFormStrategy(FedAvg):
         shrinkage: float = 1.0,
         wire_dtype: str = "float64",
         max_token: float = 1e4,
-        max_examples: float = MAX_EXAMPLES,
         claim_bound: float = CLAIM_BOUND,
         node_timeout: float = 60.0,
         registry: ClientRegistry | None = None,
@@ -144,7 +140,6 @@ class ClosedFormStrategy(FedAvg):
         self.shrinkage = shrinkage
         self.wire_dtype = wire_dtype
         self.max_token = max_token
-        self.max_examples = max_examples
         self.claim_bound = check_claim_bound(claim_bound)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
@@ -265,7 +260,7 @@ class ClosedFormStrategy(FedAvg):
             packed_as=SQUEEZED if self.wire_dtype == COMPACT else "float32",
             arrayrecord_key=self.arrayrecord_key,
             weighted_by_key=key,
-            max_examples=self.registry.own_word(node_id, key, self.max_examples),
+            max_examples=self.registry.own_word(node_id, key),
             kind=kind,
         )
         tensors, examples = judge_reply(reply, expected)

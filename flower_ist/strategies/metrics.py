@@ -18,7 +18,7 @@ from flower_ist.strategies.claims import most_examples
 from flower_ist.strategies.judge import judge_metrics
 from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals
 from flower_ist.wire._flwr import with_metadata
-from flower_ist.wire.protocol import EXAMPLES_KEY, MAX_EXAMPLES, REFUSED_CODE
+from flower_ist.wire.protocol import EXAMPLES_KEY, REFUSED_CODE
 from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import weighted_mean
 
@@ -34,7 +34,6 @@ class MetricsJudge:
     Args:
         registry: has what each client told when it was met.
         weighted_by_key: the metric that holds the number of examples.
-        max_examples: largest number of examples.
         claim_bound: for how many examples a reply may count
             (:mod:`flower_ist.strategies.claims`); 0: not bounded.
     """
@@ -43,12 +42,10 @@ class MetricsJudge:
         self,
         registry: ClientRegistry,
         weighted_by_key: str = EXAMPLES_KEY,
-        max_examples: float = MAX_EXAMPLES,
         claim_bound: float = 0.0,
     ) -> None:
         self._registry = registry
         self._key = weighted_by_key
-        self._most = max_examples
         self._claim_bound = claim_bound
 
     def judge(self, replies: Sequence[Message], kind: str) -> tuple[Judged, RoundReport]:
@@ -61,13 +58,13 @@ class MetricsJudge:
             kind: of the messages that they answer: ``train`` or ``evaluate``.
         """
         nodes = dict.fromkeys(reply.metadata.src_node_id for reply in replies)
-        sent = {n: self._registry.own_word(n, self._key, self._most) for n in nodes}
+        sent = {n: self._registry.own_word(n, self._key) for n in nodes}
 
         def judge(reply: Message, most: float) -> tuple[dict[str, float], float]:
             return judge_metrics(reply, kind, self._key, most)
 
         good, report = collect_replies(replies, sent, judge)
-        told = self._registry.numbers(self._key, self._most)
+        told = self._registry.numbers(self._key)
         most = most_examples(told or [n for _, (_, n) in good], self._claim_bound)
         judged: Judged = []
         for reply, (metrics, examples) in good:
@@ -83,21 +80,17 @@ class JudgedEvaluation(FedAvg):
 
     Attributes:
         registry: has what each client told when it was met.
-        max_examples: largest number of examples.
         claim_bound: for how many examples a reply may count; 0: not bounded.
     """
 
     registry: ClientRegistry
-    max_examples: float
     claim_bound: float
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Judge each reply on its own and average the metrics of the good ones."""
-        judge = MetricsJudge(
-            self.registry, self.weighted_by_key, self.max_examples, self.claim_bound
-        )
+        judge = MetricsJudge(self.registry, self.weighted_by_key, self.claim_bound)
         good, _ = judge.judge(list(replies), MessageType.EVALUATE)
         contents = [RecordDict({_METRICS: MetricRecord({**metrics})}) for _, metrics in good]
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if good else None

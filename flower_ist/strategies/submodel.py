@@ -44,7 +44,6 @@ from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import Merger, room_for
 from flower_ist.submodels.robust import trim_for
 from flower_ist.submodels.schemes import SubmodelScheme, submodel_scheme
-from flower_ist.wire.protocol import MAX_EXAMPLES
 from flower_ist.wire.record_tensors import decode, record_of
 from flower_ist.wire.reported import mean_metrics
 
@@ -83,8 +82,6 @@ class SubmodelStrategy(JudgedEvaluation):
         registry: clients met already, if the ServerApp has asked them.
         max_weight: a reply with a weight of larger magnitude, on the model's own scale, is refused,
             and so is a model with one.
-        max_examples: a reply that reports more examples, or more than its client did when it was
-            met, is refused.
         claim_bound: a reply counts for at most so many times the median client's examples, or three
             times if that is less (:mod:`flower_ist.strategies.claims`); 0: not bounded.
         norm_bound: a reply whose update is larger than this many times the round's median is
@@ -99,10 +96,10 @@ class SubmodelStrategy(JudgedEvaluation):
         fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
             the whole model, which costs more than all slices together. Evaluate on the server.
 
-    A reply that is an error, or whose arrays, values or number of examples are not as expected, is
-    refused with a logged reason and its slice keeps its weights. The run stops with
-    :class:`TrainingFailedError` when fewer than ``min_train_nodes`` replies are good, unless the
-    silent ones are waited for.
+    A reply that is an error, or whose arrays or values are not as expected, or with more examples
+    than its client had when it was met, is refused with a logged reason and its slice keeps its
+    weights. The run stops with :class:`TrainingFailedError` when fewer than ``min_train_nodes``
+    replies are good, unless the silent ones are waited for.
 
     Raises:
         PartitionError: the scheme does not exist, or cannot use these sizes.
@@ -124,7 +121,6 @@ class SubmodelStrategy(JudgedEvaluation):
         node_timeout: float = 60.0,
         registry: ClientRegistry | None = None,
         max_weight: float = 1e4,
-        max_examples: float = MAX_EXAMPLES,
         claim_bound: float = CLAIM_BOUND,
         norm_bound: float = 0.0,
         quarantine_after: int = 3,
@@ -169,7 +165,6 @@ class SubmodelStrategy(JudgedEvaluation):
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
-        self.max_examples = max_examples
         self.claim_bound = check_claim_bound(claim_bound)
         self.norm_bound = check_norm_bound(norm_bound)
         quarantine = Quarantine(quarantine_after, quarantine_rounds)
@@ -233,7 +228,7 @@ class SubmodelStrategy(JudgedEvaluation):
         report = RoundReport()
         good = judged_replies(replies, self._sent, self._judge, report)
         if self.scheme.weighted:
-            examples = self.registry.numbers(self.weighted_by_key, self.max_examples)
+            examples = self.registry.numbers(self.weighted_by_key)
             good = bound_claims(good, report, most_examples(examples, self.claim_bound))
         weights = room_for(self._weights, self._retired)
         merger = Merger(self._weights, weights, list(self._sent.values()), self._trim)
@@ -291,7 +286,7 @@ class SubmodelStrategy(JudgedEvaluation):
             max_weight=self.max_weight,
             factors=cut.factors(),
             sent={n: cut.part(n, w) for n, w in self._weights.items() if w.dtype.kind in "iu"},
-            max_examples=self.registry.own_word(node_id, self.weighted_by_key, self.max_examples),
+            max_examples=self.registry.own_word(node_id, self.weighted_by_key),
         )
         tensors, examples = judge_reply(reply, expected)
         weight = examples if self.scheme.weighted else 1.0

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
+from flower_ist.grids import clients
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.tokens.edit import drop
@@ -221,8 +222,11 @@ def test_a_run_that_was_killed_after_a_change_goes_on_to_the_same_bits(
     assert (run / STATISTICS_FILE).read_bytes() == (expected / STATISTICS_FILE).read_bytes()
 
 
-def test_nobody_grows_beyond_the_most_examples(small: MakeConfig, folder: Path, caplog) -> None:
-    config = small(strategy="fedavg", max_examples=100, num_rounds=3)
+def test_nobody_grows_beyond_the_most_examples(
+    small: MakeConfig, folder: Path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr(clients, "MAX_EXAMPLES", 100)
+    config = small(strategy="fedavg", num_rounds=3)
     new = folder.parent / "new" / "stars"
     serve(config, round_2=lambda: grow(folder / "client-2", new))
     assert "client-2 is left out of this round: 'num-examples' is 110, not betw" in caplog.text

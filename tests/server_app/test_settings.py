@@ -117,7 +117,6 @@ REFUSED = [
     ({"ridge-penalties": "1e"}, "'ridge-penalties' is '1e', but must be numbers with commas"),
     ({"ridge-penalties": "1,,1"}, "'ridge-penalties' is '1,,1', but must be numbers with commas"),
     ({"norm-bound": math.nan}, "'norm-bound' is nan"),
-    ({"max-examples": 0}, "'max-examples' is 0, but must be at least 1"),
     ({"privacy-clip": -1.0}, r"'privacy-clip' is -1.0, but must be at least 0\.$"),
     ({"privacy-noise": 1.0}, "'privacy-noise' is 1.0, but 'privacy-clip' is 0: noise protects"),
     ({"validation-share": 1.0}, "'validation-share' is 1.0, but must be at least 0 and below 1"),

@@ -16,6 +16,7 @@ from client_app.app import app as client_app
 from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
 from flower_ist.classifier.skip import LinearSkip
+from flower_ist.grids import clients
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
@@ -359,12 +360,14 @@ def test_statistics_that_were_refused_are_in_the_log(small: MakeConfig):
 
 @pytest.mark.parametrize(("strategy", "server_round"), [("ist", 0), ("fedavg", 0), ("ridge", 1)])
 def test_statistics_of_too_many_examples_are_refused(
-    small: MakeConfig, strategy: str, server_round: int
+    small: MakeConfig, strategy: str, server_round: int, monkeypatch
 ):
     sentence = rf"^Round {server_round}: 0 of 4 replies.*'num-examples' is 80, not between 1 and 79"
+    monkeypatch.setattr(clients, "MAX_EXAMPLES", 79)
     with pytest.raises(TrainingFailedError, match=sentence):
-        run(small(strategy=strategy, max_examples=79))
-    run(small(strategy=strategy, max_examples=80, num_rounds=1))
+        run(small(strategy=strategy))
+    monkeypatch.setattr(clients, "MAX_EXAMPLES", 80)
+    run(small(strategy=strategy, num_rounds=1))
 
 
 def test_a_private_device_gives_no_statistics_and_trains_all_the_same(

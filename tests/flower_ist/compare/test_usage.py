@@ -74,7 +74,6 @@ def test_what_the_app_refuses_is_not_varied(strategy: str, key: str, others: dic
         ("lda-skip", TRAINED),
         ("fraction-train", TRAINED),
         ("validation-share", STRATEGIES),
-        ("max-examples", STRATEGIES),
         ("num-slices", {*SLICED, "fedavg-narrow"}),
         ("merge-rule", SCHEMES),
         ("num-rounds", TRAINED),

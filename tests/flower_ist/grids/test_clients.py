@@ -69,14 +69,14 @@ def test_facts_that_are_told_anew_take_the_place_of_the_old_ones():
     grid = InProcessGrid(answering(lambda k: {"client-name": "ab"[k], "num-examples": 5}), 2)
     nodes, registry = list(grid.get_node_ids()), ClientRegistry()
     first = registry.meet(grid, nodes)
-    assert registry.numbers("num-examples", 100) == [5, 5]
+    assert registry.numbers("num-examples") == [5, 5]
     news = ConfigRecord({"client-name": "b", "num-examples": 9, "shard": "x\n" + 99 * "y"})
     told = Message(RecordDict({"facts": news}), reply_to=Message(RecordDict(), nodes[0], "train"))
     changed = registry.renew(told)
     assert changed is not None
     assert (changed.name, changed.facts["num-examples"]) == ("a", 9)
-    assert registry.own_word(nodes[0], "num-examples", 100) == 9
-    assert registry.numbers("num-examples", 100) == [9, 5]
+    assert registry.own_word(nodes[0], "num-examples") == 9
+    assert registry.numbers("num-examples") == [9, 5]
     assert registry.shard(nodes[0]) == "x " + 62 * "y" + "..."
     assert registry.shard(nodes[1]) == ""
     assert registry.meet(grid, nodes) is not first
@@ -103,7 +103,7 @@ def test_who_tells_more_examples_than_before_is_asked_again(examples: object, ag
     for _ in range(3):
         registry.meet(grid, nodes)
     assert questions == [0, 1] + again * [1]
-    assert registry.own_word(nodes[1], "num-examples", 100) == 5 + again
+    assert registry.own_word(nodes[1], "num-examples") == 5 + again
 
 
 def test_what_was_met_is_kept_until_something_changes():

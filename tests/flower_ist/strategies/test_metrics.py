@@ -67,7 +67,7 @@ def test_claims_are_bounded_by_what_the_others_told():
     """Of 10, 10, 10 and 10^6 examples the last count like 3 x 10: (3 x 0.5 x 10 + 30 x 1) / 60."""
     app = tiny_app(lambda k: {"num-examples": 10})
     grid = NotingGrid(lying(app, {0: reports("evaluate", num_examples=10**6, accuracy=1.0)}), 4)
-    strategy = ISTStrategy(AXES, fraction_evaluate=1.0, max_examples=1e9)
+    strategy = ISTStrategy(AXES, fraction_evaluate=1.0)
     messages = list(strategy.configure_evaluate(1, model()[1], ConfigRecord(), grid))
     metrics = strategy.aggregate_evaluate(1, list(grid.send_and_receive(messages)))
     assert metrics is not None

@@ -98,17 +98,17 @@ def test_bounds_of_no_use_are_refused(bound):
         ISTStrategy(AXES, norm_bound=bound)
 
 
-def test_the_cap_on_examples_can_be_lowered():
-    strategy, _, messages = configured(num_nodes=3, num_slices=1, max_examples=100)
-    counts = (100, 101, 10**30)
+def test_no_reply_is_of_more_than_a_hundred_million_examples():
+    strategy, _, messages = configured(num_nodes=3, num_slices=1)
+    counts = (10**8, 10**8 + 1, 10**30)
     replies = [
         reply(m, arrays_of(m), {"num-examples": float(n)})
         for m, n in zip(messages, counts, strict=True)
     ]
     merged(strategy, replies)
     assert list(strategy.last_round.refused.values()) == [
-        "'num-examples' is 101.0, not between 1 and 100",
-        "'num-examples' is 1e+30, not between 1 and 100",
+        "'num-examples' is 100000001.0, not between 1 and 1e+08",
+        "'num-examples' is 1e+30, not between 1 and 1e+08",
     ]
 
 
