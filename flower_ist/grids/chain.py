@@ -43,13 +43,12 @@ class PerContent(Generic[_Made]):
     Only the last few contents are kept, so that a round's slices are not.
 
     Args:
-        make: is called once for a content that comes several times in a row.
-        keep: how many contents may take turns.
+        make: is called once for a content that comes several times; two may take turns.
     """
 
-    def __init__(self, make: Callable[[RecordDict], _Made], keep: int = 2) -> None:
+    def __init__(self, make: Callable[[RecordDict], _Made]) -> None:
         self._make = make
-        self._made: deque[tuple[RecordDict, _Made]] = deque(maxlen=keep)
+        self._made: deque[tuple[RecordDict, _Made]] = deque(maxlen=2)
 
     def __call__(self, content: RecordDict) -> _Made:
         """Return what was made of this content, or make it."""

@@ -37,7 +37,8 @@ from flower_ist.wire.reported import (
     metric_record,
 )
 
-_LONGEST_WAIT = 3600.0
+# Seconds from a node's unanswered query to the next one: the first time, and at most.
+_FIRST_WAIT, _LONGEST_WAIT = 60.0, 3600.0
 _LONGEST_SHARD = 64
 # All nodes, and those that were admitted, with room for two more such steps of a chain.
 _LISTS_KEPT = 4
@@ -75,8 +76,8 @@ def _question(node_id: int, life: float) -> Message:
 class ClientRegistry:
     """The clients known so far. Each node is queried when it is first needed.
 
-    A node that could not answer is queried again after ``retry_seconds``, and the interval doubles
-    each time, up to an hour. Nothing waits for these answers: they are fetched when the registry is
+    A node that could not answer is queried again after a minute, and the interval doubles each
+    time, up to an hour. Nothing waits for these answers: they are fetched when the registry is
     next used. So a device that started slowly or was repaired can join a running training, and a
     device that never answers delays nobody.
 
@@ -86,18 +87,11 @@ class ClientRegistry:
 
     Args:
         query_timeout: seconds to wait for answers.
-        retry_seconds: from a node's first unanswered query to the second query.
         names: of the run that goes on; None for a new one.
     """
 
-    def __init__(
-        self,
-        query_timeout: float = 60.0,
-        retry_seconds: float = 60.0,
-        names: NameBook | None = None,
-    ) -> None:
+    def __init__(self, query_timeout: float = 60.0, names: NameBook | None = None) -> None:
         self.query_timeout = query_timeout
-        self.retry_seconds = retry_seconds
         self.names = names or NameBook()
         self._known: dict[int, Client] = {}
         self._told: dict[int, str | None] = {}
@@ -235,7 +229,7 @@ class ClientRegistry:
 
     def _schedule(self, node_id: int) -> float:
         """Set when a node is queried next, and return the seconds until then."""
-        wait = self._wait.get(node_id, self.retry_seconds)
+        wait = self._wait.get(node_id, _FIRST_WAIT)
         self._due[node_id] = time.monotonic() + wait
         self._wait[node_id] = min(2 * wait, _LONGEST_WAIT)
         return wait
