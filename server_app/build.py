@@ -30,7 +30,7 @@ from flower_ist.grids.chain import Filter
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.statistics.sums import Head
 from flower_ist.strategies.closed_form import ClosedFormStrategy
-from flower_ist.strategies.metrics import AlikeReplies, MetricsJudge
+from flower_ist.strategies.metrics import AlikeReplies
 from flower_ist.strategies.submodel import SubmodelStrategy
 from flower_ist.submodels.axes import mlp_axes
 from flower_ist.wire.protocol import COMPACT
@@ -118,7 +118,7 @@ def before_strategy(settings: Settings, registry: ClientRegistry) -> list[Filter
     """Return what a strategy needs in front of it: Flower's own judge no reply."""
     if settings.strategy not in FLOWERS:
         return []
-    return [AlikeReplies(MetricsJudge(registry, claim_bound=settings.claim_bound))]
+    return [AlikeReplies(registry, settings.claim_bound)]
 
 
 def _of_features(score: Score | None, features: RandomFeatures | None) -> Score | None:

@@ -103,8 +103,15 @@ def _cut(value: str) -> str:
     return value
 
 
+def _bound(times: float) -> float:
+    if times != 0 and times < 1:
+        raise ValueError("at least 1, or 0 for no bound")
+    return times
+
+
 Strategy = Annotated[str, AfterValidator(_strategy)]
 Cut = Annotated[str, AfterValidator(_cut)]
 WireDtype = Annotated[str, AfterValidator(_wire_dtype)]
 Numbers = Annotated[str, AfterValidator(_are_numbers)]
+Bound = Annotated[float, AfterValidator(_bound)]
 Folder = Annotated[str, AfterValidator(_is_absolute)]

@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from server_app.fields import (
+    Bound,
     Cut,
     Folder,
     Numbers,
@@ -173,18 +174,17 @@ class Settings(BaseModel):
         "with the share that is cut off at each end.",
         SUBMODELS,
     )
-    norm_bound: float = setting(
+    norm_bound: Bound = setting(
         0.0,
         "A reply whose update is more than so many times the round's median is refused; at least "
         "1, or 0: no bound.",
         SUBMODELS,
     )
-    claim_bound: float = setting(
+    claim_bound: Bound = setting(
         20.0,
         "Of three clients or more, statistics count for at most so many times the examples of the "
         "median client, and an update for three times as many; statistics of tokens that are much "
         "larger than the others' are refused. At least 1, or 0: no bound.",
-        ge=0,
     )
 
     # --- clients and time
@@ -303,10 +303,6 @@ class Settings(BaseModel):
             raise ValueError(
                 f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
                 "choose a strategy that trains the whole model, e.g. fedavg."
-            )
-        if 0 < self.claim_bound < 1:
-            raise ValueError(
-                f"'claim-bound' is {self.claim_bound}, but must be at least 1, or 0 for no bound."
             )
         narrow = self.cut == "alternate" and self.hidden_layers > 1 and name not in CLOSED_FORM
         if not self.num_slices and (self.slice_bytes or narrow or name == "fedavg-narrow"):

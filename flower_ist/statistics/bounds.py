@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from flower_ist.errors import FlowerIstError
 from flower_ist.statistics.sums import Statistics
 
-_FEWEST = 3
+FEWEST_TO_COMPARE = 3
+"""Of two clients neither is the outlier."""
 _MOST_ENERGY = 9.0
 _MOST_SQUARE = 100.0
 # A coordinate that is nearly constant may differ more: it is measured by this share of the mean.
@@ -65,7 +66,7 @@ class Others:
             total: of the clients that were counted in.
             sizes: for how many examples each of them counts.
         """
-        if len(sizes) + 1 < _FEWEST:
+        if len(sizes) + 1 < FEWEST_TO_COMPARE:
             return None
         counts = total.counts.astype(np.float64)
         return cls(float(np.median(sizes)), mean_squares(total), counts, total.sums)
@@ -111,7 +112,7 @@ def bound_by_others(
         bound: times the median client's examples, for which a client may count; at least 1, or 0:
             all count as they are.
     """
-    if not bound or len(clients) < _FEWEST:
+    if not bound or len(clients) < FEWEST_TO_COMPARE:
         return list(clients)
     squares = np.median([mean_squares(client) for client in clients], axis=0)
     size = float(np.median([client.counts.sum() for client in clients]))

@@ -6,23 +6,19 @@ import math
 
 from flower_ist.errors import ArgumentError
 
-FEWEST_TO_COMPARE = 3
-"""Of two clients neither is the outlier."""
 
-
-def check_bound(name: str, bound: float, below_one: str) -> float:
+def check_bound(name: str, bound: float) -> float:
     """Return the bound if it is valid.
+
+    Below 1 it would refuse ordinary updates, or count half of the clients for less than they have.
 
     Args:
         name: of the argument.
         bound: how many times the median.
-        below_one: what a bound below 1 would do.
 
     Raises:
         ArgumentError: it is neither 0 (no bound) nor a number from 1.
     """
     if bound != 0 and not 1 <= bound < math.inf:
-        raise ArgumentError(
-            f"{name} is {bound}, but must be at least 1, or 0 for no bound: below 1 {below_one}."
-        )
+        raise ArgumentError(f"{name} is {bound}, but must be at least 1, or 0 for no bound.")
     return bound

@@ -14,9 +14,9 @@ from statistics import median
 
 from flwr.app import Message
 
-from flower_ist.statistics.bounds import UnlikeOthersError, bound_by_others
+from flower_ist.statistics.bounds import FEWEST_TO_COMPARE, UnlikeOthersError, bound_by_others
 from flower_ist.statistics.sums import Statistics
-from flower_ist.strategies.bound import FEWEST_TO_COMPARE, check_bound
+from flower_ist.strategies.judge import uncapitalized
 from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.cut import Returned
 
@@ -25,13 +25,6 @@ from flower_ist.submodels.cut import Returned
 CLAIM_BOUND = 20.0
 # The same for updates, which nobody else can recognize as wrong.
 MOST_VOICES = 3.0
-
-
-def check_claim_bound(claim_bound: float) -> float:
-    """Return the bound if it is valid (:func:`.bound.check_bound`)."""
-    return check_bound(
-        "claim_bound", claim_bound, "half of the clients would count for less than they have"
-    )
 
 
 def most_examples(told: Sequence[float], claim_bound: float) -> float:
@@ -72,7 +65,7 @@ def bound_statistics(
     for (reply, told), counted in zip(good, bounded, strict=True):
         node_id = reply.metadata.src_node_id
         if isinstance(counted, UnlikeOthersError):
-            report.refuse(node_id, f"{str(counted)[:1].lower()}{str(counted)[1:]}", faulty=True)
+            report.refuse(node_id, uncapitalized(str(counted)), faulty=True)
             continue
         kept.append((reply, counted))
         if counted is not told:

@@ -32,9 +32,10 @@ from flower_ist.statistics.sums import (
     ridge_system,
     statistics_layout,
 )
-from flower_ist.strategies.claims import CLAIM_BOUND, bound_statistics, check_claim_bound
+from flower_ist.strategies.bound import check_bound
+from flower_ist.strategies.claims import CLAIM_BOUND, bound_statistics
 from flower_ist.strategies.judge import BadReply, Expected, judge_reply
-from flower_ist.strategies.replies import RoundReport, collect_replies, log_refusals, require_enough
+from flower_ist.strategies.replies import RoundReport, judged_replies, log_refusals, require_enough
 from flower_ist.strategies.state import State
 from flower_ist.wire.layout import SQUEEZED
 from flower_ist.wire.protocol import (
@@ -72,7 +73,6 @@ class ClosedFormStrategy(FedAvg):
             good penalties the first is taken. None: the penalty with which ridge has the least
             error by generalized cross-validation, which needs only the sums, or the largest
             penalty if there are too few examples for it.
-        shrinkage: of FedCOF's class covariances.
         wire_dtype: ``float64``, with which the result is the central solution to 1e-6 however the
             data are split; ``float32`` for half of the bytes; or ``int16`` or
             ``compact``, for ridge about a quarter or a ninth of the bytes and an error of about a
@@ -100,7 +100,6 @@ class ClosedFormStrategy(FedAvg):
         method: str = "ridge",
         penalties: Sequence[float] = (1.0,),
         score: Callable[[Head], float] | None = None,
-        shrinkage: float = 1.0,
         wire_dtype: str = "float64",
         max_token: float = 1e4,
         claim_bound: float = CLAIM_BOUND,
@@ -108,17 +107,11 @@ class ClosedFormStrategy(FedAvg):
         registry: ClientRegistry | None = None,
         min_train_nodes: int = 2,
         min_available_nodes: int = 2,
-        weighted_by_key: str = "num-examples",
-        arrayrecord_key: str = "arrays",
-        configrecord_key: str = "config",
     ) -> None:
         super().__init__(
             fraction_evaluate=0.0,
             min_train_nodes=min_train_nodes,
             min_available_nodes=min_available_nodes,
-            weighted_by_key=weighted_by_key,
-            arrayrecord_key=arrayrecord_key,
-            configrecord_key=configrecord_key,
             train_metrics_aggr_fn=mean_metrics,
         )
         if method not in METHODS:
@@ -137,10 +130,9 @@ class ClosedFormStrategy(FedAvg):
         self.method = method
         self.penalties = penalties
         self.score = score
-        self.shrinkage = shrinkage
         self.wire_dtype = wire_dtype
         self.max_token = max_token
-        self.claim_bound = check_claim_bound(claim_bound)
+        self.claim_bound = check_bound("claim_bound", claim_bound)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.last_round = RoundReport()
@@ -154,8 +146,6 @@ class ClosedFormStrategy(FedAvg):
         _log.info("\t├──> Closed form: %s", self.method)
         if self.method in ("ridge", "lda"):
             _log.info("\t│\t├── Penalties: %s", list(self.penalties))
-        if self.method == "fedcof":
-            _log.info("\t│\t├── Shrinkage: %g", self.shrinkage)
         _log.info("\t│\t└── On the wire: %s in %s", self._kind, self.wire_dtype)
 
     def configure_train(
@@ -203,8 +193,9 @@ class ClosedFormStrategy(FedAvg):
     def _good(
         self, server_round: int, replies: Iterable[Message]
     ) -> list[tuple[Message, Statistics]]:
-        good, report = collect_replies(replies, self._sent, self.judge)
-        good = bound_statistics(good, report, self.claim_bound)
+        report = RoundReport()
+        judged = list(judged_replies(replies, self._sent, self.judge, report))
+        good = bound_statistics(judged, report, self.claim_bound)
         log_refusals(report, self.registry)
         self.last_round = report
         require_enough(
@@ -224,7 +215,7 @@ class ClosedFormStrategy(FedAvg):
     def solve(self, clients: Sequence[Statistics]) -> Head:
         """Return the head that follows from the clients' statistics."""
         if self.method == "fedcof":
-            return fedcof_head(clients, self.shrinkage)
+            return fedcof_head(clients)
         total = Statistics.total(clients)
         if self.method == "fedncm":
             return class_means_head(total)

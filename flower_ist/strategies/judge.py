@@ -88,7 +88,7 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, floa
         try:
             _judge_tensor(name, tensors, expected)
         except WireError as err:
-            raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
+            raise BadReply(uncapitalized(str(err).rstrip("."))) from err
     return tensors, examples
 
 
@@ -124,7 +124,7 @@ def content_of(reply: Message, kind: str) -> RecordDict:
     if reply.has_error():
         reason = last_line(reply.error.reason)
         if reply.error.code == REFUSED_CODE:
-            raise BadReply(_uncapitalized(reason))
+            raise BadReply(uncapitalized(reason))
         raise ClientFailed(f"the client failed: {reason}")
     if category(reply) != kind:
         raise BadReply(f"it answers {kind!r} but calls itself {category(reply)[:20]!r}")
@@ -164,7 +164,7 @@ def _tensors(record: ArrayRecord, layout: Layout, packed_as: str) -> RecordTenso
         if set(arrays) == {PACKED_KEY}:
             arrays = dict(record_of(unpack(arrays[PACKED_KEY], layout, packed_as)).items())
     except WireError as err:
-        raise BadReply(_uncapitalized(str(err).rstrip("."))) from err
+        raise BadReply(uncapitalized(str(err).rstrip("."))) from err
     if arrays.keys() != layout.keys():
         raise BadReply(f"its arrays are {sorted(arrays)[:8]} instead of {sorted(layout)[:8]}")
     return RecordTensors(arrays, layout)
@@ -192,5 +192,6 @@ def _judge_tensor(name: str, tensors: RecordTensors, expected: Expected) -> None
         )
 
 
-def _uncapitalized(sentence: str) -> str:
+def uncapitalized(sentence: str) -> str:
+    """Return a sentence as it goes on after a colon."""
     return sentence[:1].lower() + sentence[1:]

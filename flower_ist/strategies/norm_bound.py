@@ -19,14 +19,9 @@ from statistics import median
 import numpy as np
 from flwr.app import Message
 
-from flower_ist.strategies.bound import FEWEST_TO_COMPARE, check_bound
+from flower_ist.statistics.bounds import FEWEST_TO_COMPARE
 from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.cut import Returned, Tensors
-
-
-def check_norm_bound(norm_bound: float) -> float:
-    """Return the bound if it is valid (:func:`.bound.check_bound`)."""
-    return check_bound("norm_bound", norm_bound, "it would refuse ordinary updates")
 
 
 def update_rms(tensors: Tensors, reply: Returned) -> float:
@@ -61,7 +56,7 @@ def within_norm_bound(
         good: replies that were judged good, each with its slice.
         report: refusals and every update's size are noted in it.
         tensors: the whole model, as it was sent.
-        norm_bound: that :func:`check_norm_bound` has passed; 0 for no bound.
+        norm_bound: how many times the median, at least 1; 0 for no bound.
     """
     if not norm_bound:
         return good

@@ -94,16 +94,6 @@ def judged_replies(
         report.silent.add(node_id)
 
 
-def collect_replies(
-    replies: Iterable[Message],
-    sent: Mapping[int, _Sent],
-    judge: Callable[[Message, _Sent], _Good],
-) -> tuple[list[tuple[Message, _Good]], RoundReport]:
-    """Return all good replies, and a report of the others; arguments as :func:`judged_replies`."""
-    report = RoundReport()
-    return list(judged_replies(replies, sent, judge, report)), report
-
-
 def without_arrays(content: RecordDict) -> RecordDict:
     """Return the metrics and configs of a reply, whose arrays would fill the server's memory."""
     return RecordDict(

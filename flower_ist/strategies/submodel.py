@@ -11,21 +11,31 @@ and the strategy puts it back. Which neurons: :mod:`flower_ist.submodels.schemes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from flower_ist.grids.chain import OneByOne
 from flower_ist.grids.clients import ClientRegistry
+from flower_ist.strategies.bound import check_bound
 from flower_ist.strategies.capacities import Capacities, ClientCapacities
-from flower_ist.strategies.claims import CLAIM_BOUND, bound_claims, check_claim_bound, most_examples
+from flower_ist.strategies.claims import CLAIM_BOUND, bound_claims, most_examples
 from flower_ist.strategies.judge import Expected, judge_reply
-from flower_ist.strategies.metrics import JudgedEvaluation
-from flower_ist.strategies.norm_bound import check_norm_bound, within_norm_bound
+from flower_ist.strategies.metrics import judged_metrics
+from flower_ist.strategies.norm_bound import within_norm_bound
 from flower_ist.strategies.quarantine import Quarantine
 from flower_ist.strategies.replies import (
     RoundReport,
@@ -53,10 +63,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("flwr")
 
 
-class SubmodelStrategy(JudgedEvaluation):
+class SubmodelStrategy(FedAvg):
     """Train sub-models: which neurons each client gets is up to a scheme.
 
-    It takes FedAvg's arguments and these:
+    It takes FedAvg's arguments and others. Of FedAvg's ``fraction_evaluate`` is 0 by default: each
+    client that evaluates would get the whole model, which costs more than all slices together.
+    Evaluate on the server. Metrics are averaged by
+    :func:`flower_ist.wire.reported.mean_metrics`, and ``train_metrics_aggr_fn`` gets the replies
+    without their arrays, which are merged by then.
 
     Args:
         axes: which axis of which tensor belongs to which hidden width.
@@ -64,12 +78,10 @@ class SubmodelStrategy(JudgedEvaluation):
             (:mod:`flower_ist.modules.prove`) with ``example_input``, its argument or a tuple.
         scheme: a name in :data:`flower_ist.submodels.schemes.SCHEMES`, or a scheme of your own.
         num_slices: K, how many slices the neurons are divided into (disjoint schemes only). If
-            None: as many as there are shares, or else as clients are sampled (at most the smallest
-            width). With more clients than slices several clients train the same slice and are
-            averaged; with fewer, some slices rest for a round. Slices that are the same in all
-            rounds (``ist-fixed``) then take turns.
-        shares: K relative sizes of the slices; equal if None. Which client gets which slice is
-            drawn in each round.
+            None: as many as clients are sampled (at most the smallest width). With more clients
+            than slices several clients train the same slice and are averaged; with fewer, some
+            slices rest for a round. Slices that are the same in all rounds (``ist-fixed``) then
+            take turns.
         capacities: the share of each width's neurons that a client can hold, above 0 and at most
             1: in the order in which the nodes were registered, again from the first if there are
             more; or by client name; or a function of what is known of a client
@@ -90,11 +102,9 @@ class SubmodelStrategy(JudgedEvaluation):
         quarantine_rounds: how many rounds that lasts; 0: for the rest of the run.
         merge_rule: what becomes of a weight that several clients hold: their ``mean``, ``median``
             or ``trimmed-mean:0.25``, with the share that is cut off at each end.
-        train_metrics_aggr_fn: gets the replies without their arrays, which are merged by then.
         name_neurons: tell a client which neurons its slice has, so that it can make their initial
             weights (:mod:`flower_ist.classifier.initial`).
-        fraction_evaluate: share of nodes that evaluate. The default is 0: each of them would get
-            the whole model, which costs more than all slices together. Evaluate on the server.
+        of_fedavg: FedAvg's arguments.
 
     A reply that is an error, or whose arrays or values are not as expected, or with more examples
     than its client had when it was met, is refused with a logged reason and its slice keeps its
@@ -115,7 +125,6 @@ class SubmodelStrategy(JudgedEvaluation):
         example_input: Any = None,
         scheme: str | SubmodelScheme = "ist",
         num_slices: int | None = None,
-        shares: Sequence[float] | None = None,
         capacities: Capacities | None = None,
         seed: int = 0,
         node_timeout: float = 60.0,
@@ -127,31 +136,12 @@ class SubmodelStrategy(JudgedEvaluation):
         quarantine_rounds: int = 0,
         merge_rule: str = "mean",
         name_neurons: bool = False,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 0.0,
-        min_train_nodes: int = 2,
-        min_evaluate_nodes: int = 2,
-        min_available_nodes: int = 2,
-        weighted_by_key: str = "num-examples",
-        arrayrecord_key: str = "arrays",
-        configrecord_key: str = "config",
-        train_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
-        evaluate_metrics_aggr_fn: Callable[[list[RecordDict], str], MetricRecord] | None = None,
+        **of_fedavg: Any,
     ) -> None:
-        super().__init__(
-            fraction_train=fraction_train,
-            fraction_evaluate=fraction_evaluate,
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-            weighted_by_key=weighted_by_key,
-            arrayrecord_key=arrayrecord_key,
-            configrecord_key=configrecord_key,
-            train_metrics_aggr_fn=train_metrics_aggr_fn or mean_metrics,
-            evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn or mean_metrics,
-        )
-        if shares is not None and num_slices is None:
-            num_slices = len(shares)
+        of_fedavg.setdefault("fraction_evaluate", 0.0)
+        for name in ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"):
+            of_fedavg.setdefault(name, mean_metrics)
+        super().__init__(**of_fedavg)
         self.axes = axes
         self.scheme = submodel_scheme(scheme) if isinstance(scheme, str) else scheme
         if model is not None:
@@ -159,14 +149,12 @@ class SubmodelStrategy(JudgedEvaluation):
 
             prove(model, axes, example_input, scaled=self.scheme.scaled)
         self.capacities = ClientCapacities(capacities)
-        self.assignment = Assignment(
-            axes, self.scheme, seed, num_slices, shares, self.capacities.listed
-        )
+        self.assignment = Assignment(axes, self.scheme, seed, num_slices, self.capacities.listed)
         self.node_timeout = node_timeout
         self.registry = registry or ClientRegistry()
         self.max_weight = max_weight
-        self.claim_bound = check_claim_bound(claim_bound)
-        self.norm_bound = check_norm_bound(norm_bound)
+        self.claim_bound = check_bound("claim_bound", claim_bound)
+        self.norm_bound = check_bound("norm_bound", norm_bound)
         quarantine = Quarantine(quarantine_after, quarantine_rounds)
         self.selection = ClientSelection(self.registry, quarantine, seed, node_timeout)
         self.merge_rule = merge_rule
@@ -254,6 +242,16 @@ class SubmodelStrategy(JudgedEvaluation):
         merged.update(self._frozen)
         self.capacities.note({self.registry.name(node_id): told[node_id] for node_id in told})
         return merged, self.train_metrics_aggr_fn(list(told.values()), self.weighted_by_key)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Judge each reply on its own and average the metrics of the good ones."""
+        good, _ = judged_metrics(
+            replies, MessageType.EVALUATE, self.registry, self.claim_bound, self.weighted_by_key
+        )
+        contents = [RecordDict({"metrics": MetricRecord({**metrics})}) for _, metrics in good]
+        return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if good else None
 
     def state(self) -> Mapping[str, State]:
         """Return what must be kept from round to round; the rest follows from the settings."""

@@ -23,8 +23,7 @@ def log_summary(strategy: SubmodelStrategy) -> None:
     if drawn.capacities is not None:
         _log.info("\t│\t├── Capacities of the clients: %s", list(drawn.capacities))
     else:
-        slices = "as many as clients" if drawn.num_slices is None else str(drawn.num_slices)
-        _log.info("\t│\t├── Slices: %s | shares: %s", slices, drawn.shares or "equal")
+        _log.info("\t│\t├── Slices: %s", drawn.num_slices or "as many as clients")
     if parts := drawn.parts():
         low, high = 100 * min(parts), 100 * max(parts)
         whole = sum(int(np.prod(shape)) for shape in strategy.axes.shapes.values())

@@ -22,9 +22,8 @@ class Assignment:
         scheme: which neurons make up a slot.
         seed: of slots, and of who gets which.
         num_slices: K, how many slices the neurons are divided into; None: as many as clients.
-        shares: K relative sizes of the slices; None: equal.
         capacities: the share of each width's neurons that a client can hold, in place of
-            ``num_slices`` and ``shares``; they repeat if there are more clients.
+            ``num_slices``; they repeat if there are more clients.
 
     Raises:
         PartitionError: the scheme cannot use these sizes.
@@ -34,12 +33,11 @@ class Assignment:
     scheme: SubmodelScheme
     seed: int = 0
     num_slices: int | None = None
-    shares: Sequence[float] | None = None
     capacities: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be used."""
-        check_sizes(self.scheme, self.axes.widths, self.num_slices, self.shares, self.capacities)
+        check_sizes(self.scheme, self.axes.widths, self.num_slices, self.capacities)
 
     def cuts(
         self,
@@ -89,8 +87,7 @@ class Assignment:
         if self.num_slices is None:
             return []
         sizes = {
-            name: slice_sizes(width, self.num_slices, self.shares)
-            for name, width in self.axes.widths.items()
+            name: slice_sizes(width, self.num_slices) for name, width in self.axes.widths.items()
         }
         return [
             self.axes.share({name: of_width[k] for name, of_width in sizes.items()})
@@ -99,8 +96,7 @@ class Assignment:
 
     def _draw(self, server_round: int, num_clients: int) -> Slots:
         num_slices = self.num_slices or min(num_clients, *self.axes.widths.values())
-        shares = self.shares or [1.0] * num_slices
-        return self.scheme.draw(self.seed, server_round, self.axes.widths, shares)
+        return self.scheme.draw(self.seed, server_round, self.axes.widths, [1.0] * num_slices)
 
     def _cuts(self, slots: Slots) -> list[Cut]:
         return [Cut(self.axes, indices, self.scheme.scaled) for indices in slots]

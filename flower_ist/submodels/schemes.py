@@ -167,7 +167,6 @@ def check_sizes(
     scheme: SubmodelScheme,
     widths: Mapping[str, int],
     num_slices: int | None,
-    shares: Sequence[float] | None,
     capacities: Sequence[float] | None,
 ) -> None:
     """Refuse sizes that no round could use.
@@ -176,7 +175,6 @@ def check_sizes(
         scheme: that draws the slots.
         widths: number of neurons of each hidden width.
         num_slices: of a disjoint scheme; as many as clients if None.
-        shares: relative sizes of the slices; equal if None.
         capacities: shares of the neurons that clients can hold.
 
     Raises:
@@ -184,7 +182,7 @@ def check_sizes(
     """
     if num_slices is not None:
         for width in widths.values():
-            slice_sizes(width, num_slices, shares)
+            slice_sizes(width, num_slices)
     if capacities is None:
         if not scheme.disjoint:
             raise PartitionError(
@@ -193,7 +191,7 @@ def check_sizes(
             )
         return
     if num_slices is not None:
-        raise PartitionError("Give num_slices and shares, or capacities, but not both.")
+        raise PartitionError("Give num_slices or capacities, but not both.")
     if not capacities or not all(0 < capacity <= 1 for capacity in capacities):
         raise PartitionError(
             f"capacities is {list(capacities)}, but must be shares of the neurons above 0 and at "

@@ -312,7 +312,7 @@ REFUSED = [
     ({"capacities": "0.5,0"}, "'capacities' is [0.5, 0.0], but must be shares of the neurons abo"),
     ({"capacities": "1.01"}, "'capacities' is [1.01], but must be shares of the neurons above 0"),
     ({"capacities": "nan"}, "'capacities' is [nan]"),
-    ({"capacities": "1", "num-slices": 2}, "Give 'num-slices' and shares, or 'capacities', but "),
+    ({"capacities": "1", "num-slices": 2}, "Give 'num-slices' or 'capacities', but "),
     ({"merge-rule": "mode"}, "'merge-rule' is 'mode', but must be mean, median, or trimmed-mean:"),
     ({"merge-rule": "trimmed-mean"}, "'merge-rule' is 'trimmed-mean', but must be mean, median,"),
     ({"merge-rule": "trimmed-mean:0.5"}, "'merge-rule' is 'trimmed-mean:0.5', but must be mean,"),

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from flower_ist.grids.chain import FilteredGrid
 from flower_ist.grids.clients import Client, ClientRegistry
 from flower_ist.grids.metered import Meter
-from flower_ist.strategies.metrics import AlikeReplies, MetricsJudge, alike
+from flower_ist.strategies.metrics import AlikeReplies, alike, judged_metrics
 from flower_ist.strategies.submodel import ISTStrategy
 from tests.fakes.hostile import Lie, lying, reports
 from tests.fakes.strategies import AXES, model
@@ -123,7 +123,7 @@ def test_one_train_reply_does_not_end_the_run_of_flowers_fedavg(lie: Lie):
     noting = NotingGrid(lying(tiny_app(), {0: only_train}), 3)
     registry = ClientRegistry()
     registry.meet(noting, noting.get_node_ids())
-    grid = FilteredGrid(noting, [AlikeReplies(MetricsJudge(registry)), Meter()])
+    grid = FilteredGrid(noting, [AlikeReplies(registry, claim_bound=0.0), Meter()])
     strategy = FedAvg(min_train_nodes=3, min_available_nodes=3)
     messages = list(strategy.configure_train(1, tiny_model(), ConfigRecord(), grid))
     arrays, metrics = strategy.aggregate_train(1, list(grid.send_and_receive(messages)))
@@ -139,14 +139,13 @@ def test_flowers_fedavg_counts_no_claim_for_more_than_three_clients():
     noting = NotingGrid(lying(tiny_app(), {0: reports("train", num_examples=10**6)}), 4)
     registry = ClientRegistry()
     registry.meet(noting, noting.get_node_ids())
-    judge = MetricsJudge(registry, claim_bound=20)
-    good, report = judge.judge(trained(noting), "train")
+    good, report = judged_metrics(trained(noting), "train", registry, claim_bound=20)
     assert len(good) == 3
     assert len(report.refused) == 1
     for node_id, client in list(registry._known.items())[:1]:
         lie = {**client.facts, "num-examples": 10**6}
         registry._known[node_id] = Client(node_id, client.name, lie)
-    good, report = judge.judge(trained(noting), "train")
+    good, report = judged_metrics(trained(noting), "train", registry, claim_bound=20)
     assert sorted(metrics["num-examples"] for _, metrics in good) == [10, 10, 10, 30]
     assert list(report.bounded.values()) == [(10**6, 30)]
 
@@ -161,5 +160,5 @@ def test_a_metric_record_of_a_hundred_thousand_entries_is_read_to_64():
     record = MetricRecord({"num-examples": 5, **{f"m{k}": 1.0 for k in range(1000)}})
     message = Message(RecordDict(), dst_node_id=5, message_type="evaluate")
     reply = Message(RecordDict({"metrics": record}), reply_to=message)
-    good, _ = MetricsJudge(ClientRegistry()).judge([reply], "evaluate")
+    good, _ = judged_metrics([reply], "evaluate", ClientRegistry(), claim_bound=0.0)
     assert len(good[0][1]) == 64

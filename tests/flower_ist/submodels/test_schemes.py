@@ -137,7 +137,7 @@ def test_what_clients_cannot_hold_together_goes_to_one_more_slot():
     ],
 )
 def test_sizes_that_no_round_could_use_are_refused(name, sizes, message):
-    none = {"num_slices": None, "shares": None, "capacities": None}
+    none = {"num_slices": None, "capacities": None}
     with pytest.raises(PartitionError, match=message):
         check_sizes(SCHEMES[name], WIDTHS, **{**none, **sizes})
 
