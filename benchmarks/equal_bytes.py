@@ -2,13 +2,13 @@
 
     python benchmarks/equal_bytes.py WORK TOKENS ... [--clients 4,16] [--split iid] [--seeds 3]
 
-TOKENS are folders that ``flower-ist prep`` wrote; ``demo`` stands for the embedded tokens (IID
-only). Every run uses the app's defaults, the same recipe and rounds on all sides, and int8 both
-ways, in which equal shapes are equal bytes; or the codec that a way names (``--ways "ist in
-compact;narrow in compact"``). With K clients, IST has H neurons, each slice H / K of them, and the
-narrow net as many as a slice, so their messages are the same size. The narrow net is also trained
-at its own best learning rate. The last round counts. Runs that are already in WORK are not
-repeated.
+TOKENS are folders that ``flower-ist prep`` wrote; ``demo`` stands for the embedded tokens. Every
+run uses the app's defaults, the same recipe and rounds on all sides, and int8 both ways, in which
+equal shapes are equal bytes; or the codec that a way names (``--ways "ist in compact;narrow in
+compact"``). With K clients, IST has H neurons, each slice H / K of them, and the narrow net as many
+as a slice, so their messages are the same size. With 4 slices, each of them trained by K / 4
+clients, IST has 4 H / K neurons, so that its slices are as large. The narrow net is also trained at
+its own best learning rate. The last round counts. Runs that are already in WORK are not repeated.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from flower_ist.runs.log import read_run
 
 WAYS: dict[str, dict[str, Any]] = {
     "ist": {"strategy": "ist"},
+    "ist of 4": {"strategy": "ist", "num-slices": 4},
     "narrow": {"strategy": "fedavg-narrow"},
     "narrow, 2e-3": {"strategy": "fedavg-narrow", "learning-rate": 0.002},
     # One thing of the recipe changed at a time.
@@ -66,13 +67,14 @@ def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) 
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     data = ""
-    if tokens != "demo":
+    if tokens != "demo" or split != "iid":  # the embedded tokens are split themselves, IID
         # Two seeds share a draw of the split, so that three seeds have two of them.
         folder = work / "tokens" / f"{Path(tokens).name}-{clients}-{split}-{seed // 2}"
         if not folder.exists():
-            resplit(Path(tokens), folder, clients=clients, split=split, seed=seed // 2)
+            resplit(tokens, folder, clients=clients, split=split, seed=seed // 2)
         data = str(folder.absolute())
-    app = load_app(ROOT)
+    app, changed = load_app(ROOT), config_of(way)
+    slices = changed.get("num-slices", clients)
     config = {
         **app.config,
         "data-dir": data,
@@ -80,10 +82,11 @@ def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) 
         "keep-checkpoints": 0,
         "num-rounds": 8,
         "num-slices": clients,
+        "hidden-width": app.config["hidden-width"] * slices // clients,
         "min-train-nodes": clients,
         "min-available-nodes": clients,
         "seed": seed,
-        **config_of(way),
+        **changed,
     }
     with tempfile.TemporaryDirectory() as folder_of_run:
         config["output-dir"] = f"{folder_of_run}/run"

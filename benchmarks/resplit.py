@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +12,13 @@ import typer
 from data_prep.images.image_set import ImageSet
 from data_prep.splits.clients import split_clients
 from data_prep.splits.kinds import ClientSplit
-from flower_ist.tokens.shard import client_folder, open_shard, test_folder
+from flower_ist.tokens.demo import test_shard, train_shard
+from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 from flower_ist.tokens.writer import ShardWriter
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="A folder that flower-ist prep wrote.")],
+    source: Annotated[str, typer.Argument(help="A folder that flower-ist prep wrote, or demo.")],
     out: Annotated[Path, typer.Argument(help="The new folder.")],
     clients: int = 4,
     split: str = "iid",
@@ -27,7 +27,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Write OUT/client-0 ... and OUT/test with the same tokens in other hands."""
-    shards = [open_shard(folder) for folder in sorted(source.glob("client-*"))]
+    shards, test = shards_of(source)
     stored = shards[0].meta.mask.views
     kept = views or stored
     if kept > stored:
@@ -63,7 +63,16 @@ def main(
         with ShardWriter(client_folder(out, k), new) as writer:
             rows = tokens[images].reshape(count, -1)
             writer.append(rows, np.repeat(labels[images], kept), np.repeat(image_ids[images], kept))
-    shutil.copytree(test_folder(source), test_folder(out))
+    with ShardWriter(test_folder(out), replace(test.meta, sha256={})) as writer:
+        writer.append(*test.batch(slice(None)), test.image_ids)
+
+
+def shards_of(source: str) -> tuple[list[TokenShard], TokenShard]:
+    """Return the clients' shards and the server's of a prepared folder, or of the demo."""
+    if source == "demo":
+        return [train_shard(client, 4) for client in range(4)], test_shard()
+    folders = sorted(Path(source).glob("client-*"))
+    return [open_shard(folder) for folder in folders], open_shard(test_folder(Path(source)))
 
 
 if __name__ == "__main__":
