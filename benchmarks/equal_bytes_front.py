@@ -1,9 +1,13 @@
 """Who is ahead at which budget: from the runs that benchmarks/equal_bytes.py left in WORK.
 
     python benchmarks/equal_bytes_front.py WORK [--clients 16] [--split iid] [--plot FILE]
+    python benchmarks/equal_bytes_front.py WORK --gaps [--clients 4,16] [--split "iid;dirichlet:0.3"]
 
 A budget is bytes of all clients, both ways, statistics included. A strategy's accuracy within a
-budget is that of its last round within it, as the mean over the seeds.
+budget is that of its last round within it, as the mean over the seeds. With --gaps only the leader
+of each budget is named, and how many points IST is behind it, for budgets from twice what the
+statistics take to what FedAvg takes; IST with a slice for each client where the split is IID, else
+with 4 slices.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from equal_bytes import WAYS
 BUDGETS = (0.5, 1, 2, 4, 8, 16, 32, 64, 128)
 LABELS = {
     "ist": "IST",
+    "ist of 4": "IST, 4 slices",
     "narrow": "narrow FedAvg",
     "narrow, 2e-3": "narrow FedAvg, 2e-3",
     "whole": "FedAvg",
@@ -49,15 +54,50 @@ def within(curve: Curve, budget: float) -> float | None:
     return reached[-1] if reached else None
 
 
+def gap_cells(found: dict[str, Curve], split: str) -> list[str]:
+    """Return for each budget who leads, and how many points IST is behind."""
+    of_4 = found.pop("ist of 4", found["ist"])
+    if split != "iid":
+        found["ist"] = of_4
+    least, most = 2 * found["ist"][0][0], found["whole"][-1][0]
+    cells = []
+    for budget in BUDGETS:
+        scores = {way: within(curve, budget) or 0.0 for way, curve in found.items()}
+        leader = max(scores, key=lambda way: scores[way])
+        behind = scores[leader] - scores["ist"]
+        inside = least <= budget <= most
+        cells.append(
+            "" if not inside else f"{LABELS[leader]} {behind:.2f}" if behind else "**IST**"
+        )
+    return cells
+
+
+def print_gaps(work: Path, sets: list[str], clients: list[int], splits: list[str]) -> None:
+    """Print a line for each split, number of clients and set."""
+    print("| split, clients | tokens | " + " | ".join(f"{b:g} MB" for b in BUDGETS) + " |")
+    print("|---" * (len(BUDGETS) + 2) + "|")
+    for split in splits:
+        for count in clients:
+            for name in sets:
+                cells = gap_cells(curves(work, name, count, split), split)
+                print(f"| {split}, {count} | {name} | " + " | ".join(cells) + " |")
+
+
 def main(
     work: Path,
-    clients: int = 16,
-    split: Annotated[str, typer.Option(help="As prep takes it.")] = "iid",
+    clients: Annotated[str, typer.Option(help="Number of clients; several with --gaps.")] = "16",
+    split: Annotated[
+        str, typer.Option(help="As prep takes it; several with ; and --gaps.")
+    ] = "iid",
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+    gaps: Annotated[bool, typer.Option(help="Leaders, and how far IST is behind.")] = False,
 ) -> None:
     """Print each strategy's accuracy at each budget that changes one; the best in bold."""
     sets = sorted({file.name.split(" ")[0] for file in (work / "runs").glob("*.json")})
-    of_sets = {name: curves(work, name, clients, split) for name in sets}
+    if gaps:
+        print_gaps(work, sets, [int(count) for count in clients.split(",")], split.split(";"))
+        return
+    of_sets = {name: curves(work, name, int(clients), split) for name in sets}
     print(f"| tokens, {clients} clients, {split} | MB | " + " | ".join(LABELS.values()) + " |")
     print("|---" * (len(LABELS) + 2) + "|")
     for name, found in of_sets.items():
