@@ -1,7 +1,7 @@
 """Who is ahead at which budget: from the runs that benchmarks/equal_bytes.py left in WORK.
 
     python benchmarks/equal_bytes_front.py WORK [--clients 16] [--split iid] [--plot FILE]
-    python benchmarks/equal_bytes_front.py WORK --gaps [--clients 4,16] [--split "iid;dirichlet:0.3"]
+    python benchmarks/equal_bytes_front.py WORK --gaps [--clients 4,16] [--split "iid;..."]
 
 A budget is bytes of all clients, both ways, statistics included. A strategy's accuracy within a
 budget is that of its last round within it, as the mean over the seeds. With --gaps only the leader
