@@ -24,7 +24,7 @@ of it by rounding, half by the division). Of the class sums it sends the mean of
 far each class's mean lies from it, in 256ths of the standard deviation s_i / sqrt(n). Most of these
 numbers are small, and :mod:`flower_ist.wire.squeeze` takes about seven bits for each of L's and ten
 for each of a class's mean. At 100 levels ridge on four CIFAR-10 clients loses 0.3 points, at 512
-nothing (docs/results.md).
+nothing (docs/tables.md).
 
 Sums of squares of tokens far from 0 would lose their spread in float32; here the mean is subtracted
 in float64. Pure numpy.

@@ -21,7 +21,7 @@ from flower_ist.strategies.replies import RoundReport
 from flower_ist.submodels.cut import Returned
 
 # How many times the median client's examples one may count for in statistics: as many as the
-# largest of honest clients in the tests of docs/results.md.
+# largest of honest clients in the tests of docs/tables.md.
 CLAIM_BOUND = 20.0
 # The same for updates, which nobody else can recognize as wrong.
 MOST_VOICES = 3.0
