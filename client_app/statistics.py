@@ -38,8 +38,8 @@ def shard_statistics(
     """
     dim = shard.meta.dim if features is None else features.dim
     total = Statistics.empty(shard.meta.num_classes, dim, gram=gram)
-    for start in range(0, len(shard), _ROWS_PER_CHUNK):
-        tokens, labels = shard.batch(slice(start, start + _ROWS_PER_CHUNK))
+    for part in shard.chunks(_ROWS_PER_CHUNK):
+        tokens, labels = part.batch()
         total.add_tokens(tokens if features is None else features.of(tokens), labels)
     return total
 

@@ -88,10 +88,7 @@ def split_shard(shard: TokenShard, share: float) -> tuple[TokenShard | None, Tok
             f"'validation-share' is {share}, but of the server's {len(shard)} examples that leaves "
             f"{len(parts[0])} for validation and {len(parts[1])} for the test: choose another."
         )
-    validation, test = (
-        TokenShard(meta=shard.meta, **{n: array[rows] for n, array in shard.arrays().items()})
-        for rows in parts
-    )
+    validation, test = map(shard.select, parts)
     return validation, test
 
 

@@ -13,8 +13,6 @@ from flower_ist.classifier.mlp import layers_of, logits
 from flower_ist.classifier.skip import LinearSkip, Model, with_skip
 from flower_ist.tokens.shard import TokenShard
 
-_ROWS_PER_BATCH = 4096
-
 
 def evaluate_arrays(
     arrays: Mapping[str, NDArray[Any]], shard: TokenShard, skip: LinearSkip | None = None
@@ -36,8 +34,8 @@ def evaluate_model(model: Model, shard: TokenShard) -> tuple[float, float]:
     correct = 0
     loss = 0.0
     with np.errstate(all="ignore"):
-        for start in range(0, len(shard), _ROWS_PER_BATCH):
-            tokens, labels = shard.batch(slice(start, start + _ROWS_PER_BATCH))
+        for part in shard.chunks():
+            tokens, labels = part.batch()
             scores = model(tokens)
             correct += int((scores.argmax(axis=1) == labels).sum())
             loss += float(_cross_entropy(scores, labels).sum(dtype=np.float64))

@@ -1,13 +1,13 @@
 """Change a shard that is in use: examples join it or leave it, in one step.
 
 The changed shard is written beside the old one and takes its place at once
-(:func:`flower_ist.files.replace_folder`): whoever opens it finds the old one or the new one, and a
+(:func:`flower_ist.files.replacement_of`): whoever opens it finds the old one or the new one, and a
 kill at any moment leaves one of them. Clients that have it open keep reading the old files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from flower_ist.files import replacement_of
 from flower_ist.tokens.meta import ShardError, ShardMeta
-from flower_ist.tokens.shard import TokenShard, open_shard
+from flower_ist.tokens.shard import open_shard
 from flower_ist.tokens.writer import ShardWriter
 
-_ROWS_PER_CHUNK = 4096
 _TOTALS = ("image_bytes", "image_file_bytes", "masked_image_bytes")
-Rows = tuple[Mapping[str, NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]
+Rows = tuple[Mapping[str, NDArray[Any]], NDArray[np.integer[Any]], NDArray[np.int64]]
 """Stored tokens (and scales), labels and image ids of some examples."""
 
 
@@ -76,7 +75,7 @@ def join(
         shard = open_shard(folder, verify=True)
         number = {name: label for label, name in enumerate(meta.class_names)}
         labels = np.array([number[name] for name in shard.meta.class_names])
-        kept = ((rows, labels[old], ids) for rows, old, ids in _rows(shard, np.arange(len(shard))))
+        kept = ((p.arrays(), labels[p.labels], p.image_ids) for p in shard.chunks())
         before(_write(unfinished, meta, chain(kept, new)))
 
 
@@ -98,16 +97,17 @@ def drop(folder: Path, image_ids: Collection[int]) -> int:
         asked = np.unique(np.array(list(image_ids), dtype=np.int64))
         if len(missing := np.setdiff1d(asked, shard.image_ids)):
             raise ShardError(f"{folder} has no image {missing[0]}: the other images are as before.")
-        left = np.flatnonzero(~np.isin(shard.image_ids, asked))
-        if not len(left):
+        left = len(shard) - int(np.isin(shard.image_ids, asked).sum())
+        if not left:
             raise ShardError(
                 f"{folder} would be left without any image: remove the folder instead."
             )
         meta = shard.meta
-        totals = {name: getattr(meta, name) * len(left) // meta.num_examples for name in _TOTALS}
-        fewer = replace(meta, num_examples=len(left), sha256={}, **totals)
-        _write(unfinished, fewer, _rows(shard, left))
-        return len(shard) - len(left)
+        totals = {name: getattr(meta, name) * left // meta.num_examples for name in _TOTALS}
+        fewer = replace(meta, num_examples=left, sha256={}, **totals)
+        parts = (part.select(~np.isin(part.image_ids, asked)) for part in shard.chunks())
+        _write(unfinished, fewer, ((p.arrays(), p.labels, p.image_ids) for p in parts))
+        return len(shard) - left
 
 
 def _write(folder: Path, meta: ShardMeta, rows: Iterable[Rows]) -> ShardMeta:
@@ -116,13 +116,3 @@ def _write(folder: Path, meta: ShardMeta, rows: Iterable[Rows]) -> ShardMeta:
         for stored, labels, ids in rows:
             writer.append_stored(stored, labels, ids)
     return open_shard(folder).meta
-
-
-def _rows(shard: TokenShard, picked: NDArray[np.intp]) -> Iterator[Rows]:
-    for start in range(0, len(picked), _ROWS_PER_CHUNK):
-        rows = {
-            name: array[picked[start : start + _ROWS_PER_CHUNK]]
-            for name, array in shard.arrays().items()
-        }
-        labels, ids = rows.pop("labels"), rows.pop("image_ids")
-        yield rows, labels.astype(np.int64), ids

@@ -79,7 +79,7 @@ class TokenShard:
         return int(self.meta.dim * self.tokens.itemsize) + scale_bytes
 
     def batch(
-        self, rows: NDArray[np.intp] | slice
+        self, rows: NDArray[np.intp] | slice = slice(None)
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read rows as ``(tokens (n, D) float32, labels (n,) int64)``, both fresh copies."""
         # Rows that are selected by index are already a copy.
@@ -88,10 +88,18 @@ class TokenShard:
             tokens *= self.scales[rows, None]
         return tokens, self.labels[rows].astype(np.int64)
 
-    def select(self, rows: slice) -> TokenShard:
-        """Return a view of some rows; no data is copied, and the metadata stays the shard's."""
-        views = {name: array[rows] for name, array in self.arrays().items()}
-        return TokenShard(meta=self.meta, **views)
+    def select(self, rows: slice | NDArray[Any]) -> TokenShard:
+        """Return some rows under the whole shard's metadata: of a slice as views, else as copies.
+
+        Args:
+            rows: a slice, indices, or a mask (N,).
+        """
+        return TokenShard(meta=self.meta, **{n: array[rows] for n, array in self.arrays().items()})
+
+    def chunks(self, rows: int = 4096) -> Iterator[TokenShard]:
+        """Yield views of so many rows each, one after the other: memory for one is enough."""
+        for start in range(0, len(self), rows):
+            yield self.select(slice(start, start + rows))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the stored arrays by name."""

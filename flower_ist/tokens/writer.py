@@ -21,8 +21,6 @@ from flower_ist.files import new_file, new_folder, write_file
 from flower_ist.tokens.meta import ShardError, ShardMeta
 from flower_ist.tokens.shard import META_FILE, TokenShard, array_sha256
 
-_ROWS_PER_CHUNK = 4096
-
 
 def quantize_rows(
     tokens: NDArray[np.floating[Any]],
@@ -146,10 +144,8 @@ class ShardWriter:
 
     def append_shard(self, shard: TokenShard) -> None:
         """Add a shard's rows in their stored form, so that nothing is rounded twice."""
-        for start in range(0, len(shard), _ROWS_PER_CHUNK):
-            rows = dict(shard.select(slice(start, start + _ROWS_PER_CHUNK)).arrays())
-            labels, image_ids = rows.pop("labels"), rows.pop("image_ids")
-            self.append_stored(rows, labels, image_ids)
+        for part in shard.chunks():
+            self.append_stored(part.arrays(), part.labels, part.image_ids)
 
     def _where(self, count: int) -> str:
         return f"rows {self._filled} to {self._filled + count - 1}"

@@ -19,8 +19,6 @@ from flower_ist.classifier.predictor import Classifier
 from flower_ist.files import append_file, whole_file
 from flower_ist.tokens.shard import TokenShard
 
-_ROWS_PER_BATCH = 4096
-
 Write = Callable[[bytes], object]
 
 
@@ -55,12 +53,11 @@ def of_shard(classifier: Classifier, shard: TokenShard) -> Iterator[Answers]:
     check_space(classifier, shard.meta.encoder)
     same_classes = shard.meta.class_names == classifier.class_names
     names = np.asarray(shard.meta.class_names, dtype=object)
-    for start in range(0, len(shard), _ROWS_PER_BATCH):
-        rows = slice(start, start + _ROWS_PER_BATCH)
-        tokens, labels = shard.batch(rows)
+    for part in shard.chunks():
+        tokens, labels = part.batch()
         found = classifier.probabilities(tokens)
         right = int((found.argmax(axis=1) == labels).sum()) if same_classes else None
-        yield Answers(shard.image_ids[rows].tolist(), found, names[labels].tolist(), right)
+        yield Answers(part.image_ids.tolist(), found, names[labels].tolist(), right)
 
 
 def of_images(

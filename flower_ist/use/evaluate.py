@@ -14,8 +14,6 @@ from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.shard import TokenShard
 from flower_ist.use.measures import Measures, Share
 
-_ROWS_PER_BATCH = 4096
-
 
 @dataclass(frozen=True)
 class Labeled:
@@ -56,8 +54,8 @@ def labeled_shards(classifier: Classifier, shards: Iterable[TokenShard]) -> Iter
         names = (shard.meta.class_names, classifier.class_names)
         if unlike := class_difference(*names, "the shard", "the model"):
             raise ClassifierError(f"The shard's classes are not the model's: {unlike}.")
-        for start in range(0, len(shard), _ROWS_PER_BATCH):
-            tokens, labels = shard.batch(slice(start, start + _ROWS_PER_BATCH))
+        for part in shard.chunks():
+            tokens, labels = part.batch()
             owners = [shard.meta.client] * len(labels) if shard.meta.client else []
             yield Labeled({shard.meta.mask.ratio: tokens}, labels, owners)
 

@@ -201,7 +201,7 @@ def test_all_strategies_see_the_same_batches(blob_config: MakeConfig, monkeypatc
     reads: dict[str, list[list[int]]] = defaultdict(list)
     batch = TokenShard.batch
 
-    def note(shard: TokenShard, rows: Any) -> Any:
+    def note(shard: TokenShard, rows: Any = slice(None)) -> Any:
         if not isinstance(rows, slice):
             reads[shard.meta.client].append(rows.tolist())
         return batch(shard, rows)
