@@ -25,7 +25,6 @@ from flwr.app import Context, Message, RecordDict
 from runs import ROOT
 from threadpoolctl import threadpool_limits
 
-from flower_ist.classifier.predict import predict
 from flower_ist.classifier.predictor import load_classifier
 from flower_ist.grids.chain import round_of
 from flower_ist.grids.inprocess import InProcessGrid
@@ -76,9 +75,9 @@ def main(
                 run = train(data, happens, rounds)
             test = open_shard(data / "test")
             label = test.meta.class_names.index(name)
-            answers = np.array(predict(load_classifier(run), test).predicted)
-            right = answers == np.array(test.meta.class_names)[test.labels]
-            of_it = 100 * right[test.labels == label].mean()
+            tokens, labels = test.batch()
+            right = load_classifier(run).probabilities(tokens).argmax(axis=1) == labels
+            of_it = 100 * right[labels == label].mean()
             print(f"| {when} | {100 * right.mean():.1f} | {of_it:.1f} |", flush=True)
 
 

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from flower_ist.classifier.mlp import layers_of, logits, mlp_dims, mlp_shapes
 from flower_ist.classifier.skip import LinearSkip, Model, softmax, with_skip
 from flower_ist.errors import FlowerIstError, why_unreadable
+from flower_ist.tokens.meta import Encoder, encoder_settings, unlike_settings
 from flower_ist.tokens.recipe import Recipe
 
 MODEL_FILE = "model.safetensors"
@@ -107,6 +108,26 @@ class Classifier:
                 rows = slice(start, start + _ROWS_PER_BATCH)
                 found[rows] = self.model(np.asarray(tokens[rows], np.float32))
         return found
+
+    def check_space(self, encoder: Encoder) -> None:
+        """Refuse tokens of another encoder than the model's, or of other settings of it.
+
+        Raises:
+            ClassifierError: with one sentence that says what differs.
+        """
+        if encoder.weights_sha256 != self.encoder_sha256:
+            raise ClassifierError(
+                f"The shard's tokens are of the encoder {encoder.name}, whose weights are not "
+                f"those of {self.encoder} that the model was trained with: encode the images with "
+                "it."
+            )
+        settings, trained = encoder_settings(encoder), self.encoder_settings
+        if trained and settings != trained:
+            raise ClassifierError(
+                "The shard's tokens were not made as those that the model was trained on "
+                f"({unlike_settings(trained, settings)}): encode the images with the model's "
+                "settings."
+            )
 
 
 def load_classifier(path: Path) -> Classifier:

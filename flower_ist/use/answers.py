@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.classifier.predict import check_space
 from flower_ist.classifier.predictor import Classifier
 from flower_ist.files import append_file, whole_file
 from flower_ist.tokens.shard import TokenShard
@@ -50,7 +49,7 @@ def of_shard(classifier: Classifier, shard: TokenShard) -> Iterator[Answers]:
     Raises:
         ClassifierError: the tokens are of another encoder, or of other settings of it.
     """
-    check_space(classifier, shard.meta.encoder)
+    classifier.check_space(shard.meta.encoder)
     same_classes = shard.meta.class_names == classifier.class_names
     names = np.asarray(shard.meta.class_names, dtype=object)
     for part in shard.chunks():

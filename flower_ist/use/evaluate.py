@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.classifier.predict import check_space
 from flower_ist.classifier.predictor import Classifier, ClassifierError
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.shard import TokenShard
@@ -50,7 +49,7 @@ def labeled_shards(classifier: Classifier, shards: Iterable[TokenShard]) -> Iter
         ClassifierError: a shard's encoder or classes are not the model's.
     """
     for shard in shards:
-        check_space(classifier, shard.meta.encoder)
+        classifier.check_space(shard.meta.encoder)
         names = (shard.meta.class_names, classifier.class_names)
         if unlike := class_difference(*names, "the shard", "the model"):
             raise ClassifierError(f"The shard's classes are not the model's: {unlike}.")

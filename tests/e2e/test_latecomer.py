@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flower_ist.classifier.predict import predict
-from flower_ist.classifier.predictor import load_classifier
 from flower_ist.runs.app_import import find_app
 from flower_ist.runs.launch import LocalFlower, tail
 from flower_ist.runs.log import RunLogError, read_run
 from flower_ist.runs.ports import free_port
-from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.statistics_file import STATISTICS_FILE
-from tests.fakes.changing import grow
+from tests.fakes.changing import grow, star_accuracy
 from tests.fakes.shards import write_blobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -82,9 +79,7 @@ def serve(tmp_path: Path, once_begun: Callable[[Callable[[int], None]], object])
     asked = [line["message_types"].get(STATISTICS_QUERY, {}) for line in rounds]
     assert sum(query.get("messages_down", 0) for query in asked) == 1
     assert sum(query.get("messages_up", 0) for query in asked) == 1
-    shard = open_shard(data / "test")
-    is_star = shard.labels == 2
-    assert (predict(load_classifier(run), shard).predicted[is_star] == "star").mean() > 0.8
+    assert star_accuracy(run, data) > 0.8
     return run
 
 

@@ -12,17 +12,14 @@ from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from flower_ist.classifier.predict import predict
-from flower_ist.classifier.predictor import load_classifier
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
-from flower_ist.tokens.shard import open_shard
 from flower_ist.wire.protocol import STATISTICS_QUERY
 from server_app.app import app as server_app
 from server_app.newcomers import Newcomers
 from server_app.statistics_file import STATISTICS_FILE
-from tests.fakes.changing import asked
+from tests.fakes.changing import asked, star_accuracy
 from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -117,14 +114,6 @@ def serve(
 
 def counted(run: Path) -> int:
     return int(load_file(run / STATISTICS_FILE)["counts"].sum())
-
-
-def star_accuracy(run: Path, folder: Path) -> float:
-    """Return the accuracy on the class that only the late client has."""
-    shard = open_shard(folder / "test")
-    labels = predict(load_classifier(run), shard).predicted
-    is_star = shard.labels == 2
-    return float((labels[is_star] == "star").mean())
 
 
 def test_who_comes_later_is_counted_in(small: MakeConfig, folder: Path):
