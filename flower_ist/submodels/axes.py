@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from flower_ist.submodels.parts import AxesError, AxisLabel, Part, parts_of_axis, spans
 
@@ -39,25 +38,6 @@ class Axes:
     parts: Mapping[str, tuple[Parts, ...]]
     widths: Mapping[str, int]
     frozen: Mapping[str, Shape] = field(default_factory=dict)
-
-    @cached_property
-    def labels(self) -> dict[str, tuple[str | tuple[str | None, ...] | None, ...]]:
-        """Name of each tensor -> for each axis its width, None, or the widths of its parts."""
-        return {
-            name: tuple(
-                axis[0].width if len(axis) == 1 else tuple(part.width for part in axis)
-                for axis in parts
-            )
-            for name, parts in self.parts.items()
-        }
-
-    @cached_property
-    def summed(self) -> dict[str, tuple[int, ...]]:
-        """Name of each tensor -> the cut axes over which the layer sums its inputs."""
-        return {
-            name: tuple(i for i, axis in enumerate(parts) if any(part.summed for part in axis))
-            for name, parts in self.parts.items()
-        }
 
     def is_cut(self, name: str) -> bool:
         """Return whether slices hold only a part of this tensor."""
@@ -148,11 +128,6 @@ class Axes:
                     for width in other:
                         neighbors[width] |= side
         return neighbors
-
-    def block(self, name: str, axis: int) -> int:
-        """Return how many consecutive entries of an axis's first part one neuron owns."""
-        part = self.parts[name][axis][0]
-        return 1 if part.width is None else part.block
 
     def slice_shapes(self, sizes: Mapping[str, int]) -> dict[str, Shape]:
         """Return the shapes of the small net that has ``sizes[width]`` neurons of each width."""

@@ -15,6 +15,7 @@ from flower_ist.modules.prove import ProofError
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.check import cautions
+from tests.fakes.axes import labels_of
 from tests.fakes.layered import Net
 
 
@@ -128,7 +129,7 @@ MODULES = {
 def test_what_is_cut(name):
     model, example, labels = MODULES[name]
     axes = derive_axes(model, example, widths="all")
-    assert {tensor: axes.labels[tensor] for tensor in labels} == labels
+    assert {tensor: labels_of(axes)[tensor] for tensor in labels} == labels
 
 
 # name -> (module, example, tensor and axis that is whole, why)
@@ -234,7 +235,7 @@ def test_a_rule_of_ones_own():
             a=nn.Linear(12, 16, bias=False),
             b=nn.Linear(16, 5),
         )
-        assert derive_axes(model, vectors()).labels["a.weight"] == ("a", None)
+        assert labels_of(derive_axes(model, vectors()))["a.weight"] == ("a", None)
     finally:
         del RULES["cdist"]
 

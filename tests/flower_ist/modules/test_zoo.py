@@ -11,6 +11,7 @@ from flower_ist.modules.subject import as_inputs
 from flower_ist.submodels.cut import Cut, Returned
 from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
+from tests.fakes.axes import labels_of, summed_of
 from tests.fakes.zoo import NARROW, torchvision
 
 # By default, and with widths="all": the number of widths that are cut, and the largest share of the
@@ -76,9 +77,9 @@ def test_a_model_is_cut_and_put_back(name, widths):
 def test_all_widths_of_a_recurrent_net_are_cut_on_request():
     model, example = NARROW["LSTM"]()
     axes = derive_axes(model, example, widths="all")
-    assert axes.labels["rnn.weight_hh_l0"] == (("rnn",) * 4, "rnn")
-    assert axes.labels["rnn.weight_ih_l0"] == (("rnn",) * 4, "embedding")
-    assert axes.summed["embedding.weight"] == ()
+    assert labels_of(axes)["rnn.weight_hh_l0"] == (("rnn",) * 4, "rnn")
+    assert labels_of(axes)["rnn.weight_ih_l0"] == (("rnn",) * 4, "embedding")
+    assert summed_of(axes)["embedding.weight"] == ()
 
 
 def test_frozen_tensors_stay_on_the_clients():
@@ -86,7 +87,7 @@ def test_frozen_tensors_stay_on_the_clients():
     axes = derive_axes(model, example)
     assert set(axes.frozen) == {n for n, p in model.named_parameters() if not p.requires_grad}
     assert axes.widths["blocks.0.attn.qkv"] == 16  # the rank, not the heads
-    assert axes.labels["blocks.0.attn.qkv.b"] == (None, "blocks.0.attn.qkv")
+    assert labels_of(axes)["blocks.0.attn.qkv.b"] == (None, "blocks.0.attn.qkv")
 
 
 def test_what_cannot_be_fitted_stays_whole_with_the_modules_own_error():

@@ -6,11 +6,12 @@ import pytest
 from flower_ist.classifier.mlp import mlp_shapes
 from flower_ist.submodels.axes import Axes, AxesError, mlp_axes
 from flower_ist.submodels.cut import Cut
+from tests.fakes.axes import labels_of, summed_of
 
 
 def test_axes_of_an_mlp_with_two_hidden_layers():
     axes = mlp_axes(mlp_shapes([768, 1024, 512, 10]))
-    assert axes.labels == {
+    assert labels_of(axes) == {
         "fc1.weight": ("h1", None),
         "fc1.bias": ("h1",),
         "fc2.weight": ("h2", "h1"),
@@ -30,7 +31,7 @@ def test_any_depth(depth):
 def test_with_every_second_layer_cut_no_weight_is_cut_on_both_sides():
     axes = mlp_axes(mlp_shapes([7, 12, 3, 12, 2]), cut=(1, 3))
     assert axes.widths == {"h1": 12, "h3": 12}
-    assert axes.labels == {
+    assert labels_of(axes) == {
         "fc1.weight": ("h1", None),
         "fc1.bias": ("h1",),
         "fc2.weight": (None, "h1"),
@@ -49,7 +50,7 @@ def test_a_net_of_which_no_layer_is_cut_is_refused():
 
 def test_layers_without_bias():
     axes = mlp_axes({"a": (4, 7), "b": (3, 4)})
-    assert axes.labels == {"a": ("h1", None), "b": (None, "h1")}
+    assert labels_of(axes) == {"a": ("h1", None), "b": (None, "h1")}
 
 
 def test_share_of_the_weights_at_four_slices():
@@ -68,7 +69,7 @@ def test_flattened_convolution_owns_blocks_of_columns():
     }
     axes = Axes.declare(shapes, labels)
     assert axes.widths == {"c": 16, "h": 120}
-    assert axes.block("fc.weight", 1) == 25
+    assert axes.parts["fc.weight"][1][0].block == 25
     assert axes.slice_shapes({"c": 4, "h": 30}) == {
         "conv.weight": (4, 3, 5, 5),
         "fc.weight": (30, 100),
@@ -81,7 +82,7 @@ def test_layouts_other_than_out_first():
     shapes = {"embedding": (50, 8), "deconv": (8, 6, 3), "out": (2, 6)}
     labels = {"embedding": (None, "h"), "deconv": ("h", "g", None), "out": (None, "g")}
     axes = Axes.declare(shapes, labels, summed={"embedding": (), "deconv": (0,)})
-    assert axes.summed == {"embedding": (), "deconv": (0,), "out": (1,)}
+    assert summed_of(axes) == {"embedding": (), "deconv": (0,), "out": (1,)}
     cut = Cut(axes, {"h": np.arange(2), "g": np.arange(3)})
     assert [cut.factor(name) for name in shapes] == [1.0, 4.0, 2.0]
 

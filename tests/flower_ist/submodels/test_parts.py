@@ -14,14 +14,15 @@ from flower_ist.submodels.merging import merge
 from flower_ist.submodels.partition import partition
 from flower_ist.submodels.parts import AxesError, Part
 from flower_ist.submodels.robust import trim_for
+from tests.fakes.axes import labels_of, summed_of
 
 
 def test_the_gates_of_an_lstm_by_hand():
     """Two of three neurons: rows 0 and 2 of each of four gates, columns 0 and 2, times 3 / 2."""
     axes = Axes.declare({"hh": (12, 3)}, {"hh": (("h",) * 4, "h")})
     assert axes.widths == {"h": 3}
-    assert axes.labels == {"hh": (("h", "h", "h", "h"), "h")}
-    assert axes.summed == {"hh": (1,)}
+    assert labels_of(axes) == {"hh": (("h", "h", "h", "h"), "h")}
+    assert summed_of(axes) == {"hh": (1,)}
     cut = Cut(axes, {"h": np.array([0, 2])})
     assert cut.shapes() == {"hh": (8, 2)}
     whole = np.arange(36, dtype=np.float32).reshape(12, 3)
