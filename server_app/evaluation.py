@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from flower_ist.classifier.ensemble import evaluate_ensemble
-from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.ensemble import ensemble_of
+from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_model
 from flower_ist.classifier.mlp import mlp_dims
-from flower_ist.classifier.skip import LinearSkip
+from flower_ist.classifier.skip import LinearSkip, with_skip
 from flower_ist.grids.metered import Meter
 from flower_ist.runs.log import RunLog
 from flower_ist.strategies.submodel import SubmodelStrategy
@@ -191,9 +191,9 @@ def ensemble_accuracies(
     """
     if not isinstance(strategy, SubmodelStrategy):
         return {}
-    cuts = strategy.assignment.fixed_cuts(num_clients)
+    if not (cuts := strategy.assignment.fixed_cuts(num_clients)):
+        return {}
+    model = with_skip(ensemble_of(weights, cuts), skip)
     return {
-        name: evaluate_ensemble(weights, cuts, shard, skip)[0]
-        for name, shard in shards.items()
-        if cuts and shard is not None
+        name: evaluate_model(model, shard)[0] for name, shard in shards.items() if shard is not None
     }

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.classifier.evaluate import evaluate_model
 from flower_ist.classifier.mlp import layers_of, logits
-from flower_ist.classifier.skip import LinearSkip, Model, with_skip
+from flower_ist.classifier.skip import Model
 from flower_ist.submodels.cut import Cut
-from flower_ist.tokens.shard import TokenShard
 
 
 def ensemble_of(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Model:
@@ -27,13 +25,3 @@ def ensemble_of(weights: Mapping[str, NDArray[Any]], cuts: Sequence[Cut]) -> Mod
     """
     nets = [layers_of(cut.take(weights)) for cut in cuts]
     return lambda tokens: np.stack([logits(net, tokens) for net in nets]).mean(axis=0)
-
-
-def evaluate_ensemble(
-    weights: Mapping[str, NDArray[Any]],
-    cuts: Sequence[Cut],
-    shard: TokenShard,
-    skip: LinearSkip | None = None,
-) -> tuple[float, float]:
-    """Return accuracy and loss of the averaged logits, as in :func:`.evaluate.evaluate_arrays`."""
-    return evaluate_model(with_skip(ensemble_of(weights, cuts), skip), shard)

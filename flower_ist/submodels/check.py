@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flower_ist.blocks import largest
 from flower_ist.errors import ArgumentError, FlowerIstError
 from flower_ist.submodels.axes import Axes, Shape
 from flower_ist.submodels.cut import Tensors
@@ -61,13 +62,12 @@ def check_model(tensors: Tensors, axes: Axes, max_weight: float, *, scaled: bool
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in _KINDS:
             raise ModelError(f"{name!r} is {tensor.dtype}: only real numbers can be merged.")
-        if tensor.dtype.kind != "f" or not tensor.size:
+        if tensor.dtype.kind != "f":
             continue
-        # Without a copy of the tensor, which its magnitudes would be; NaN if there is one.
-        largest = float(np.maximum(-tensor.min(), tensor.max()))
-        if not largest <= max_weight:
+        most = largest(tensor)
+        if not most <= max_weight:
             raise ModelError(
-                f"{name!r} of the model holds {largest:.3g}, but replies with values above "
+                f"{name!r} of the model holds {most:.3g}, but replies with values above "
                 f"max_weight = {max_weight:g} are refused: raise max_weight, or keep a constant "
                 "out of the model's state with register_buffer(..., persistent=False)."
             )

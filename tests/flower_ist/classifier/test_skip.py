@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from flower_ist.classifier.ensemble import evaluate_ensemble
-from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.ensemble import ensemble_of
+from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_model
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.classifier.skip import LinearSkip, softmax, with_skip
 from flower_ist.statistics.lda import lda_heads
@@ -103,6 +103,6 @@ def test_an_ensemble_with_a_skip(blobs):
     weights, axes = initial_weights(dims, 0), mlp_axes(mlp_shapes(dims))
     whole = Cut(axes, {width: np.arange(count) for width, count in axes.widths.items()})
     skip = skip_of(np.eye(3, BLOB_DIM).tolist(), [0.1, 0.2, 0.3])
-    found = evaluate_ensemble(weights, [whole] * 2, shard, skip)
+    found = evaluate_model(with_skip(ensemble_of(weights, [whole] * 2), skip), shard)
     assert found == evaluate_arrays(weights, shard, skip)
     assert found != evaluate_arrays(weights, shard)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.app import app as client_app
-from flower_ist.classifier.ensemble import ensemble_of, evaluate_ensemble
-from flower_ist.classifier.evaluate import evaluate_arrays
+from flower_ist.classifier.ensemble import ensemble_of
+from flower_ist.classifier.evaluate import evaluate_arrays, evaluate_model
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.packed import Packed
@@ -206,9 +206,10 @@ def test_the_ensemble_of_narrow_nets_is_evaluated_both_ways(blobs):
     slots = SCHEMES["ist-fixed"].draw(0, 99, BLOB_AXES.widths, [1] * 4)
     cuts = [Cut(BLOB_AXES, slot) for slot in slots]
     shard = open_shard(blobs / "test")
-    accuracy, loss = evaluate_ensemble(found, cuts, shard)
-    tokens, labels = shard.batch(slice(None))
-    logits = ensemble_of(found, cuts)(tokens)
+    net = ensemble_of(found, cuts)
+    accuracy, loss = evaluate_model(net, shard)
+    tokens, labels = shard.batch()
+    logits = net(tokens)
     assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
     assert accuracy > 0.7
     assert loss != evaluate_arrays(found, shard)[1]
