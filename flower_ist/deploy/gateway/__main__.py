@@ -6,6 +6,7 @@ import argparse
 import logging
 import signal
 import ssl
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,7 @@ import anyio.to_thread
 from anyio.abc import SocketStream
 from anyio.streams.stapled import MultiListener
 
-from flower_ist.deploy.gateway.books import Books
+from flower_ist.deploy.gateway.books import serve_books
 from flower_ist.deploy.gateway.calls import Calls
 from flower_ist.deploy.gateway.door import Door
 from flower_ist.deploy.gateway.ledger import Ledger
@@ -65,7 +66,7 @@ async def _serve(options: argparse.Namespace, ledger: Ledger) -> None:
             if options.books:
                 host, _, port = options.books.rpartition(":")
                 books = await _listen(host, int(port))
-                tasks.start_soon(books.serve, Books(ledger).serve)
+                tasks.start_soon(books.serve, partial(serve_books, ledger))
 
 
 async def _listen(host: str, port: int) -> MultiListener[SocketStream]:

@@ -11,29 +11,19 @@ from flower_ist.deploy.gateway.http import BadRequestError, HttpConnection
 from flower_ist.deploy.gateway.ledger import Ledger
 
 
-class Books:
-    """Answers ``GET /bytes``.
-
-    Args:
-        ledger: what it tells.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    async def serve(self, stream: SocketStream) -> None:
-        """Serve one connection to its end."""
-        async with stream:
-            connection = HttpConnection(stream)
-            with suppress(
-                anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError, BadRequestError
-            ):
-                request = await connection.next_request()
-                if request is None:
-                    return
-                await connection.body(request.length)
-                if (request.method, request.path) != ("GET", "/bytes"):
-                    await connection.respond(404, b"There is GET /bytes.", {})
-                    return
-                content = self._ledger.text().encode()
-                await connection.respond(200, content, {b"content-type": b"application/json"})
+async def serve_books(ledger: Ledger, stream: SocketStream) -> None:
+    """Answer ``GET /bytes`` on one connection, to its end."""
+    async with stream:
+        connection = HttpConnection(stream)
+        with suppress(
+            anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError, BadRequestError
+        ):
+            request = await connection.next_request()
+            if request is None:
+                return
+            await connection.body(request.length)
+            if (request.method, request.path) != ("GET", "/bytes"):
+                await connection.respond(404, b"There is GET /bytes.", {})
+                return
+            content = ledger.text().encode()
+            await connection.respond(200, content, {b"content-type": b"application/json"})

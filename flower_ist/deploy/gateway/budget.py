@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import anyio
 
 
-class Held(Protocol):
+class Hold:
     """Memory that is held."""
+
+    def __init__(self, budget: Budget, owner: object, size: int) -> None:
+        self._budget, self._owner, self._size = budget, owner, size
 
     def keep(self, size: int) -> None:
         """Give back all but ``size`` bytes."""
-
-
-class _Hold:
-    def __init__(self, budget: Budget, owner: object, size: int) -> None:
-        self._budget, self._owner, self.size = budget, owner, size
-
-    def keep(self, size: int) -> None:
-        if size < self.size:
-            self._budget._add(self._owner, size - self.size)
-            self.size = size
+        if size < self._size:
+            self._budget._add(self._owner, size - self._size)
+            self._size = size
 
 
 class Budget:
@@ -44,11 +39,11 @@ class Budget:
         self._freed = anyio.Event()
 
     @asynccontextmanager
-    async def hold(self, owner: object, size: int) -> AsyncIterator[Held]:
+    async def hold(self, owner: object, size: int) -> AsyncIterator[Hold]:
         """Hold ``size`` bytes during the block, after waiting until they are free."""
         while self._used + size > self._total or self._by_owner.get(owner, 0) + size > self._each:
             await self._freed.wait()
-        hold = _Hold(self, owner, size)
+        hold = Hold(self, owner, size)
         self._add(owner, size)
         try:
             yield hold

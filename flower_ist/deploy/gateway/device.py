@@ -8,7 +8,7 @@ from typing import Self
 import anyio
 
 from flower_ist.deploy.gateway.http import BadRequestError, HttpConnection
-from flower_ist.deploy.gateway.ledger import HANDSHAKES, WAITING, Ledger
+from flower_ist.deploy.gateway.ledger import HANDSHAKES, WAITING, Account, Ledger
 from flower_ist.deploy.gateway.line import Line
 from flower_ist.deploy.gateway.nodes import Node
 from flower_ist.deploy.gateway.strangers import Strangers, Visit
@@ -25,7 +25,7 @@ class Device:
     """
 
     def __init__(self, line: Line, ledger: Ledger, strangers: Strangers, visit: Visit) -> None:
-        self.account = ledger.open_account(line)
+        self.account = Account(ledger, line)
         self._line = line
         self._strangers, self._visit = strangers, visit
         self._owner: Node | None = None

@@ -6,7 +6,8 @@ a question open without bytes (see waiting.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -52,9 +53,6 @@ class HttpConnection:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self._new_parser()
-
-    def _new_parser(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def next_request(self) -> Request | None:
@@ -113,7 +111,20 @@ class HttpConnection:
         """Tell the other side to go on waiting, in 17 bytes; a client's timeout begins anew."""
         await self._interim(102)
 
-    async def watch(self) -> None:
+    @asynccontextmanager
+    async def while_open(self) -> AsyncIterator[None]:
+        """End the block early when the other side closes the connection."""
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                await self._closed()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _closed(self) -> None:
         """Wait until the other side closes the connection."""
         while True:
             try:

@@ -81,10 +81,6 @@ class Ledger:
             content = json.loads(file.read_bytes())
             self._nodes, self._strangers = content["nodes"], content["strangers"]
 
-    def open_account(self, line: Line) -> Account:
-        """Return the account of a new line."""
-        return Account(self, line)
-
     def add(self, node: str, kind: str, down: int, up: int) -> None:
         """Add bytes to and from a node; an empty name stands for the strangers."""
         empty = {name: [0, 0] for name in KINDS}

@@ -16,13 +16,11 @@ _MAX_CONNECTIONS = 32
 _KEEP_OPEN_SECONDS = 3.0
 
 # What a SuperNode sends beside these is not needed there, and costs time to read.
-_DOWN = ("content-type", "flwr-version-incompatibility-message")
-_UP = (
-    *("content-type", "accept", "flwr-public-key", "flwr-timestamp", "flwr-signature"),
-    *("flwr-package-name", "flwr-package-version", "flwr-component-name"),
-)
-_UP_NAMES = frozenset(name.encode() for name in _UP)
-_DOWN_NAMES = frozenset(name.encode() for name in _DOWN)
+_DOWN = {b"content-type", b"flwr-version-incompatibility-message"}
+_UP = {
+    *(b"content-type", b"accept", b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"),
+    *(b"flwr-package-name", b"flwr-package-version", b"flwr-component-name"),
+}
 
 _log = logging.getLogger("gateway")
 
@@ -75,7 +73,7 @@ class SuperLink:
             response = await self._pool.request(
                 "POST",
                 self._url + name,
-                headers=[(key, headers[key]) for key in sorted(_UP_NAMES & headers.keys())],
+                headers=[(key, headers[key]) for key in sorted(_UP & headers.keys())],
                 content=body,
                 extensions={"timeout": _TIMEOUT},
             )
@@ -84,5 +82,5 @@ class SuperLink:
         if response.status >= 500:
             _log.warning("The SuperLink answered %d to %s.", response.status, name)
             return say(503, "The SuperLink had an error.")
-        kept = {k.lower(): v for k, v in response.headers if k.lower() in _DOWN_NAMES}
+        kept = {k.lower(): v for k, v in response.headers if k.lower() in _DOWN}
         return Answer(response.status, response.content, kept)

@@ -75,20 +75,13 @@ class WaitingRoom:
         self._somebody.set()
         gone = True
         try:
-            async with anyio.create_task_group() as tasks:
-
-                async def watch() -> None:
-                    await connection.watch()
-                    tasks.cancel_scope.cancel()
-
-                tasks.start_soon(watch)
+            async with connection.while_open():
                 while not poll.over.is_set() and not node.signature_is_old:
                     with anyio.move_on_after(POLL_TICK_SECONDS):
                         await poll.over.wait()
                     if not poll.over.is_set():
                         await connection.still_working()
                 gone = False
-                tasks.cancel_scope.cancel()
         finally:
             if self._polls.get(node) is poll:
                 del self._polls[node]
@@ -101,13 +94,7 @@ class WaitingRoom:
     ) -> Answer:
         """Hold a heartbeat while the node waits for work, and repeat it in the node's place."""
         began = asked = time.monotonic()
-        async with anyio.create_task_group() as tasks:
-
-            async def watch() -> None:
-                await connection.watch()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(watch)
+        async with connection.while_open():
             ticked = began
             while self._is_idle(node) and time.monotonic() - began < _LONGEST_HEARTBEAT_SECONDS:
                 await anyio.sleep(0.5)
@@ -120,7 +107,6 @@ class WaitingRoom:
                     if repeated.status != 503 and repeated.content != answer.content:
                         answer = repeated  # the SuperLink no longer knows the node: it must hear
                         break
-            tasks.cancel_scope.cancel()
         return answer
 
     def leave(self, node: Node) -> None:
