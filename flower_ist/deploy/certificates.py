@@ -33,38 +33,34 @@ class Credential:
     private_key: bytes
 
 
-def make_authority(name: str, now: datetime | None = None) -> Credential:
-    """Make a self-signed certificate authority that can sign server certificates only.
+def make_authority(name: str) -> Credential:
+    """Make a certificate authority for :data:`CA_DAYS` days that can sign server certificates only.
 
     Args:
         name: of the federation; it is shown in the certificate.
-        now: start of its validity of :data:`CA_DAYS` days.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _subject(f"{name} CA")
-    builder = _builder(subject, subject, key, CA_DAYS, now)
+    builder = _builder(subject, subject, key, CA_DAYS)
     usage = _key_usage(sign_certificates=True)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(usage, critical=True)
     return _sign(builder, key, key)
 
 
-def make_server_certificate(
-    authority: Credential, names: Sequence[str], now: datetime | None = None
-) -> Credential:
-    """Make a server's key and a certificate for it.
+def make_server_certificate(authority: Credential, names: Sequence[str]) -> Credential:
+    """Make a server's key and a certificate of :data:`SERVER_DAYS` days for it.
 
     Args:
         authority: signs it.
         names: host names and IP addresses that clients may connect to; the first is its subject.
-        now: start of its validity of :data:`SERVER_DAYS` days.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.private_key, password=None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     subject = _subject(names[0][:64])
-    builder = _builder(subject, issuer.subject, key, SERVER_DAYS, now)
+    builder = _builder(subject, issuer.subject, key, SERVER_DAYS)
     alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     for extension, critical in (
         (x509.BasicConstraints(ca=False, path_length=None), True),
@@ -115,13 +111,9 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    days: int,
-    now: datetime | None,
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
 ) -> x509.CertificateBuilder:
-    start = (now or datetime.now(UTC)) - _EARLIER
+    start = datetime.now(UTC) - _EARLIER
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
