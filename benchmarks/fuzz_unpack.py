@@ -25,7 +25,8 @@ with atheris.instrument_imports(include=["flower_ist"]):
     from flower_ist.strategies.judge import BadReply, Expected, judge_reply
     from flower_ist.wire import ans
     from flower_ist.wire._flwr import TaskIdentity
-    from flower_ist.wire.layout import SQUEEZED, Codec, WireError, layout_from_text, unpack
+    from flower_ist.wire.layout import CodecError, WireError, layout_from_text
+    from flower_ist.wire.packing import SQUEEZED, Codec, unpack
     from flower_ist.wire.protocol import NUMPY_STYPE, PACKED_KEY, PACKED_STYPE
     from flower_ist.wire.quantize import CODECS
     from flower_ist.wire.record_tensors import decode
@@ -61,7 +62,7 @@ def one_input(data: bytes) -> None:
             size = int.from_bytes(rest[:2], "little")
             if len(ans.decode(rest[2:], size)) != size:
                 raise RuntimeError("Fewer or more bytes came back than were due.")
-    except (WireError, BadReply, ans.AnsError) as refusal:
+    except (WireError, BadReply, CodecError) as refusal:
         if "\n" in str(refusal) and isinstance(refusal, BadReply):
             raise RuntimeError("A refusal must fit on one line of a log.") from refusal
 

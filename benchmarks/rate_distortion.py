@@ -39,7 +39,8 @@ from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.demo import train_shard
 from flower_ist.tokens.shard import TokenShard, open_shard
 from flower_ist.wire.compact import Known
-from flower_ist.wire.layout import layout_of, pack, unpack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import pack, unpack
 from flower_ist.wire.quantize import CODECS, noise_of
 
 LLOYD = {1: 0.3634, 2: 0.1175, 3: 0.03454, 4: 0.009497}

@@ -10,7 +10,7 @@ from client_app.privacy import Privacy
 from flower_ist.errors import FlowerIstError
 from flower_ist.statistics.prior import TokenPrior, prior_layout
 from flower_ist.tokens.meta import ShardMeta
-from flower_ist.wire.layout import SQUEEZED, digest_of, unpack
+from flower_ist.wire.packing import SQUEEZED, digest_of, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from flower_ist.wire.records import arrays_in, configs_in
 

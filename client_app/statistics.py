@@ -8,7 +8,8 @@ from flower_ist.classifier.features import RandomFeatures
 from flower_ist.errors import ArgumentError
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import TokenShard
-from flower_ist.wire.layout import SQUEEZED, layout_of, pack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import SQUEEZED, pack
 from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,

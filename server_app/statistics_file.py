@@ -17,7 +17,8 @@ from flower_ist.files import make_folder, write_file
 from flower_ist.runs.sealed import SealError, UnreadableError, sealed, unsealed
 from flower_ist.statistics.prior import TokenScale
 from flower_ist.statistics.sums import Statistics, statistics_layout
-from flower_ist.wire.layout import SQUEEZED, WireError, layout_of, unpack
+from flower_ist.wire.layout import WireError, layout_of
+from flower_ist.wire.packing import SQUEEZED, unpack
 from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, COMPACT, PACKED_STYPE
 from server_app.settings import SettingsError
 

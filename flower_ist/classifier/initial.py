@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.errors import FlowerIstError
-from flower_ist.wire.compact import Layout
+from flower_ist.wire.layout import Layout
 from flower_ist.wire.protocol import CANNOT_START, LR_SCALES_KEY, NEURONS_KEY
 
 Tensors = Mapping[str, NDArray[Any]]

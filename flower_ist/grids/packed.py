@@ -32,15 +32,8 @@ from flower_ist.grids.chain import Filter, PerContent, is_train, round_of, with_
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.compact import Directions, Known
-from flower_ist.wire.layout import (
-    Codec,
-    Layout,
-    WireError,
-    layout_to_text,
-    pack,
-    pack_blocks,
-    unpackers,
-)
+from flower_ist.wire.layout import Layout, WireError, layout_to_text
+from flower_ist.wire.packing import Codec, pack, pack_blocks, unpackers
 from flower_ist.wire.protocol import (
     CANNOT_START,
     CODEC_KEY,
@@ -103,7 +96,7 @@ class Packed(Filter):
         directions: returns those of the tokens that clients hold with their next message, if any.
 
     Raises:
-        QuantizeError: there is no such wire dtype.
+        WireError: there is no such wire dtype.
     """
 
     def __init__(

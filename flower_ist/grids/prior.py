@@ -16,7 +16,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flower_ist.grids.chain import Filter, PerContent, category, with_content
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.wire.compact import Directions
-from flower_ist.wire.layout import SQUEEZED, digest_of, layout_of, pack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import SQUEEZED, digest_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 
 _WITH_PRIOR = (MessageType.TRAIN, MessageType.EVALUATE)

@@ -37,7 +37,7 @@ from flower_ist.strategies.claims import CLAIM_BOUND, bound_statistics
 from flower_ist.strategies.judge import BadReply, Expected, judge_reply
 from flower_ist.strategies.replies import RoundReport, judged_replies, log_refusals, require_enough
 from flower_ist.strategies.state import State
-from flower_ist.wire.layout import SQUEEZED
+from flower_ist.wire.packing import SQUEEZED
 from flower_ist.wire.protocol import (
     CLASS_SUMS,
     CLASS_SUMS_AND_GRAM,

@@ -20,7 +20,8 @@ from flower_ist.blocks import largest
 from flower_ist.errors import FlowerIstError
 from flower_ist.grids.chain import category
 from flower_ist.submodels.cut import Factor
-from flower_ist.wire.layout import Layout, WireError, unpack
+from flower_ist.wire.layout import Layout, WireError
+from flower_ist.wire.packing import unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.record_tensors import RecordTensors, record_of
 from flower_ist.wire.records import arrays_in

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.errors import FlowerIstError
+from flower_ist.wire.layout import CodecError
 
 # After those of flower_ist.wire.squeeze, which came first.
 _FORM = 3
@@ -43,10 +43,6 @@ _ONE = 1 << 60
 _LEAST_STATE = 1 << 16
 # In a block's cost, 1/32 of a bit is 1, so that sums are exact in float32.
 _IMPOSSIBLE = 1 << 16
-
-
-class AnsError(FlowerIstError):
-    """Bytes that are not what :func:`encode` made of so many bytes."""
 
 
 class _Tables(NamedTuple):
@@ -99,30 +95,30 @@ def decode(data: bytes | memoryview, size: int) -> bytes:
         size: how many bytes they must be.
 
     Raises:
-        AnsError: they are other bytes, or more or fewer.
+        CodecError: they are other bytes, or more or fewer.
     """
     if not len(data) or data[0] != _FORM:
-        raise AnsError("was coded by another version of flower-ist")
+        raise CodecError("was coded by another version of flower-ist")
     blocks = -(-size // _BLOCK)
     reader = zlib.decompressobj(-15)
     try:
         chosen = np.frombuffer(reader.decompress(data[1:], blocks + 1), np.uint8)
     except zlib.error as err:
-        raise AnsError("cannot be decompressed") from err
+        raise CodecError("cannot be decompressed") from err
     left = reader.unused_data
     if not reader.eof or len(chosen) != blocks or chosen.max(initial=0) > _ALIKE:
-        raise AnsError(f"does not hold {size} bytes")
+        raise CodecError(f"does not hold {size} bytes")
     numbers = np.full(size, 128, np.uint8)
     coded, of = _coded(numbers, chosen)
     lanes = _lanes(len(coded))
     if len(left) < 4 * lanes or len(left) % 2:
-        raise AnsError(f"does not hold {size} bytes")
+        raise CodecError(f"does not hold {size} bytes")
     states = np.frombuffer(left, "<u4", lanes).astype(np.uint32)
     given = np.frombuffer(left, "<u2", offset=4 * lanes).astype(np.uint32)
     stop = max(0, len(coded) - 2 * lanes)
     place, used = _numbers(states, given, of[:stop] * _TOTAL)
     if used != len(given) or ((states >> np.uint32(16)) != 1).any():
-        raise AnsError(f"does not hold {size} bytes")
+        raise CodecError(f"does not hold {size} bytes")
     coded[:stop] = _tables().number[place]
     coded[stop:] = states.astype("<u2").view(np.uint8)[: len(coded) - stop]
     if len(coded) < size:
@@ -149,7 +145,7 @@ def _numbers(
         empty = x < np.uint32(_LEAST_STATE)
         count = int(np.count_nonzero(empty))
         if used + count > len(given):
-            raise AnsError("is cut off")
+            raise CodecError("is cut off")
         x[empty] = (x[empty] << np.uint32(16)) | given[used : used + count]
         used += count
     return place, used

@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 from flower_ist.wire import ans
 from flower_ist.wire.blas import one_thread
-from flower_ist.wire.quantize import QuantizeError, decode, encode, encoded_bytes
+from flower_ist.wire.layout import CodecError, Layout
+from flower_ist.wire.quantize import decode, encode, encoded_bytes
 
-Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 _LEVELS = 127
 # Of the root mean square of a matrix that is rounded as it is, either way.
 _PLAIN_STEP = 0.5
@@ -104,7 +104,7 @@ def encode_compact(tensors: Mapping[str, NDArray[Any]], layout: Layout, known: K
         known: to the decoder too.
 
     Raises:
-        QuantizeError: values are not finite, or beyond float16 where that is sent.
+        CodecError: values are not finite, or beyond float16 where that is sent.
     """
     scales, matrices, others = [], [], []
     for name, (dtype, shape) in layout.items():
@@ -134,7 +134,7 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
     Values may be infinite or not a number, as the scales may be anything.
 
     Raises:
-        QuantizeError: the bytes are not those of such tensors.
+        CodecError: the bytes are not those of such tensors.
     """
     matrices = [name for name, entry in layout.items() if _is_matrix(*entry)]
     others = [name for name in layout if name not in matrices]
@@ -142,10 +142,7 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
         name: math.prod(shape) if name in matrices else encoded_bytes(dtype, shape, "int8")
         for name, (dtype, shape) in layout.items()
     }
-    try:
-        raw = ans.decode(data, sum(sizes.values()) + 4 * len(matrices))
-    except ans.AnsError as err:
-        raise QuantizeError(str(err)) from err
+    raw = ans.decode(data, sum(sizes.values()) + 4 * len(matrices))
     found = np.frombuffer(raw, "<f4", len(matrices), sum(sizes.values()))
     scales, tensors, offset = dict(zip(matrices, found, strict=True)), {}, 0
     for name in [*matrices, *others]:
@@ -192,7 +189,7 @@ def _rounded(
     square = np.vdot(numbers, numbers) / np.float32(numbers.size)
     largest = max(-float(numbers.min()), float(numbers.max()))
     if not (np.isfinite(square) and np.isfinite(largest)):
-        raise QuantizeError("holds values that are not finite numbers, or too large ones")
+        raise CodecError("holds values that are not finite numbers, or too large ones")
     length = np.float32(max(step * float(np.sqrt(square)), largest / _LEVELS))
     if not length > 0:
         return np.zeros(numbers.shape, np.int8), np.float32(0)

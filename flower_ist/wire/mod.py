@@ -1,6 +1,6 @@
 """The client mod that unpacks a message's tensors and packs those of the reply.
 
-The format of packed arrays is in :mod:`flower_ist.wire.layout`. :func:`packed_mod` undoes it on the
+Packed arrays are described in :mod:`flower_ist.wire.packing`. :func:`packed_mod` unpacks them on the
 client, so that a training function works on an ordinary ArrayRecord.
 """
 
@@ -14,15 +14,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from numpy.typing import NDArray
 
 from flower_ist.wire.compact import Known
-from flower_ist.wire.layout import (
-    Codec,
-    Layout,
-    WireError,
-    check_layout,
-    layout_from_text,
-    pack,
-    unpack,
-)
+from flower_ist.wire.layout import Layout, WireError, check_layout, layout_from_text
+from flower_ist.wire.packing import Codec, pack, unpack
 from flower_ist.wire.protocol import (
     CANNOT_START,
     CODEC_KEY,

@@ -30,7 +30,7 @@ A value that comes up is a client's claim: it is bounded where it is used, and n
 
 from __future__ import annotations
 
-# --- packed tensors (:mod:`flower_ist.wire.layout`)
+# --- packed tensors (:mod:`flower_ist.wire.packing`)
 PACKED_KEY = "packed"
 PACKED_STYPE = "flower-ist.flat.1"
 LAYOUT_KEY = "packed-layout"

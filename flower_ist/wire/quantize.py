@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.blocks import Blocks, blocks_of, joined, rooms
-from flower_ist.errors import FlowerIstError
+from flower_ist.wire.layout import CodecError, WireError
 from flower_ist.wire.protocol import COMPACT
 
 WIRE_DTYPES = ("float32", "float16", "int8", "int4")
@@ -46,18 +46,14 @@ Shape = tuple[int, ...]
 Bytes = bytes | memoryview | NDArray[np.uint8]
 
 
-class QuantizeError(FlowerIstError):
-    """Numbers that cannot be quantized, or bytes that cannot be decoded."""
-
-
 def check_wire_dtype(wire_dtype: str) -> None:
     """Refuse a wire dtype that does not exist.
 
     Raises:
-        QuantizeError: there is no such wire dtype; the message names the choices.
+        WireError: there is no such wire dtype; the message names the choices.
     """
     if wire_dtype not in CODECS:
-        raise QuantizeError(
+        raise WireError(
             f"There is no wire dtype {wire_dtype!r}: choose one of {', '.join(CODECS)}."
         )
 
@@ -76,7 +72,7 @@ def encode(tensor: NDArray[Any], wire_dtype: str, noise: np.random.Philox | None
         noise: random bits for stochastic rounding; None rounds to the nearest.
 
     Raises:
-        QuantizeError: it holds values that are not finite, or too large for the wire dtype.
+        CodecError: it holds values that are not finite, or too large for the wire dtype.
     """
     out = np.empty(encoded_bytes(tensor.dtype, tensor.shape, wire_dtype), np.uint8)
     encode_blocks(blocks_of(tensor), tensor.dtype, tensor.shape, wire_dtype, out, noise)
@@ -102,7 +98,7 @@ def encode_blocks(
         noise: as in :func:`encode`.
 
     Raises:
-        QuantizeError: as in :func:`encode`.
+        CodecError: as in :func:`encode`.
     """
     form = _form(dtype, shape, wire_dtype)
     if form in _LEVELS:
@@ -113,7 +109,7 @@ def encode_blocks(
         for run, block in blocks:
             little[run] = block
     if form == "float16" and not np.isfinite(little).all():
-        raise QuantizeError("holds values beyond float16's 65504, or none that are numbers")
+        raise CodecError("holds values beyond float16's 65504, or none that are numbers")
 
 
 def _quantize(
@@ -139,7 +135,7 @@ def _quantize(
         divided = room.reshape(parts.shape)
         largest = np.abs(parts, out=divided).max(axis=-1, initial=0.0)
         if not np.isfinite(largest).all():
-            raise QuantizeError("holds values that are not finite numbers")
+            raise CodecError("holds values that are not finite numbers")
         stored[run] = _scales_to_bits(largest / levels)
         scales = _bits_to_scales(stored[run])
         scales[scales == 0] = 1  # of nothing but zeros
@@ -164,11 +160,11 @@ def decode(data: Bytes, dtype: np.dtype[Any], shape: Shape, wire_dtype: str) -> 
     The result of ``raw`` bytes is a read-only view. What is allocated depends on the shape alone.
 
     Raises:
-        QuantizeError: there are more or fewer bytes than such a tensor takes.
+        CodecError: there are more or fewer bytes than such a tensor takes.
     """
     expected = encoded_bytes(dtype, shape, wire_dtype)
     if len(data) != expected:
-        raise QuantizeError(f"has {len(data)} bytes instead of {expected}")
+        raise CodecError(f"has {len(data)} bytes instead of {expected}")
     form = _form(dtype, shape, wire_dtype)
     if form == "raw":
         return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)

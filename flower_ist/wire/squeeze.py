@@ -20,15 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_ist.errors import FlowerIstError
-
-Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+from flower_ist.wire.layout import CodecError, Layout
 
 _STORED, _LZMA, _DEFLATE = 0, 1, 2
-
-
-class SqueezeError(FlowerIstError):
-    """Bytes that are not what :func:`squeeze` made of so many bytes."""
 
 
 def squeeze(data: bytes) -> bytes:
@@ -52,10 +46,10 @@ def unsqueeze(data: bytes | memoryview, size: int) -> bytes:
         size: how many bytes they must be.
 
     Raises:
-        SqueezeError: they are other bytes, or more or fewer.
+        CodecError: they are other bytes, or more or fewer.
     """
     if not 0 < len(data) <= size + 1:
-        raise SqueezeError(f"has {len(data)} bytes instead of 1 to {size + 1}")
+        raise CodecError(f"has {len(data)} bytes instead of 1 to {size + 1}")
     form, body = data[0], bytes(data[1:])
     if form == _STORED:
         found, ended = body, True
@@ -64,9 +58,9 @@ def unsqueeze(data: bytes | memoryview, size: int) -> bytes:
     elif form == _DEFLATE:
         found, ended = _inflate(body, size)
     else:
-        raise SqueezeError(f"is compressed in form {form}, which is not known here")
+        raise CodecError(f"is compressed in form {form}, which is not known here")
     if not ended or len(found) != size:
-        raise SqueezeError(f"does not hold {size} bytes")
+        raise CodecError(f"does not hold {size} bytes")
     return found
 
 
@@ -79,7 +73,7 @@ def unsqueezed(data: bytes, layout: Layout) -> dict[str, NDArray[Any]]:
     """Return the tensors that :func:`squeezed` was given.
 
     Raises:
-        SqueezeError: the bytes are not those of such tensors.
+        CodecError: the bytes are not those of such tensors.
     """
     sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in layout.values()]
     raw, tensors, offset = unsqueeze(data, sum(sizes)), {}, 0
@@ -132,7 +126,7 @@ def _unlzma(body: bytes, size: int) -> tuple[bytes, bool]:
         if not reader.eof and len(found) == size:
             found += reader.decompress(b"", max_length=1)
     except (lzma.LZMAError, EOFError) as err:
-        raise SqueezeError("cannot be decompressed") from err
+        raise CodecError("cannot be decompressed") from err
     return found, reader.eof and not reader.unused_data
 
 
@@ -142,4 +136,4 @@ def _inflate(body: bytes, size: int) -> tuple[bytes, bool]:
         found = reader.decompress(body, size + 1)
         return found, reader.eof and not reader.unused_data
     except zlib.error as err:
-        raise SqueezeError("cannot be decompressed") from err
+        raise CodecError("cannot be decompressed") from err

@@ -15,7 +15,8 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.tokens.edit import drop
 from flower_ist.tokens.meta import content_digest
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import layout_of, layout_to_text, pack, unpack
+from flower_ist.wire.layout import layout_of, layout_to_text
+from flower_ist.wire.packing import pack, unpack
 from flower_ist.wire.protocol import LAYOUT_KEY, PACKED_KEY
 from tests.fakes.shards import replace_array, write_blobs
 

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from client_app.prior import PriorError, token_prior
 from flower_ist.statistics.gaussians import ClassGaussians
 from flower_ist.statistics.prior import TokenPrior
-from flower_ist.wire.layout import SQUEEZED, WireError, digest_of, layout_of, pack
+from flower_ist.wire.layout import WireError, layout_of
+from flower_ist.wire.packing import SQUEEZED, digest_of, pack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.shards import make_meta
 

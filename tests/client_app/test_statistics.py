@@ -18,7 +18,7 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.statistics.sums import statistics_layout
 from flower_ist.tokens.edit import drop, join, joined_meta
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import SQUEEZED, unpack
+from flower_ist.wire.packing import SQUEEZED, unpack
 from flower_ist.wire.protocol import STATISTICS_DTYPE_KEY, STATISTICS_KEY
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 
 from flower_ist.statistics.sums import Statistics, statistics_layout
-from flower_ist.wire.layout import SQUEEZED, layout_of, pack, unpack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import SQUEEZED, pack, unpack
 from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, CLIENT_NAME_KEY, COMPACT, PACKED_KEY
 from tests.fakes.tiny import partition_of
 

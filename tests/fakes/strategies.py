@@ -12,7 +12,8 @@ from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import mlp_axes
-from flower_ist.wire.layout import layout_from_text, unpack
+from flower_ist.wire.layout import layout_from_text
+from flower_ist.wire.packing import unpack
 from flower_ist.wire.protocol import LAYOUT_KEY, PACKED_KEY
 
 DIMS = [3, 8, 6, 2]

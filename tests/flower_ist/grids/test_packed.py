@@ -40,10 +40,10 @@ from flower_ist.strategies.submodel import ISTStrategy
 from flower_ist.submodels.axes import Axes, mlp_axes
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import WireError, layout_of, pack
+from flower_ist.wire.layout import WireError, layout_of
 from flower_ist.wire.mod import packed_mod
+from flower_ist.wire.packing import pack
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, REFUSED_CODE
-from flower_ist.wire.quantize import QuantizeError
 from flower_ist.wire.record_tensors import record_of
 from flower_ist.wire.size import round_trip
 from server_app.app import app as real_server
@@ -171,7 +171,7 @@ def test_float32_both_ways_is_one_array_without_a_codec():
 
 def test_unknown_dtypes_are_refused():
     for dtypes in (("int2", "int8"), ("int8", "int2")):
-        with pytest.raises(QuantizeError, match="no wire dtype 'int2'"):
+        with pytest.raises(WireError, match="no wire dtype 'int2'"):
             Packed(*dtypes)
 
 

@@ -16,7 +16,8 @@ from flower_ist.grids.metered import MeteredGrid
 from flower_ist.grids.prior import PriorOnce
 from flower_ist.statistics.gaussians import ClassGaussians
 from flower_ist.statistics.prior import TokenPrior, prior_layout
-from flower_ist.wire.layout import SQUEEZED, digest_of, layout_of, pack, unpack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import SQUEEZED, digest_of, pack, unpack
 from flower_ist.wire.protocol import PRIOR_ARRAY, PRIOR_KEY, PRIOR_RECORD, REPLAY_KEY, SKIP_KEY
 from tests.fakes.tiny import NotingGrid, model, partition_of, tiny_app
 

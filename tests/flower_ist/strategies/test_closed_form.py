@@ -19,7 +19,8 @@ from flower_ist.statistics.sums import Statistics, full_gram, ridge, ridge_head,
 from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy, empty_head
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.tokens.shard import open_shard
-from flower_ist.wire.layout import layout_of, pack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import pack
 from flower_ist.wire.protocol import PACKED_KEY, STATISTICS_KEY
 from tests.fakes.strategies import SilentGrid, model
 

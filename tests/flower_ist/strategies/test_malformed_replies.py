@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from flower_ist.grids.metered import MeteredGrid
 from flower_ist.runs.recorder import RoundRecorder
-from flower_ist.wire.layout import layout_of, pack
+from flower_ist.wire.layout import layout_of
+from flower_ist.wire.packing import pack
 from flower_ist.wire.protocol import PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.size import round_trip
 from tests.fakes.strategies import SilentGrid, arrays_of, configured, merged, reply

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flower_ist.wire.ans import AnsError, _gaussians, decode, encode
+from flower_ist.wire.ans import _gaussians, decode, encode
+from flower_ist.wire.layout import CodecError
 
 
 def test_by_hand():
@@ -91,7 +92,7 @@ def test_distributions_are_nearly_those_of_gaussians():
 
 @pytest.mark.parametrize("size", [59_999, 60_001, 59_000, 0])
 def test_another_number_of_bytes_is_refused(size):
-    with pytest.raises(AnsError):
+    with pytest.raises(CodecError):
         decode(encode(noise(1.0, 60_000)[0]), size)
 
 
@@ -101,7 +102,7 @@ def test_a_bomb_is_not_unpacked():
     bomb = b"\3" + deflate.compress(b"\1" * 10**8) + deflate.flush()
     tracemalloc.start()
     try:
-        with pytest.raises(AnsError, match="does not hold 200000 bytes"):
+        with pytest.raises(CodecError, match="does not hold 200000 bytes"):
             decode(bomb, 200_000)
         assert tracemalloc.get_traced_memory()[1] < 2 * 10**6
     finally:
@@ -121,13 +122,13 @@ def test_decoding_takes_memory_by_what_is_due():
 
 @pytest.mark.parametrize("data", [b"", b"\3", b"\3abc", b"\2abc", b"\0abcd", b"\3\3\0", b"\3\xff"])
 def test_other_bytes_are_refused(data):
-    with pytest.raises(AnsError) as caught:
+    with pytest.raises(CodecError) as caught:
         decode(data, 3)
     assert "\n" not in str(caught.value)
 
 
 def test_bytes_of_an_earlier_version_are_refused_with_a_reason():
-    with pytest.raises(AnsError, match="another version of flower-ist"):
+    with pytest.raises(CodecError, match="another version of flower-ist"):
         decode(b"\1" + bytes(90), 90)
 
 
@@ -145,7 +146,7 @@ def test_what_was_changed_is_refused(where):
         found[-500] ^= 0x40
     else:
         found[2] ^= 0x40
-    with pytest.raises(AnsError):
+    with pytest.raises(CodecError):
         decode(bytes(found), 5000)
 
 
@@ -156,5 +157,5 @@ def test_whatever_comes_is_read_or_refused(blocks, rest, size):
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     named = bytes(block % 17 for block in blocks)[: -(-size // 128)].ljust(-(-size // 128), b"\4")
     for data in (b"\3" + blocks + rest, b"\3" + deflate.compress(named) + deflate.flush() + rest):
-        with suppress(AnsError):
+        with suppress(CodecError):
             assert len(decode(data, size)) == size

@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from flower_ist.wire import ans
 from flower_ist.wire.compact import Directions, Known, decode_compact, encode_compact
-from flower_ist.wire.layout import WireError, layout_of, pack, unpack
-from flower_ist.wire.quantize import QuantizeError
+from flower_ist.wire.layout import CodecError, WireError, layout_of
+from flower_ist.wire.packing import pack, unpack
 
 
 def there_and_back(tensors, known=None):
@@ -145,7 +145,7 @@ def test_other_dtypes_come_back_as_they_were(dtype):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_what_is_not_finite_or_too_large_is_refused(value):
     tensors = {"w": np.full((2, 2), value, np.float32)}
-    with pytest.raises(QuantizeError, match="not finite numbers, or too large"):
+    with pytest.raises(CodecError, match="not finite numbers, or too large"):
         encode_compact(tensors, layout_of(tensors), Known())
     with pytest.raises(WireError, match="cannot be sent as compact"):
         pack(tensors, layout_of(tensors), "compact")
@@ -161,7 +161,7 @@ def test_any_bytes_are_read_or_refused(data, valid):
         data = ans.encode(data.ljust(14, b"\1")[:14])
     try:
         found = decode_compact(data, LAYOUT, Known())
-    except QuantizeError:
+    except CodecError:
         assert not valid
     else:
         assert layout_of(found) == LAYOUT

@@ -13,7 +13,8 @@ from flwr.app import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flower_ist.wire.layout import WireError, layout_from_text, unpack
+from flower_ist.wire.layout import WireError, layout_from_text
+from flower_ist.wire.packing import unpack
 from flower_ist.wire.protocol import PACKED_STYPE
 from flower_ist.wire.record_tensors import decode
 

@@ -9,16 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flower_ist.wire.layout import (
-    Codec,
-    WireError,
-    layout_from_text,
-    layout_of,
-    layout_to_text,
-    pack,
-    unpack,
-)
+from flower_ist.wire.layout import WireError, layout_from_text, layout_of, layout_to_text
 from flower_ist.wire.mod import packed_mod
+from flower_ist.wire.packing import Codec, pack, unpack
 from flower_ist.wire.protocol import CODEC_KEY, LAYOUT_KEY, PACKED_KEY, PACKED_STYPE
 from flower_ist.wire.record_tensors import decode
 from flower_ist.wire.size import payload_bytes, round_trip, wire_bytes

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flower_ist.wire.squeeze import SqueezeError, from_planes, planes, squeeze, unsqueeze
+from flower_ist.wire.layout import CodecError
+from flower_ist.wire.squeeze import from_planes, planes, squeeze, unsqueeze
 
 
 @settings(deadline=None)
@@ -50,7 +51,7 @@ def test_the_same_bytes_give_the_same_bytes():
 @pytest.mark.parametrize("spread", [0.2, 12.0])
 @pytest.mark.parametrize("size", [59_999, 60_001])
 def test_another_number_of_bytes_is_refused(spread, size):
-    with pytest.raises(SqueezeError, match=f"does not hold {size} bytes"):
+    with pytest.raises(CodecError, match=f"does not hold {size} bytes"):
         unsqueeze(squeeze(noise(spread)[0]), size)
 
 
@@ -58,12 +59,12 @@ def test_a_bomb_is_not_unpacked():
     """A gigabyte of zeros in 1 MB: no more than the size that is due is ever made of it."""
     zeros = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = b"\2" + zeros.compress(bytes(10**8)) + zeros.flush()
-    with pytest.raises(SqueezeError, match="has 97"):
+    with pytest.raises(CodecError, match="has 97"):
         unsqueeze(bomb, 1000)
-    with pytest.raises(SqueezeError, match="does not hold 200000 bytes"):
+    with pytest.raises(CodecError, match="does not hold 200000 bytes"):
         unsqueeze(bomb, 200_000)
     raw = lzma.compress(bytes(10**8))
-    with pytest.raises(SqueezeError):
+    with pytest.raises(CodecError):
         unsqueeze(b"\1" + raw, 200_000)
 
 
@@ -71,21 +72,21 @@ def test_a_bomb_is_not_unpacked():
     "data", [b"", b"\0", b"\0abcd", b"\3abc", b"\1abc", b"\2abc", b"\1", b"\2"]
 )
 def test_other_bytes_are_refused(data):
-    with pytest.raises(SqueezeError) as caught:
+    with pytest.raises(CodecError) as caught:
         unsqueeze(data, 3)
     assert "\n" not in str(caught.value)
 
 
 def test_bytes_behind_the_end_are_refused():
     data = bytes(1000)
-    with pytest.raises(SqueezeError):
+    with pytest.raises(CodecError):
         unsqueeze(squeeze(data) + b"x", 1000)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_whatever_comes_is_read_or_refused(data, size):
-    with suppress(SqueezeError):
+    with suppress(CodecError):
         assert len(unsqueeze(data, size)) == size
 
 
