@@ -18,8 +18,8 @@ from flower_ist.wire.protocol import (
     PACKED_KEY,
     SEED_KEY,
     STATISTICS_DTYPE_KEY,
+    STATISTICS_DTYPES,
     STATISTICS_KEY,
-    WIRE_DTYPES,
 )
 
 _ROWS_PER_CHUNK = 1024
@@ -52,10 +52,10 @@ def statistics_record(shard: TokenShard, config: ConfigRecord) -> ArrayRecord:
         ArgumentError: the config asks for something else.
     """
     kind, dtype = config[STATISTICS_KEY], config.get(STATISTICS_DTYPE_KEY)
-    if kind not in (CLASS_SUMS, CLASS_SUMS_AND_GRAM) or dtype not in WIRE_DTYPES:
+    if kind not in (CLASS_SUMS, CLASS_SUMS_AND_GRAM) or dtype not in STATISTICS_DTYPES:
         raise ArgumentError(
             f"The server asks for statistics {kind!r} in {dtype!r}: "
-            f"{CLASS_SUMS} or {CLASS_SUMS_AND_GRAM} in {' or '.join(WIRE_DTYPES)} are known."
+            f"{CLASS_SUMS} or {CLASS_SUMS_AND_GRAM} in {' or '.join(STATISTICS_DTYPES)} are known."
         )
     width, seed = config.get(FEATURES_KEY, 0), config.get(SEED_KEY, 0)
     if not isinstance(width, int) or not isinstance(seed, int) or not 0 <= width <= _MOST_FEATURES:

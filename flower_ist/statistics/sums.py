@@ -141,7 +141,7 @@ class Statistics:
         """Return the tensors to send, those of :func:`statistics_layout`.
 
         Args:
-            dtype: one of :data:`WIRE_DTYPES`.
+            dtype: one of :data:`STATISTICS_DTYPES`.
         """
         tensors: dict[str, NDArray[Any]] = {"counts": self.counts}
         if self.gram is not None and dtype == COMPACT:

@@ -44,8 +44,8 @@ from flower_ist.wire.protocol import (
     COMPACT,
     PACKED_KEY,
     STATISTICS_DTYPE_KEY,
+    STATISTICS_DTYPES,
     STATISTICS_KEY,
-    WIRE_DTYPES,
 )
 from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import mean_metrics
@@ -118,9 +118,10 @@ class ClosedFormStrategy(FedAvg):
             raise ArgumentError(
                 f"There is no method {method!r}: choose one of {', '.join(METHODS)}."
             )
-        if wire_dtype not in WIRE_DTYPES:
+        if wire_dtype not in STATISTICS_DTYPES:
             raise ArgumentError(
-                f"There is no wire_dtype {wire_dtype!r}: choose one of {', '.join(WIRE_DTYPES)}."
+                f"There is no wire_dtype {wire_dtype!r}: choose one of "
+                f"{', '.join(STATISTICS_DTYPES)}."
             )
         if not penalties or not all(0 < penalty < np.inf for penalty in penalties):
             raise ArgumentError(

@@ -1,6 +1,6 @@
 """The client mod that unpacks a message's tensors and packs those of the reply.
 
-Packed arrays are described in :mod:`flower_ist.wire.packing`. :func:`packed_mod` unpacks them on the
+Packed arrays are those of :mod:`flower_ist.wire.packing`. :func:`packed_mod` unpacks them on the
 client, so that a training function works on an ordinary ArrayRecord.
 """
 

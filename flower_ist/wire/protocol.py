@@ -78,7 +78,7 @@ CLASS_SUMS = "class-sums"
 CLASS_SUMS_AND_GRAM = "class-sums-and-gram"
 # Rounded to whole numbers and compressed; in a run, tensors too (flower_ist.wire.compact).
 COMPACT = "compact"
-WIRE_DTYPES = ("float64", "float32", "int16", COMPACT)
+STATISTICS_DTYPES = ("float64", "float32", "int16", COMPACT)
 
 # --- the token prior
 PRIOR_KEY = "token-prior"
