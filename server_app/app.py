@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flwr.app import ConfigRecord, Context
@@ -17,11 +18,12 @@ from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.admission import Admission
 from flower_ist.grids.answers import Answers
 from flower_ist.grids.chain import FilteredGrid
-from flower_ist.grids.clients import Client, ClientRegistry
+from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.deadlines import Deadlines
 from flower_ist.grids.metered import Meter
 from flower_ist.grids.packed import Packed
 from flower_ist.grids.prior import PriorOnce
+from flower_ist.runs.log import read_run
 from flower_ist.runs.recorder import RoundRecorder
 from flower_ist.runs.socket_bytes import SocketBytes
 from flower_ist.strategies.resumed import ResumedStrategy
@@ -61,7 +63,7 @@ def main(grid: Grid, context: Context) -> None:
         finished = run.is_finished()
         if finished and (run.path / CARD).exists():
             return
-        clients = run.clients if finished else _federate(grid, settings, run, shard)
+        clients = _clients_of(run) if finished else _federate(grid, settings, run, shard)
         test = split_shard(shard, settings.validation_share)[1]
         _log.info("Its card is %s", write_card(run.path, shard.meta, len(test), clients))
 
@@ -81,12 +83,7 @@ def _federate(
     closed_form = closed_form_for(settings, registry, score)
 
     # Which clients are connected, which are admitted, and how long each trains in a round.
-    def check(client: Client) -> str:
-        reason = rejection_reason(client, shard)
-        if not (reason or client.silent):
-            run.identity.note(client.name)
-        return reason
-
+    check = partial(rejection_reason, shard=shard)
     meter, priors = Meter(), PriorOnce()
     socket_bytes = SocketBytes.from_environment()
     meter.current_round = 0 if run.rounds_done is None else run.rounds_done + 1
@@ -155,6 +152,12 @@ def _federate(
     # As they are now: images may have joined a client's shard or left it.
     examples = {each.name: registry.facts(each.node_id).get(EXAMPLES_KEY) for each in clients}
     return {name: int(finite(told) or 0) for name, told in examples.items()}
+
+
+def _clients_of(run: RunFolder) -> dict[str, int]:
+    """Return the clients of a finished run, each with 0 examples: its log does not say how many."""
+    names = (name for line in read_run(run.path) if line["round"] for name in line["clients"])
+    return dict.fromkeys(names, 0)
 
 
 def _weights(

@@ -56,28 +56,21 @@ class RunIdentity:
     ) -> None:
         self._settings = settings.to_run_config()
         self._server = _hash(shard.meta.to_json())
-        self._clients: set[str] = set()
         self.local_steps: int | None = None
         self.names = NameBook()
         if checkpoint is not None:
             self._compare(checkpoint.facts)
             self.local_steps = checkpoint.facts["local_steps"]
-            self._clients.update(checkpoint.facts["clients"])
             self.names.load_state(checkpoint.facts["names"])
 
     def facts(self) -> dict[str, Any]:
-        """Return the identity as JSON values, with all clients met so far."""
+        """Return the identity as JSON values, with the names of all clients met so far."""
         return {
             "settings": self._settings,
             "server_data": self._server,
-            "clients": sorted(self._clients),
             "names": self.names.state(),
             "local_steps": self.local_steps,
         }
-
-    def note(self, client: str) -> None:
-        """Note the name of a client that takes part."""
-        self._clients.add(client)
 
     def _compare(self, facts: Mapping[str, Any]) -> None:
         if differ := differences(facts["settings"], self._settings, leave_out=_FREE):

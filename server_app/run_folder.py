@@ -83,14 +83,6 @@ class RunFolder:
         """The last completed round, 0 for none; None for a new run."""
         return None if self.checkpoint is None else self.checkpoint.server_round
 
-    @property
-    def clients(self) -> dict[str, int]:
-        """Names of the clients that a resumed run knows; how many examples they have it does not.
-
-        Each has 0.
-        """
-        return dict.fromkeys(self.identity.facts()["clients"], 0)
-
     def is_finished(self) -> bool:
         """Tell whether no round is left to do, and say so in the log.
 
