@@ -19,8 +19,8 @@ import typer
 from numpy.typing import NDArray
 
 from flower_ist.statistics.lda import lda_heads
-from flower_ist.statistics.ridge import RidgePath
-from flower_ist.statistics.sums import Head, Statistics, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Head, Statistics
 from flower_ist.tokens.demo import train_shard
 from flower_ist.tokens.shard import TokenShard, open_shard
 
@@ -33,7 +33,7 @@ Logits = NDArray[Any]
 def heads(statistics: Statistics) -> dict[str, tuple[Head, tuple[float, ...]]]:
     """Return each head, with the scales of its outputs to try."""
     total, classes = float(statistics.counts.sum()), len(statistics.counts)
-    path = RidgePath.of(*ridge_system(statistics))
+    path = RidgePath.of(statistics)
     penalty = PENALTIES[path.best_penalty(PENALTIES, total)]
     same, less, more = lda_heads(statistics, [penalty, penalty / 10, penalty * 10])
     of_ridge = tuple(factor * math.log(classes) for factor in (2.0, 4.0, 8.0))

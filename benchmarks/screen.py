@@ -33,8 +33,8 @@ from flower_ist.classifier.mlp import initial_weights, layers_of, logits, mlp_sh
 from flower_ist.classifier.skip import LinearSkip
 from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.prior import TokenScale
-from flower_ist.statistics.ridge import RidgePath
-from flower_ist.statistics.sums import Statistics, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Statistics
 
 ROUNDS, EPOCHS, BATCH, WIDTH = 8, 12, 64, 1024
 Arrays = dict[str, NDArray[Any]]
@@ -138,7 +138,7 @@ def simulate(x: NDArray[Any], y: NDArray[Any], clients: int, seed: int, idea: Id
 
 def _head(sums: Statistics, idea: Idea) -> LinearSkip:
     total = float(sums.counts.sum())
-    path = RidgePath.of(*ridge_system(sums))
+    path = RidgePath.of(sums)
     penalty = PENALTIES[path.best_penalty(PENALTIES, total)]
     if idea.head == "ridge":
         head = ridge_head(path.solve(penalty))

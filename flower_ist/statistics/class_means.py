@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flower_ist.statistics.sums import Floats, Head, Statistics, linear_head
-
-# The bias of a class that no client has: it must never be predicted.
-_NEVER = -1e4
+from flower_ist.statistics.sums import NEVER, Floats, Head, Statistics, linear_head
 
 
 def class_means_head(statistics: Statistics) -> Head:
@@ -19,9 +16,7 @@ def class_means_head(statistics: Statistics) -> Head:
     NeurIPS 2023, https://arxiv.org/abs/2306.03937; the means are scaled to length 1 as in
     ``FedNCMServer`` of https://github.com/dipamgoswami/FedCOF.
     """
-    counts = statistics.counts[:, None]
-    means = statistics.sums / np.maximum(counts, 1)
-    return linear_head(_unit_rows(means), np.where(statistics.counts > 0, 0.0, _NEVER))
+    return linear_head(_unit_rows(statistics.means()), np.where(statistics.counts > 0, 0.0, NEVER))
 
 
 def fedcof_head(clients: Sequence[Statistics], shrinkage: float = 1.0) -> Head:
@@ -55,7 +50,7 @@ def fedcof_head(clients: Sequence[Statistics], shrinkage: float = 1.0) -> Head:
         covariance = offsets.T @ offsets / max(1, len(sizes) - 1)
         gram += (class_counts[c] - 1) * (covariance + shrinkage * np.eye(len(mean)))
     w = class_sums @ np.linalg.pinv(gram, hermitian=True)
-    return linear_head(_unit_rows(w), np.where(class_counts > 0, 0.0, _NEVER))
+    return linear_head(_unit_rows(w), np.where(class_counts > 0, 0.0, NEVER))
 
 
 def _unit_rows(rows: Floats) -> Floats:

@@ -19,10 +19,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flower_ist.statistics.sums import Floats, Head, Statistics, full_gram, linear_head
-
-# The bias of a class that no client has: it must never be predicted.
-_NEVER = -1e4
+from flower_ist.statistics.sums import (
+    NEVER,
+    Head,
+    Statistics,
+    linear_head,
+    within_class_covariance,
+)
 
 
 def lda_heads(statistics: Statistics, penalties: Sequence[float]) -> list[Head]:
@@ -40,19 +43,11 @@ def lda_heads(statistics: Statistics, penalties: Sequence[float]) -> list[Head]:
     eigenvalues, q = np.linalg.eigh(within_class_covariance(statistics))
     # Rounding, or a dishonest client, may leave an eigenvalue below 0.
     eigenvalues = np.maximum(eigenvalues, 0.0)
-    means = statistics.sums / np.maximum(counts, 1)[:, None]
+    means = statistics.means()
     rotated, shares = means @ q, np.log(np.maximum(counts, 1) / total)
     heads = []
     for penalty in penalties:
         weight = (rotated / (eigenvalues + penalty / total)) @ q.T
-        bias = np.where(counts > 0, shares - 0.5 * (weight * means).sum(axis=1), _NEVER)
+        bias = np.where(counts > 0, shares - 0.5 * (weight * means).sum(axis=1), NEVER)
         heads.append(linear_head(weight, bias))
     return heads
-
-
-def within_class_covariance(statistics: Statistics) -> Floats:
-    """Return S (D, D), the covariance around the class means: ``(G - sum_c n_c m_c m_c^T) / N``."""
-    held = statistics.counts > 0
-    roots = statistics.sums[held] / np.sqrt(statistics.counts[held, None])
-    covariance: Floats = (full_gram(statistics) - roots.T @ roots) / statistics.counts.sum()
-    return covariance

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from flower_ist.errors import ArgumentError
 from flower_ist.statistics.compact_factor import decode_factor, directions_of, encode_factor
 from flower_ist.statistics.gaussians import ClassGaussians
-from flower_ist.statistics.sums import Statistics, full_gram
+from flower_ist.statistics.sums import Statistics, within_class_covariance
 from flower_ist.wire.compact import Directions
 
 Floats = NDArray[np.float32]
@@ -70,7 +70,7 @@ class TokenScale:
         """
         total = statistics.counts.sum()
         mean = statistics.sums.sum(axis=0) / total
-        squares = np.maximum(np.diag(full_gram(statistics)) / total, 0.0)
+        squares = np.maximum(statistics.squares() / total, 0.0)
         spread = np.sqrt(np.maximum(squares - mean**2, 0.0))
         least = np.maximum(_LEAST_SPREAD, _LEAST_RELATIVE_SPREAD * np.sqrt(squares))
         return cls(mean, np.where(spread > least, spread, 1.0))
@@ -142,29 +142,26 @@ class TokenPrior:
             ArgumentError: there is no Gram matrix or no token, or the tokens are too large for
                 Gaussians to sample from.
         """
-        gram, counts = full_gram(statistics), statistics.counts
+        counts, dim = statistics.counts, statistics.sums.shape[1]
         total = counts.sum()
         if total == 0:
             raise ArgumentError("The clients have no tokens: nothing can be learnt from them.")
         if not standardize:
-            scale = TokenScale.none(len(gram))
+            scale = TokenScale.none(dim)
         elif scale is None:
             scale = TokenScale.of(statistics)
         mean, spread = scale.mean, scale.spread
         gaussians = None
         if replay:
-            held = counts > 0
-            raw_means = statistics.sums[held] / counts[held, None]
-            within = (gram - (raw_means * counts[held, None]).T @ raw_means) / total
-            class_means = np.zeros_like(statistics.sums)
-            class_means[held] = (raw_means - mean) / spread
-            factor = directions_of(within / np.outer(spread, spread))
+            class_means = (statistics.means() - mean) / spread
+            class_means[counts == 0] = 0.0
+            factor = directions_of(within_class_covariance(statistics) / np.outer(spread, spread))
             _check_width(class_means, factor)
             gaussians = ClassGaussians(
                 shares=(counts / total).astype(np.float32),
                 means=class_means.astype(np.float32),
                 factor=factor.astype(np.float32),
-                rest=np.zeros(len(gram), np.float32),
+                rest=np.zeros(dim, np.float32),
             )
         return cls(mean.astype(np.float32), spread.astype(np.float32), gaussians)
 

@@ -1,7 +1,7 @@
 """Ridge regression for many penalties from one eigendecomposition, and the choice of a penalty.
 
-The equation is that of :func:`flower_ist.statistics.sums.ridge_system`: A (D+1, D+1), B (D+1, C)
-for tokens of D numbers and C classes. Pure numpy, float64.
+The equation is ``(A + penalty I) W = B`` with A (D+1, D+1) and B (D+1, C), for tokens of D numbers
+and C classes (:func:`ridge_system`). Pure numpy, float64.
 """
 
 from __future__ import annotations
@@ -10,15 +10,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flower_ist.errors import ArgumentError
-
-Floats = NDArray[np.float64]
+from flower_ist.statistics.sums import Floats, Head, Statistics, full_gram, linear_head
 
 # Share of N. On 200 random tokens of 1,024 numbers with spread 10 the rounding of int16 changes the
 # residual by 5e-4 of N at penalty 1; on others, a residual above 0 only by chance would be best.
 _LEAST_RESIDUAL = 1e-3
+
+
+def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
+    """Return A (D+1, D+1) and B (D+1, C) of the ridge equation, with a 1 appended to each token.
+
+    A = sum of (x, 1) (x, 1)^T and B = sum of (x, 1) y^T with one-hot y, as in Fed3R (Fani et al.,
+    ICML 2024, https://arxiv.org/abs/2406.01116). The row of the appended 1 follows from sums and
+    counts, so it is not sent.
+
+    Raises:
+        ArgumentError: the statistics have no Gram matrix.
+    """
+    dim = statistics.sums.shape[1]
+    a = np.empty((dim + 1, dim + 1))
+    a[:dim, :dim] = full_gram(statistics)
+    a[:dim, dim] = a[dim, :dim] = statistics.sums.sum(axis=0)
+    a[dim, dim] = statistics.counts.sum()
+    b = np.vstack([statistics.sums.T, statistics.counts])
+    return a, b
+
+
+def ridge_head(w: Floats) -> Head:
+    """Return the head of a ridge solution (D+1, C)."""
+    return linear_head(w[:-1].T, w[-1])
 
 
 @dataclass(frozen=True)
@@ -36,8 +58,9 @@ class RidgePath:
     rotated: Floats
 
     @classmethod
-    def of(cls, a: Floats, b: Floats) -> RidgePath:
-        """Return the path of a symmetric A (D+1, D+1) and B (D+1, C)."""
+    def of(cls, statistics: Statistics) -> RidgePath:
+        """Return the path of the tokens that were summed; they need a Gram matrix."""
+        a, b = ridge_system(statistics)
         eigenvalues, q = np.linalg.eigh(a)
         # Rounding may leave an eigenvalue just below 0.
         return cls(np.maximum(eigenvalues, 0.0), q, q.T @ b)

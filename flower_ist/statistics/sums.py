@@ -34,7 +34,6 @@ from flower_ist.statistics.codec import (
     encode_gram,
     encode_means,
 )
-from flower_ist.statistics.ridge import RidgePath
 from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, COMPACT
 
 # int16 changes a square's scatter by 6e-4 of itself (encode_gram: 2 e + e^2 at D = 384), and
@@ -42,6 +41,9 @@ from flower_ist.wire.protocol import CLASS_SUMS_AND_GRAM, COMPACT
 _GRAM_TOLERANCE = 1e-2
 _TINY = 1e-12
 _NO_GRAM = f"There is no Gram matrix: ask the clients for {CLASS_SUMS_AND_GRAM}."
+
+# The bias of a class that no client has: it must never be predicted.
+NEVER = -1e4
 
 Floats = NDArray[np.float64]
 Head = dict[str, NDArray[np.float32]]
@@ -128,6 +130,11 @@ class Statistics:
             raise ArgumentError(_NO_GRAM)
         diagonal: Floats = self.gram[np.cumsum([0, *range(self.sums.shape[1], 1, -1)])]
         return diagonal
+
+    def means(self) -> Floats:
+        """Return the mean of each class's tokens (C, D); 0 for a class without tokens."""
+        means: Floats = self.sums / np.maximum(self.counts, 1)[:, None]
+        return means
 
     def digest(self) -> str:
         """Return a hash: two clients with the same one have copies of the same tokens."""
@@ -246,37 +253,12 @@ def full_gram(statistics: Statistics) -> Floats:
     return gram
 
 
-def ridge_system(statistics: Statistics) -> tuple[Floats, Floats]:
-    """Return A (D+1, D+1) and B (D+1, C) of the ridge equation, with a 1 appended to each token.
-
-    A = sum of (x, 1) (x, 1)^T and B = sum of (x, 1) y^T with one-hot y, as in Fed3R (Fani et al.,
-    ICML 2024, https://arxiv.org/abs/2406.01116). The row of the appended 1 follows from sums and
-    counts, so it is not sent.
-
-    Raises:
-        ArgumentError: the statistics have no Gram matrix.
-    """
-    dim = statistics.sums.shape[1]
-    a = np.empty((dim + 1, dim + 1))
-    a[:dim, :dim] = full_gram(statistics)
-    a[:dim, dim] = a[dim, :dim] = statistics.sums.sum(axis=0)
-    a[dim, dim] = statistics.counts.sum()
-    b = np.vstack([statistics.sums.T, statistics.counts])
-    return a, b
-
-
-def ridge(a: Floats, b: Floats, penalty: float) -> Floats:
-    """Solve ``(A + penalty I) W = B``; W is (D+1, C), its last row the bias.
-
-    Raises:
-        ArgumentError: the penalty is not above 0.
-    """
-    return RidgePath.of(a, b).solve(penalty)
-
-
-def ridge_head(w: Floats) -> Head:
-    """Return the head of a ridge solution (D+1, C)."""
-    return linear_head(w[:-1].T, w[-1])
+def within_class_covariance(statistics: Statistics) -> Floats:
+    """Return S (D, D), the covariance around the class means: ``(G - sum_c n_c m_c m_c^T) / N``."""
+    held = statistics.counts > 0
+    roots = statistics.sums[held] / np.sqrt(statistics.counts[held, None])
+    covariance: Floats = (full_gram(statistics) - roots.T @ roots) / statistics.counts.sum()
+    return covariance
 
 
 def linear_head(weight: Floats, bias: Floats) -> Head:

@@ -23,13 +23,11 @@ from flower_ist.errors import ArgumentError
 from flower_ist.grids.clients import ClientRegistry, await_nodes
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
 from flower_ist.statistics.lda import lda_heads
-from flower_ist.statistics.ridge import RidgePath
+from flower_ist.statistics.ridge import RidgePath, ridge_head
 from flower_ist.statistics.sums import (
     Head,
     Statistics,
     linear_head,
-    ridge_head,
-    ridge_system,
     statistics_layout,
 )
 from flower_ist.strategies.bound import check_bound
@@ -66,7 +64,7 @@ class ClosedFormStrategy(FedAvg):
 
     Args:
         method: ``ridge``, ``lda``, ``fedncm`` or ``fedcof``; the formulas are in
-            :mod:`flower_ist.statistics.sums`, :mod:`flower_ist.statistics.lda` and
+            :mod:`flower_ist.statistics.ridge`, :mod:`flower_ist.statistics.lda` and
             :mod:`flower_ist.statistics.class_means`.
         penalties: those of ridge or LDA to try.
         score: returns a head's score on the server's validation data, higher is better; of equally
@@ -220,7 +218,7 @@ class ClosedFormStrategy(FedAvg):
         total = Statistics.total(clients)
         if self.method == "fedncm":
             return class_means_head(total)
-        path = RidgePath.of(*ridge_system(total))
+        path = RidgePath.of(total)
         if self.method == "lda":
             heads = lda_heads(total, self.penalties)
         else:

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from data_prep.shards.prep import PrepSettings, prep
 from flower_ist.classifier.mlp import initial_weights
-from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.meta import encoder_settings
 from flower_ist.tokens.recipe import Recipe
 from flower_ist.tokens.shard import open_shard
@@ -60,7 +61,7 @@ def write_model(run: Path, shards: Path, hidden: int = 8) -> None:
     sums = Statistics.empty(meta.num_classes, meta.dim, gram=True)
     for part in sorted(shards.glob("client-*")):
         sums.add_tokens(*open_shard(part).batch(slice(None)))
-    head = ridge_head(ridge(*ridge_system(sums), 1e-4))
+    head = ridge_head(RidgePath.of(sums).solve(1e-4))
     tensors = initial_weights([meta.dim, hidden, meta.num_classes], 0)
     tensors |= {"skip.weight": 4 * head["fc1.weight"], "skip.bias": 4 * head["fc1.bias"]}
     run.mkdir()

@@ -17,7 +17,8 @@ from flower_ist.classifier.features import RandomFeatures
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.statistics.lda import lda_heads
-from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import open_shard
 from server_app.app import app as server_app
 from server_app.evaluation import score_on, split_shard
@@ -75,7 +76,7 @@ def test_ridge_features_is_ridge_on_the_features_of_all_tokens(
     lines, model = run(blob_config(**options))
     assert lines[1]["payload_bytes_up"] == 4 * 8 * (3 + 72 + 300)
     features = RandomFeatures.draw(5, 12, 12)
-    head = ridge_head(ridge(*ridge_system(summed(blobs, features)), 3.0))
+    head = ridge_head(RidgePath.of(summed(blobs, features)).solve(3.0))
     assert_close(model, features.fold(head))
 
 

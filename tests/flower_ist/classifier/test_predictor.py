@@ -23,7 +23,8 @@ from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.classifier.predictor import Classifier, ClassifierError, load_classifier
 from flower_ist.classifier.skip import LinearSkip
 from flower_ist.cli import app
-from flower_ist.statistics.sums import Statistics, ridge, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import TokenShard, open_shard
 from tests.fakes.shards import BLOB_CLASSES, edit_meta, write_blobs
 
@@ -63,7 +64,7 @@ def trained(shard: TokenShard) -> dict[str, np.ndarray]:
     """Return a ridge head for the blobs: it is right most of the time."""
     statistics = Statistics.empty(3, 12, gram=True)
     statistics.add_tokens(*shard.batch(slice(None)))
-    return ridge_head(ridge(*ridge_system(statistics), 1.0))
+    return ridge_head(RidgePath.of(statistics).solve(1.0))
 
 
 def model_of_blobs(file: Path, shard: TokenShard, scale: float = 0.0) -> Path:

@@ -13,7 +13,8 @@ from flower_ist.classifier.mlp import initial_weights, mlp_shapes
 from flower_ist.classifier.skip import LinearSkip, softmax, with_skip
 from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.prior import TokenPrior
-from flower_ist.statistics.sums import Statistics, ridge_head
+from flower_ist.statistics.ridge import ridge_head
+from flower_ist.statistics.sums import Statistics
 from flower_ist.submodels.axes import mlp_axes
 from flower_ist.submodels.cut import Cut
 from flower_ist.tokens.shard import open_shard

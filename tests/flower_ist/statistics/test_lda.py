@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flower_ist.statistics.lda import lda_heads, within_class_covariance
-from flower_ist.statistics.sums import Head, Statistics
+from flower_ist.statistics.lda import lda_heads
+from flower_ist.statistics.sums import Head, Statistics, within_class_covariance
 
 
 def tokens(count: int = 400, dim: int = 6, classes: int = 3, seed: int = 0):

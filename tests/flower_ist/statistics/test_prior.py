@@ -295,7 +295,7 @@ def test_statistics_that_no_prior_follows_from():
     with pytest.raises(ValueError, match="The clients have no tokens"):
         TokenPrior.from_statistics(empty)
     with pytest.raises(ValueError, match="There is no Gram matrix"):
-        TokenPrior.from_statistics(Statistics.empty(2, 2, gram=False))
+        TokenPrior.from_statistics(Statistics(np.array([1, 1]), np.ones((2, 2)), None))
 
 
 def test_a_factor_beyond_float16_is_refused():

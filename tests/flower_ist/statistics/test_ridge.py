@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flower_ist.statistics.ridge import RidgePath
-from flower_ist.statistics.sums import Statistics, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_system
+from flower_ist.statistics.sums import Statistics
 
 
 def summed(tokens: np.ndarray, labels: np.ndarray, num_classes: int) -> Statistics:
@@ -16,7 +16,7 @@ def summed(tokens: np.ndarray, labels: np.ndarray, num_classes: int) -> Statisti
 
 
 def path_of(tokens: np.ndarray, labels: np.ndarray, num_classes: int = 2) -> RidgePath:
-    return RidgePath.of(*ridge_system(summed(tokens, labels, num_classes)))
+    return RidgePath.of(summed(tokens, labels, num_classes))
 
 
 def flat(square: float, eigenvalue: float = 0.0, count: int = 1) -> RidgePath:
@@ -28,8 +28,8 @@ def flat(square: float, eigenvalue: float = 0.0, count: int = 1) -> RidgePath:
 
 def test_the_path_solves_for_each_penalty():
     generator = np.random.default_rng(1)
-    a, b = ridge_system(summed(generator.normal(size=(30, 8)), generator.integers(0, 4, 30), 4))
-    path = RidgePath.of(a, b)
+    sums = summed(generator.normal(size=(30, 8)), generator.integers(0, 4, 30), 4)
+    (a, b), path = ridge_system(sums), RidgePath.of(sums)
     for penalty in (1e-3, 1.0, 1e4):
         np.testing.assert_allclose((a + penalty * np.eye(9)) @ path.solve(penalty), b, atol=1e-9)
 
@@ -119,7 +119,6 @@ def test_fewer_tokens_than_dimensions_choose_as_exact_sums_do(dtype, dim, count,
     rounded = Statistics.from_tensors(exact.to_tensors(dtype))
     penalties = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
     chosen = [
-        penalties[RidgePath.of(*ridge_system(sums)).best_penalty(penalties, count)]
-        for sums in (exact, rounded)
+        penalties[RidgePath.of(sums).best_penalty(penalties, count)] for sums in (exact, rounded)
     ]
     assert chosen == [1000.0, 1000.0]

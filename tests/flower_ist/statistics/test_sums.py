@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from flower_ist.statistics.class_means import class_means_head, fedcof_head
-from flower_ist.statistics.sums import (
-    Statistics,
-    full_gram,
-    ridge,
-    ridge_head,
-    ridge_system,
-    statistics_layout,
-)
+from flower_ist.statistics.ridge import RidgePath, ridge_head, ridge_system
+from flower_ist.statistics.sums import Statistics, full_gram, statistics_layout
 
 
 def statistics_of(tokens, labels, num_classes=2, *, gram=True):
@@ -47,10 +41,12 @@ def test_ridge_of_two_by_two_by_hand():
     A = [[1 + 9, 1 + 3], [4, 2]], B = [[1, 3], [1, 1]]. A + I = [[11, 4], [4, 3]] has determinant
     17 and inverse [[3, -4], [-4, 11]] / 17, so W = [[-1, 5], [7, -1]] / 17.
     """
-    a, b = ridge_system(statistics_of([[1], [3]], [0, 1]))
+    statistics = statistics_of([[1], [3]], [0, 1])
+    a, b = ridge_system(statistics)
     assert a.tolist() == [[10, 4], [4, 2]]
     assert b.tolist() == [[1, 3], [1, 1]]
-    np.testing.assert_allclose(ridge(a, b, 1.0), np.array([[-1, 5], [7, -1]]) / 17, rtol=1e-12)
+    found = RidgePath.of(statistics).solve(1.0)
+    np.testing.assert_allclose(found, np.array([[-1, 5], [7, -1]]) / 17, rtol=1e-12)
 
 
 @st.composite
@@ -76,7 +72,7 @@ def test_any_split_gives_the_central_ridge_solution(data, penalty):
         total.add(Statistics.from_tensors(part.to_tensors("float64")))
     x = np.column_stack([tokens.astype(np.float64), np.ones(len(tokens))])
     central = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ np.eye(3)[labels])
-    found = ridge(*ridge_system(total), penalty)
+    found = RidgePath.of(total).solve(penalty)
     np.testing.assert_allclose(found, central, rtol=1e-6, atol=1e-6)
 
 
@@ -85,7 +81,7 @@ def test_scikit_learn_finds_the_same_weights():
     tokens, labels = generator.normal(size=(80, 5)).astype(np.float32), generator.integers(0, 3, 80)
     model = Ridge(alpha=2.5, fit_intercept=False)
     model.fit(np.column_stack([tokens, np.ones(80)]).astype(np.float64), np.eye(3)[labels])
-    found = ridge(*ridge_system(statistics_of(tokens, labels, 3)), 2.5)
+    found = RidgePath.of(statistics_of(tokens, labels, 3)).solve(2.5)
     np.testing.assert_allclose(found, model.coef_.T, rtol=1e-9, atol=1e-12)
 
 
@@ -104,7 +100,7 @@ def hard_tokens(dim=64, count=6000, num_classes=5, seed=3):
 
 
 def scores(statistics, penalty, tokens):
-    w = ridge(*ridge_system(statistics), penalty)
+    w = RidgePath.of(statistics).solve(penalty)
     return tokens @ w[:-1] + w[-1]
 
 
@@ -154,12 +150,6 @@ def test_no_tokens_in_int16():
     empty = over_the_wire(Statistics.empty(2, 3, gram=True), "int16")
     assert empty.gram is not None
     assert (empty.counts.sum(), np.abs(empty.sums).sum(), np.abs(empty.gram).sum()) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("penalty", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_penalty_that_is_no_penalty_is_refused(penalty):
-    with pytest.raises(ValueError, match="must be above 0"):
-        ridge(np.eye(2), np.eye(2), penalty)
 
 
 def test_ridge_needs_the_gram_matrix():

@@ -15,7 +15,8 @@ from client_app.app import app as client_app
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.grids.metered import MeteredGrid
-from flower_ist.statistics.sums import Statistics, full_gram, ridge, ridge_head, ridge_system
+from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.sums import Statistics, full_gram
 from flower_ist.strategies.closed_form import METHODS, ClosedFormStrategy, empty_head
 from flower_ist.strategies.replies import TrainingFailedError
 from flower_ist.tokens.shard import open_shard
@@ -159,7 +160,7 @@ def test_a_bad_answer_is_refused_alone(changes, reason, caplog):
     assert reason in caplog.text
     assert list(strategy.last_round.refused) == [bad.metadata.dst_node_id]
     alone = Statistics(np.array([4, 0]), np.array([[4.0, 4], [0, 0]]), np.array([4.0, 4, 4]))
-    expected = ridge_head(ridge(*ridge_system(alone), 1.0))
+    expected = ridge_head(RidgePath.of(alone).solve(1.0))
     for name, tensor in expected.items():
         np.testing.assert_allclose(record[name].numpy(), tensor, rtol=1e-6, atol=1e-7)
 
