@@ -63,8 +63,9 @@ class Commands(typer.Typer):
 class _Group(TyperGroup):
     """Commands that end with one sentence and exit code 1 on an error that is meant for the user.
 
-    That is a :class:`FlowerIstError`, or a system error about a path that the user gave. Any other
-    exception is a bug of ours and keeps its traceback.
+    That is a :class:`FlowerIstError`, a system error about a path that the user gave, or a package
+    that is missing: what a run needs comes with this one, and what images need is an extra. Any
+    other exception is a bug of ours and keeps its traceback.
     """
 
     later: ClassVar[dict[str, click.Command]]
@@ -87,6 +88,9 @@ class _Group(TyperGroup):
             if err.filename is None:
                 raise
             raise fail(f"{err.filename}: {first_line(err)}.") from err
+        except ModuleNotFoundError as err:
+            sentence = f"{err.name} is not installed: pip install 'flower-ist[prep]'."
+            raise fail(sentence) from err
 
 
 class _Later(TyperCommand):
@@ -117,16 +121,9 @@ class ManyValues(TyperCommand):
 
 
 def imported(home: str) -> Callable[..., Any]:
-    """Import a function by its path, ``package.module:function``, when it is needed.
-
-    Raises:
-        Exit: a package that it needs is missing, as a sentence says.
-    """
+    """Import a function by its path, ``package.module:function``, when it is needed."""
     module, _, function = home.partition(":")
-    try:
-        found: Callable[..., Any] = getattr(import_module(module), function)
-    except ModuleNotFoundError as err:
-        raise fail(f"{err.name} is missing: pip install 'flower-ist[prep]'.") from err
+    found: Callable[..., Any] = getattr(import_module(module), function)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: settings as options, errors as sentences, the console."""
+"""What the commands share: settings as options, how they stop, the console."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from data_prep.errors import first_line
 from data_prep.options import ON_ERROR_HELP
 from flower_ist.console import say, terminal
-from flower_ist.errors import FlowerIstError
 
 console = terminal()
 S = TypeVar("S")
@@ -31,8 +29,7 @@ def command_of(settings: type[S]) -> Callable[[Callable[[S], None]], Callable[..
 
     def decorate(run: Callable[[S], None]) -> Callable[..., None]:
         def command(**values: Any) -> None:
-            with errors_as_sentences():
-                run(settings(**values))
+            run(settings(**values))
 
         # What must be given comes first: a function takes no other order.
         given = sorted(fields(settings), key=lambda field: field.default is not MISSING)  # type: ignore[arg-type]
@@ -61,23 +58,6 @@ def _parameter(field: Field[Any], kind: Any) -> Parameter:
 
 
 @contextmanager
-def errors_as_sentences() -> Iterator[None]:
-    """End the command with one sentence and code 1 at an error of the package or of the system."""
-    try:
-        yield
-    except FlowerIstError as err:
-        _fail(str(err), err)
-    except ModuleNotFoundError as err:
-        _fail(f"{err.name} is not installed: pip install 'flower-ist[prep]'.", err)
-    except BrokenPipeError:
-        raise  # the reader of the output has seen enough, which typer knows how to end with
-    except OSError as err:
-        # For instance a folder that nobody may enter, or a name that is too long.
-        where = f"{err.filename}: " if err.filename else ""
-        _fail(f"{where}{first_line(err)}.", err)
-
-
-@contextmanager
 def resumable(kept: str) -> Iterator[None]:
     """End with a sentence and code 130 when the user stops the command; say what is kept."""
     try:
@@ -85,8 +65,3 @@ def resumable(kept: str) -> Iterator[None]:
     except KeyboardInterrupt as err:
         say(f"Stopped: give the same command again to go on; {kept}.", err=True)
         raise typer.Exit(code=130) from err
-
-
-def _fail(sentence: str, err: Exception) -> None:
-    say(f"Error: {sentence}", err=True)
-    raise typer.Exit(code=1) from err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.commands.common import console, errors_as_sentences
+from data_prep.commands.common import console
 from data_prep.console import print_sentence
 
 if TYPE_CHECKING:
@@ -36,25 +36,24 @@ def demo_tokens(
 
     FASHION_MNIST is a folder with the data set's four published idx files.
     """
-    with errors_as_sentences():
-        from data_prep.encoders.settings import EncoderSettings
-        from data_prep.shards.encode import Encoding
-        from flower_ist.files import make_folder
-        from flower_ist.tokens.writer import write_text
+    from data_prep.encoders.settings import EncoderSettings
+    from data_prep.shards.encode import Encoding
+    from flower_ist.files import make_folder
+    from flower_ist.tokens.writer import write_text
 
-        settings = EncoderSettings(encoder=encoder, weights=weights, image_size=image_size)
-        opened = settings.open_encoder(seed)
-        encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
-        make_folder(out)
-        for split in PARTS:
-            for name, shard in _encode(fashion_mnist, split, encoding):
-                write_text(shard, out / f"{name}.json")
-                meta = shard.meta
-                print_sentence(
-                    console,
-                    f"{out / name}.json: {meta.num_examples} tokens of {meta.dim} "
-                    f"{meta.token_dtype}, {meta.mask.kept} of {meta.mask.patches} patches kept",
-                )
+    settings = EncoderSettings(encoder=encoder, weights=weights, image_size=image_size)
+    opened = settings.open_encoder(seed)
+    encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
+    make_folder(out)
+    for split in PARTS:
+        for name, shard in _encode(fashion_mnist, split, encoding):
+            write_text(shard, out / f"{name}.json")
+            meta = shard.meta
+            print_sentence(
+                console,
+                f"{out / name}.json: {meta.num_examples} tokens of {meta.dim} "
+                f"{meta.token_dtype}, {meta.mask.kept} of {meta.mask.patches} patches kept",
+            )
 
 
 def _encode(folder: Path, split: str, encoding: Encoding) -> Iterator[tuple[str, TokenShard]]:

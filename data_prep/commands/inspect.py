@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from data_prep import PrepError
-from data_prep.commands.common import console, errors_as_sentences
+from data_prep.commands.common import console
 from data_prep.console import print_sentence
 from flower_ist.console import say
 
@@ -33,29 +33,28 @@ def inspect(
     --sheet draws some images of the first shard and their masks, which follow
     from the seed and the images' ids.
     """
-    with errors_as_sentences():
-        from data_prep.images.reading import reading_of
-        from data_prep.shards.inspect import inspect_shards, to_table
-        from data_prep.shards.sheet import draw_sheet
-        from data_prep.sources.open import read_source
+    from data_prep.images.reading import reading_of
+    from data_prep.shards.inspect import inspect_shards, to_table
+    from data_prep.shards.sheet import draw_sheet
+    from data_prep.sources.open import read_source
 
-        if (sheet is None) != (source is None):
-            raise PrepError("A sheet needs both: --sheet FILE.png and --source IMAGES.")
-        report = inspect_shards(shards)
-        console.print(to_table(report))
-        if sheet is not None and source is not None:
-            whole = next((found.shard for found in report.inspections if found.shard), None)
-            if whole is None:
-                raise PrepError("No shard is whole: there is nothing to draw.")
-            data = read_source(
-                source,
-                split or whole.meta.split,
-                "skip",
-                classes=whole.meta.class_names,
-                reading=reading_of(whole.meta.reading),
-            )
-            print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
-        for sentence in (*report.damages, *report.disagreements):
-            say(f"Error: {sentence}", err=True)
-        if not report.sound:
-            raise typer.Exit(code=1)
+    if (sheet is None) != (source is None):
+        raise PrepError("A sheet needs both: --sheet FILE.png and --source IMAGES.")
+    report = inspect_shards(shards)
+    console.print(to_table(report))
+    if sheet is not None and source is not None:
+        whole = next((found.shard for found in report.inspections if found.shard), None)
+        if whole is None:
+            raise PrepError("No shard is whole: there is nothing to draw.")
+        data = read_source(
+            source,
+            split or whole.meta.split,
+            "skip",
+            classes=whole.meta.class_names,
+            reading=reading_of(whole.meta.reading),
+        )
+        print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
+    for sentence in (*report.damages, *report.disagreements):
+        say(f"Error: {sentence}", err=True)
+    if not report.sound:
+        raise typer.Exit(code=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep import PrepError
-from data_prep.commands.common import OnError, console, errors_as_sentences
+from data_prep.commands.common import OnError, console
 from data_prep.console import print_sentence, print_skipped
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ def probe(train: Shards, test: TestShards) -> None:
     TRAIN... are token shards, folders or text files. The probe is logistic
     regression; its L2 penalty is chosen on a fifth of the training tokens.
     """
-    with errors_as_sentences():
-        from data_prep.shards.probe import linear_probe, token_features
+    from data_prep.shards.probe import linear_probe, token_features
 
-        training, testing = _open(train, test)
-        classes = training[0].meta.num_classes
-        _print("tokens", linear_probe(token_features(training), token_features(testing), classes))
+    training, testing = _open(train, test)
+    classes = training[0].meta.num_classes
+    _print("tokens", linear_probe(token_features(training), token_features(testing), classes))
 
 
 def probe_pixels(
@@ -48,17 +47,16 @@ def probe_pixels(
     mask is drawn again and the pixels under dropped patches are set to zero. All
     images must be of one size.
     """
-    with errors_as_sentences():
-        from data_prep.shards.probe import linear_probe, pixel_features
-        from data_prep.sources.open import read_source
+    from data_prep.shards.probe import linear_probe, pixel_features
+    from data_prep.sources.open import read_source
 
-        training, testing = _open(train, test)
-        train_images = read_source(source, "train", on_error)
-        test_images = read_source(test_source or source, "test", on_error)
-        seen = pixel_features(training, train_images)
-        unseen = pixel_features(testing, test_images)
-        _print("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
-        print_skipped(console, (*train_images.skipped, *test_images.skipped))
+    training, testing = _open(train, test)
+    train_images = read_source(source, "train", on_error)
+    test_images = read_source(test_source or source, "test", on_error)
+    seen = pixel_features(training, train_images)
+    unseen = pixel_features(testing, test_images)
+    _print("masked pixels", linear_probe(seen, unseen, training[0].meta.num_classes))
+    print_skipped(console, (*train_images.skipped, *test_images.skipped))
 
 
 def _open(train: list[Path], test: list[Path]) -> tuple[list[TokenShard], list[TokenShard]]:

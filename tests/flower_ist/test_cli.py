@@ -176,4 +176,4 @@ def test_exit_codes_of_data_prep_are_kept(tmp_path):
 def test_without_data_prep_a_sentence_says_where_it_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "data_prep.commands.prep", None)
     text = fails_with_one_sentence(call("prep", "images", "--out", "shards"))
-    assert "is missing: pip install 'flower-ist[prep]'." in text
+    assert "is not installed: pip install 'flower-ist[prep]'." in text

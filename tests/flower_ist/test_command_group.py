@@ -29,6 +29,7 @@ def ends_with(error: BaseException):
         (FlowerIstError("It is full: make room."), "It is full: make room."),
         (ArgumentError("There is no rule 'x': choose 'mean'."), "There is no rule 'x': choose"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied."),
+        (ModuleNotFoundError("no", name="timm"), "timm is not installed: pip install 'flower-"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_1(error, sentence):
@@ -46,3 +47,9 @@ def test_a_defect_keeps_its_traceback(kind):
     """As numpy's 'operands could not be broadcast together', which no user can mend."""
     defect = kind("operands could not be broadcast together")
     assert ends_with(defect).exception is defect
+
+
+def test_a_reader_that_is_gone_is_no_error_of_ours():
+    """As in ``inspect DATA | head -1``."""
+    result = ends_with(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert (result.exit_code, result.stderr) == (1, "")

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from data_prep import PrepError
 from data_prep.commands.app import app
-from data_prep.commands.common import command_of, errors_as_sentences, resumable
+from data_prep.commands.common import command_of, resumable
 from data_prep.options import argument, option
+from flower_ist.command_group import Commands
 from tests.fakes import ROOT
 from tests.fakes.tiny_encoder import tiny_encoder
 
@@ -83,19 +84,6 @@ def test_a_name_that_is_too_long_is_a_sentence(fashion_folder, tmp_path):
     assert "File name too long" in text
 
 
-def test_an_error_without_a_path_is_told_as_it_is(capsys):
-    with pytest.raises(typer.Exit), errors_as_sentences():
-        raise OSError("cannot write mode F as PNG")
-    assert capsys.readouterr().err == "Error: cannot write mode F as PNG.\n"
-
-
-def test_a_reader_that_is_gone_is_no_error_of_ours(capsys):
-    """As in ``inspect DATA | head -1``."""
-    with pytest.raises(BrokenPipeError), errors_as_sentences():
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-    assert capsys.readouterr().err == ""
-
-
 @dataclass(frozen=True)
 class Base:
     _: KW_ONLY
@@ -110,9 +98,9 @@ class Painting(Base):
 
 
 def painter(run):
-    app = typer.Typer()
-    app.command()(command_of(Painting)(run))
-    return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
+    app = Commands("Paint.")
+    app.later()(command_of(Painting)(run))
+    return lambda *arguments: CliRunner().invoke(app, ["paint", *map(str, arguments)])
 
 
 def test_fields_of_settings_become_arguments_options_and_panels():
