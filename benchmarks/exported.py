@@ -20,7 +20,6 @@ from safetensors.numpy import save
 from data_prep.encoders.settings import EncoderSettings
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.classifier.predictor import load_classifier, recipe_of
-from flower_ist.command_group import imported
 from flower_ist.files import write_file
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.recipe import Recipe
@@ -95,7 +94,7 @@ def main(
         print("|---|---|---|---|---|")
         for title, settings in CASES:
             file = Path(folder) / "exported"
-            export(classifier, recipe, file, settings, imported, encoder=encoder, weights=weights)
+            export(classifier, recipe, file, settings, encoder=encoder, weights=weights)
             shape = [1, classifier.dim]
             if settings.with_encoder:
                 shape = [1, 3, size, size] if settings.form == "torch" else [1, size, size, 3]

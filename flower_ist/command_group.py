@@ -57,7 +57,12 @@ class Commands(typer.Typer):
             summary: its line in the list of commands.
             home: the import path.
         """
-        self._later[name] = _Later(name, summary, lambda: imported(home), TyperCommand)
+        module, _, function = home.partition(":")
+
+        def find() -> Any:
+            return getattr(import_module(module), function)
+
+        self._later[name] = _Later(name, summary, find, TyperCommand)
 
 
 class _Group(TyperGroup):
@@ -118,13 +123,6 @@ class ManyValues(TyperCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the option before each of its values, then parse."""
         return super().parse_args(ctx, one_value_each(args, ("--set", "--sweep")))
-
-
-def imported(home: str) -> Callable[..., Any]:
-    """Import a function by its path, ``package.module:function``, when it is needed."""
-    module, _, function = home.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
 
 
 def one_value_each(arguments: Sequence[str], options: Container[str]) -> list[str]:

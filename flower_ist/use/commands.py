@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 
-from flower_ist.command_group import imported
 from flower_ist.console import print_bytes, say, terminal
 from flower_ist.errors import ArgumentError
 
@@ -117,7 +116,9 @@ def predict(
             tally = answers.write(answers.of_shard(classifier, shard), lines, write)
             summary = tally.summary
         else:
-            tokens = imported("data_prep.stream.open:image_tokens")(
+            from data_prep.stream.open import image_tokens
+
+            tokens = image_tokens(
                 recipe_of(classifier, model),
                 names,
                 watch,
@@ -181,7 +182,9 @@ def evaluate(
     if all(is_shard(Path(name)) for name in data):
         found = labeled_shards(classifier, (open_shard(Path(name), verify=True) for name in data))
     elif len(data) == 1:
-        examples = imported("data_prep.stream.labeled:labeled_tokens")(
+        from data_prep.stream.labeled import labeled_tokens
+
+        examples = labeled_tokens(
             recipe_of(classifier, model),
             classifier.class_names,
             data[0],
@@ -254,7 +257,7 @@ def export(
         quantize=quantize.value if quantize else "",
     )
     recipe = recipe_of(classifier, model)
-    head = write(classifier, recipe, out, settings, imported, encoder=encoder, weights=weights)
+    head = write(classifier, recipe, out, settings, encoder=encoder, weights=weights)
     say(f"{out}: {out.stat().st_size:,} bytes.")
     if shards:
         found = accuracy_of_file(out, settings.form, head, classifier, shards)

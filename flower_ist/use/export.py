@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from flower_ist.classifier.predictor import Classifier
 from flower_ist.files import write_file
@@ -53,7 +52,6 @@ def export(
     recipe: Recipe,
     out: Path,
     settings: ExportSettings,
-    find: Callable[[str], Callable[..., Any]],
     **encoder: str,
 ) -> Head:
     """Write the file, whole or not at all, and return the head that is in it.
@@ -63,7 +61,6 @@ def export(
         recipe: how images become its tokens.
         out: the file.
         settings: what is exported.
-        find: imports a function by its path, for what needs torch.
         encoder: ``encoder`` and ``weights`` as prep's.
 
     Raises:
@@ -87,16 +84,18 @@ def export(
     if settings.form == "torch":
         if settings.quantize:
             raise ExportError("Only ONNX files are quantized: leave out --quantize or --format.")
-        make = find("data_prep.stream.programs:torch_program")
+        from data_prep.stream.programs import torch_program
+
         skip = None if head.skip is None else (head.skip.weight, head.skip.bias)
         before = recipe if settings.with_encoder else None
-        content = make(head.layers, skip, about, before, whole=settings.whole, **encoder)
+        content = torch_program(head.layers, skip, about, before, whole=settings.whole, **encoder)
     else:
         graph = head_graph(head)
         if settings.with_encoder:
-            make = find("data_prep.stream.programs:encoder_onnx")
+            from data_prep.stream.programs import encoder_onnx
+
             pixels = resize_graph(recipe.encoder.image_size, recipe.encoder.interpolation)
-            body = make(recipe, opset=OPSET, whole=settings.whole, **encoder)
+            body = encoder_onnx(recipe, opset=OPSET, whole=settings.whole, **encoder)
             graph = joined(joined(pixels, body, "pixels"), graph, "token")
         content = to_bytes(quantized(graph) if settings.quantize else graph, about)
     write_file(out, content)
