@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,14 +32,6 @@ USE_COMMANDS = {
     "export": "Write a run's model as one file for onnxruntime or torch.",
 }
 """Commands that use a run's model."""
-
-
-class Format(StrEnum):
-    """How a report is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
 
 
 @app.later()
@@ -74,7 +65,9 @@ def print_app() -> None:
 @app.later()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or run.jsonl files.")],
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    output: Annotated[
+        Literal["table", "json", "csv"], typer.Option("--format", help="How to print.")
+    ] = "table",
     plot: Annotated[
         Path | None, typer.Option(help="Draw accuracy against bytes into this file.")
     ] = None,
@@ -90,14 +83,14 @@ def report(
     summaries = [reports.summarize(run) for run in runs]
     if plot is not None:
         reports.plot(runs, plot)
-    if output is Format.TABLE:
+    if output == "table":
         terminal().print(reports.to_table(summaries))
         for run, summary in zip(runs, summaries, strict=True):
             if (paid := device_table(summary.name, read_run(run))) is not None:
                 terminal().print(paid)
     else:
-        text = reports.to_json if output is Format.JSON else reports.to_csv
-        say(text(summaries), nl=output is Format.JSON)
+        text = reports.to_json if output == "json" else reports.to_csv
+        say(text(summaries), nl=output == "json")
 
 
 @app.later()

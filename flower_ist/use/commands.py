@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,33 +31,6 @@ OnError = Annotated[
 ]
 
 
-class FileFormat(StrEnum):
-    """Of an exported model."""
-
-    ONNX = "onnx"
-    TORCH = "torch"
-
-
-class Quantized(StrEnum):
-    """Number type of an exported model's weights."""
-
-    INT8 = "int8"
-
-
-class Drawn(StrEnum):
-    """What an exported encoder reads of an image."""
-
-    DRAWN = "drawn"
-    WHOLE = "whole"
-
-
-class Lines(StrEnum):
-    """How answers are written."""
-
-    CSV = "csv"
-    JSON = "json"
-
-
 def predict(
     model: Model,
     images: Annotated[
@@ -66,7 +38,9 @@ def predict(
         typer.Argument(help="Images, folders, tables with a column path, - , or one token shard."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the answers into this file.")] = None,
-    form: Annotated[Lines, typer.Option("--format", help="Of the answers.")] = Lines.CSV,
+    form: Annotated[
+        Literal["csv", "json"], typer.Option("--format", help="Of the answers.")
+    ] = "csv",
     top: Annotated[int, typer.Option(min=1, help="Classes of each answer, best first.")] = 1,
     views: Annotated[int, typer.Option(min=1, help="Average over this many masks.")] = 1,
     mask_ratio: Annotated[
@@ -215,17 +189,20 @@ def evaluate(
 def export(
     model: Model,
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[FileFormat, typer.Option("--format", help="Of the file.")] = FileFormat.ONNX,
+    form: Annotated[
+        Literal["onnx", "torch"], typer.Option("--format", help="Of the file.")
+    ] = "onnx",
     with_encoder: Annotated[
         bool, typer.Option("--with-encoder", help="From image to probabilities.")
     ] = False,
     mask: Annotated[
-        Drawn, typer.Option(help="With the encoder: one drawn mask for all images, or none.")
-    ] = Drawn.DRAWN,
+        Literal["drawn", "whole"],
+        typer.Option(help="With the encoder: one drawn mask for all images, or none."),
+    ] = "drawn",
     part: Annotated[
         str, typer.Option("--slice", help="k/K: one slice as a small net of its own.")
     ] = "",
-    quantize: Annotated[Quantized | None, typer.Option(help="Of ONNX.")] = None,
+    quantize: Annotated[Literal["int8"] | None, typer.Option(help="Of ONNX.")] = None,
     test: Annotated[
         list[Path] | None, typer.Option(help="Token shard to print the file's accuracy on.")
     ] = None,
@@ -250,11 +227,11 @@ def export(
     if shards and with_encoder:
         raise ArgumentError("A file that reads images has no accuracy on tokens: leave out --test.")
     settings = ExportSettings(
-        form=form.value,
+        form=form,
         part=part,
         with_encoder=with_encoder,
-        whole=mask is Drawn.WHOLE,
-        quantize=quantize.value if quantize else "",
+        whole=mask == "whole",
+        quantize=quantize or "",
     )
     recipe = recipe_of(classifier, model)
     head = write(classifier, recipe, out, settings, encoder=encoder, weights=weights)
