@@ -11,20 +11,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_sentence(console: Console, sentence: str) -> None:
-    """Print a sentence on one line, as it is; nothing where it is empty."""
-    print_text(console, sentence)
-
-
 def print_sentences(console: Console, sentences: Iterable[str]) -> None:
     """Print each sentence once: two sets cut from one source both carry its own."""
     for sentence in dict.fromkeys(sentences):
-        print_sentence(console, sentence)
+        print_text(console, sentence)
 
 
 def print_skipped(console: Console, skipped: Iterable[str]) -> None:
     """List the unreadable images, each once: two sets cut from one source both carry its list."""
     sentences = dict.fromkeys(skipped)
     if sentences:
-        print_sentence(console, f"Skipped {len(sentences)} unreadable image files:")
+        print_text(console, f"Skipped {len(sentences)} unreadable image files:")
     print_sentences(console, sentences)

@@ -1,12 +1,10 @@
-"""The text of another library's error, as part of a sentence, and what made a download fail."""
+"""What made another library fail, as part of a sentence."""
 
 from __future__ import annotations
 
 from urllib.error import URLError
 
-from flower_ist.errors import first_line, is_lfs_pointer, why_unreadable
-
-__all__ = ["cause_of", "first_line", "is_lfs_pointer", "why_unreadable"]
+from flower_ist.errors import first_line
 
 _NETWORK = ("ConnectError", "ConnectionError", "OfflineModeIsEnabled", "ProxyError", "SSLError")
 """Errors of the libraries that download, by name: they may not be installed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import PrepError
-from data_prep.errors import first_line, why_unreadable
+from flower_ist.errors import first_line, why_unreadable
 
 
 def read_json(file: Path) -> Any:

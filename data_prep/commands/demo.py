@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.commands.common import console
-from data_prep.console import print_sentence
+from flower_ist.console import print_text
 
 if TYPE_CHECKING:
     from data_prep.shards.encode import Encoding
@@ -49,7 +49,7 @@ def demo_tokens(
         for name, shard in _encode(fashion_mnist, split, encoding):
             write_text(shard, out / f"{name}.json")
             meta = shard.meta
-            print_sentence(
+            print_text(
                 console,
                 f"{out / name}.json: {meta.num_examples} tokens of {meta.dim} "
                 f"{meta.token_dtype}, {meta.mask.kept} of {meta.mask.patches} patches kept",

@@ -9,8 +9,7 @@ import typer
 
 from data_prep import PrepError
 from data_prep.commands.common import console
-from data_prep.console import print_sentence
-from flower_ist.console import say
+from flower_ist.console import print_text, say
 
 
 def inspect(
@@ -53,7 +52,7 @@ def inspect(
             classes=whole.meta.class_names,
             reading=reading_of(whole.meta.reading),
         )
-        print_sentence(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
+        print_text(console, f"Sheet: {draw_sheet(whole, data, sheet, images)}")
     for sentence in (*report.damages, *report.disagreements):
         say(f"Error: {sentence}", err=True)
     if not report.sound:

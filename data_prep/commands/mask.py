@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.commands.common import command_of, console
-from data_prep.console import print_sentence, print_sentences, print_skipped
+from data_prep.console import print_sentences, print_skipped
 from data_prep.options import option
 from data_prep.patches.settings import MaskSettings
 from data_prep.sources.settings import SourceSettings
+from flower_ist.console import print_text
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,5 @@ def mask(settings: MaskCommand) -> None:
             metas = [write_masked(train, out, settings, **how)]
         else:
             metas = list(write_masked_splits(train, test, out, settings, **how))
-    print_sentence(console, masked_summary(out, metas))
+    print_text(console, masked_summary(out, metas))
     print_skipped(console, (sentence for data in sets for sentence in data.skipped))

@@ -6,9 +6,9 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from data_prep.commands.common import command_of, console, resumable
-from data_prep.console import print_sentence
 from data_prep.options import argument, on_error, option
 from data_prep.pretrain.settings import PretrainSettings
+from flower_ist.console import print_text
 
 _RUN = "Running"
 
@@ -54,4 +54,4 @@ def pretrain(settings: PretrainCommand) -> None:
             label=settings.label,
             console=console,
         )
-    print_sentence(console, f"Encoder: {file}")
+    print_text(console, f"Encoder: {file}")

@@ -9,7 +9,8 @@ import typer
 
 from data_prep import PrepError
 from data_prep.commands.common import OnError, console
-from data_prep.console import print_sentence, print_skipped
+from data_prep.console import print_skipped
+from flower_ist.console import print_text
 
 if TYPE_CHECKING:
     from data_prep.shards.probe import ProbeResult
@@ -72,7 +73,7 @@ def _open(train: list[Path], test: list[Path]) -> tuple[list[TokenShard], list[T
 
 
 def _print(features: str, result: ProbeResult) -> None:
-    print_sentence(
+    print_text(
         console,
         f"Linear probe on {features}: test accuracy {result.test_accuracy:.4f} "
         f"({result.train_examples} train, {result.test_examples} test, {result.dim} features, "

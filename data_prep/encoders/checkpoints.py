@@ -18,7 +18,7 @@ from safetensors.torch import save
 from data_prep import PrepError
 from data_prep.encoders.frozen import DTYPES
 from data_prep.encoders.timm import VisionTransformer
-from data_prep.errors import first_line, why_unreadable
+from flower_ist.errors import first_line, why_unreadable
 from flower_ist.files import make_folder, write_file
 
 METADATA_KEY = "flower-ist-encoder"

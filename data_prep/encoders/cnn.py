@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.encoders.frozen import FixedMask, FrozenNetwork
 from data_prep.encoders.timm import ACCEPTED, architecture, create
-from data_prep.errors import first_line
 from data_prep.masks.kinds import Grid
+from flower_ist.errors import first_line
 from flower_ist.tokens.meta import Encoder
 
 PATCH_SIZE = 16

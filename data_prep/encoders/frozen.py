@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import first_line
+from flower_ist.errors import first_line
 
 DTYPES = {
     "float32": torch.float32,

@@ -11,7 +11,8 @@ import torch
 
 from data_prep import PrepError
 from data_prep.encoders.torchvision_guard import guard_torchvision
-from data_prep.errors import cause_of, first_line
+from data_prep.errors import cause_of
+from flower_ist.errors import first_line
 
 guard_torchvision()
 

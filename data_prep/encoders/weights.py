@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from data_prep import PrepError
 from data_prep.encoders.timm import architecture
-from data_prep.errors import first_line, is_lfs_pointer, why_unreadable
+from flower_ist.errors import first_line, is_lfs_pointer, why_unreadable
 
 _PICKLED = (".pth", ".pt", ".bin")
 _PREFIXES = (

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from data_prep import PrepError
-from data_prep.errors import first_line, why_unreadable
 from data_prep.images.convert import Facts, facts_of, to_pixels
 from data_prep.images.reading import USUAL_READING, Reading
+from flower_ist.errors import first_line, why_unreadable
 
 _BLOCK_BYTES = 1 << 20
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

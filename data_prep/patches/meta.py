@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from data_prep.images.pixels import INTERPOLATIONS
 from data_prep.json_file import read_json
 from data_prep.masks.names import KINDS, kept_count
 from data_prep.patches.codec import COMPRESSIONS
+from flower_ist.errors import first_line
 from flower_ist.files import new_file
 from flower_ist.tokens.meta import Mask, Reading, check_reading
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import why_unreadable
 from data_prep.images.image_set import ImageSet
 from data_prep.images.stored import StoredImages
 from data_prep.masks.draw import draw_mask
@@ -24,6 +23,7 @@ from data_prep.patches.codec import unpack
 from data_prep.patches.cut import place_patches
 from data_prep.patches.meta import MaskedMeta, bytes_per_image, has_meta, read_meta
 from flower_ist.differences import differences
+from flower_ist.errors import why_unreadable
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import array_sha256
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from data_prep import PrepError
 from data_prep.encoders.frozen import NORMALIZATIONS
 from data_prep.encoders.vit import build_vit
-from data_prep.errors import first_line, why_unreadable
 from data_prep.images.image_set import ImageSet
 from data_prep.images.prefetch import prefetch
 from data_prep.masks.draw import draw_mask
@@ -30,6 +29,7 @@ from data_prep.pretrain.mae import MaskedAutoencoder, patchify, unpatchify
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.splits.rows import permutation
 from flower_ist.differences import differences
+from flower_ist.errors import first_line, why_unreadable
 from flower_ist.files import whole_file
 
 _FIRST_ORDER = 1000

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep import PrepError
-from data_prep.console import print_sentence
 from data_prep.encoders.reopen import reopen_encoder
 from data_prep.images.classes import read_classes
 from data_prep.images.image_set import ImageSet
@@ -32,6 +31,7 @@ from data_prep.shards.report import print_notes, print_report
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import WORK_FOLDER, WorkFolder, remove_work
 from data_prep.sources.open import left_out_tests, read_source
+from flower_ist.console import print_text
 from flower_ist.differences import differences
 from flower_ist.files import append_file, restore_folder, write_file
 from flower_ist.tokens.edit import Rows, join, joined_meta
@@ -80,7 +80,7 @@ def append(settings: PrepSettings, console: Console) -> Path:
     join(folder, meta, _rows(job, work), before=note)
     _finish(settings.out, log, place)
     print_report(console, job)
-    print_sentence(
+    print_text(
         console,
         f"{log['images']} images joined {folder} as ids {log['first_id']} to {log['last_id']}; it "
         f"holds {meta.num_examples} examples.",

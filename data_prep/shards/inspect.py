@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from flower_ist.console import cell
 from flower_ist.differences import differences
+from flower_ist.errors import first_line
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import META_FILE, ShardError, TokenShard, open_shard

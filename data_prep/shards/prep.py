@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.console import print_sentence
 from data_prep.images.reading import reading_of, unusual_choices
 from data_prep.masks.names import check_views
 from data_prep.patches.read import check_mask_fits, stored_meta
@@ -35,7 +34,7 @@ from data_prep.shards.report import print_notes, print_report, write_reports
 from data_prep.shards.settings import PrepSettings
 from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
 from data_prep.splits.kinds import ClientSplit
-from flower_ist.console import terminal
+from flower_ist.console import print_text, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +81,7 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
         missing = sum(not work.has(chunk.number) for chunk in job.chunks)
         # Another process may have assembled all of them meanwhile and removed the chunks.
         if missing and not all_assembled(out, job.shards):
-            print_sentence(
+            print_text(
                 console,
                 f"This process's share is finished; {missing} of {len(job.chunks)} chunks are left "
                 "to others. The last one to finish makes the shards.",

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from data_prep.progress import Advance
 from data_prep.shards.chunks import Chunk, encode_chunks
 from data_prep.shards.job import Job
 from data_prep.shards.work_folder import WorkFolder
+from flower_ist.errors import first_line
 
 CPUS_PER_ACTOR = 4
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.errors import why_unreadable
 from data_prep.images.classes import check_names
 from data_prep.images.image_set import ImageSet
 from flower_ist.console import printable
+from flower_ist.errors import why_unreadable
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import PrepError
-from data_prep.errors import first_line
 from data_prep.images.check import ReadOptions, check_files
 from data_prep.images.classes import check_names, check_same_classes
 from data_prep.images.decode import is_image
 from data_prep.images.image_set import ImageSet
 from data_prep.sources.table import TEST_NAMES
 from flower_ist.console import printable
+from flower_ist.errors import first_line
 
 _LEFTOVER = "__MACOSX"
 """What one system's archives hold beside the images."""

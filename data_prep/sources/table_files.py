@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import PrepError
-from data_prep.errors import is_lfs_pointer, why_unreadable
 from data_prep.sources.column import undecoded
+from flower_ist.errors import is_lfs_pointer, why_unreadable
 
 
 def parquet_files(path: Path) -> list[Path]:

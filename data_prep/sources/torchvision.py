@@ -14,12 +14,13 @@ from PIL import Image
 
 from data_prep import PrepError
 from data_prep.encoders.torchvision_guard import guard_torchvision
-from data_prep.errors import cause_of, first_line
+from data_prep.errors import cause_of
 from data_prep.images.check import ReadOptions, check_images
 from data_prep.images.convert import facts_of, to_pixels
 from data_prep.images.image_set import ImageSet
 from data_prep.images.reading import USUAL_READING, Reading
 from data_prep.images.stored import StoredImages
+from flower_ist.errors import first_line
 from flower_ist.files import make_folder
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_prep import PrepError
-from data_prep.errors import first_line, why_unreadable
+from flower_ist.errors import first_line, why_unreadable
 
 STANDARD_INPUT = "-"
 _TABLES = (".csv", ".parquet")

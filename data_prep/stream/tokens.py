@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.encoders.reopen import reopen_encoder
-from data_prep.errors import first_line
 from data_prep.images.check import ON_ERROR
 from data_prep.images.decode import decode_image
 from data_prep.images.pixels import network_input
@@ -28,6 +27,7 @@ from data_prep.images.reading import reading_of
 from data_prep.masks.draw import draw_mask
 from data_prep.masks.names import check_views
 from data_prep.shards.encode import Batch, Encoding
+from flower_ist.errors import first_line
 from flower_ist.tokens.recipe import Recipe
 
 
