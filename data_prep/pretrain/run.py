@@ -22,12 +22,12 @@ from rich.console import Console
 
 from data_prep import PrepError
 from data_prep.encoders.checkpoints import Description, write_encoder
-from data_prep.images.figure import new_figure, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
 from data_prep.progress import image_progress
 from flower_ist.console import terminal
+from flower_ist.figure import new_figure, to_png
 from flower_ist.files import is_unfinished, make_folder, write_file
 
 ENCODER_FILE, STATE_FILE, LOSS_FILE = "encoder.safetensors", "state.pt", "loss.jsonl"
@@ -134,7 +134,7 @@ def _draw_losses(lines: list[dict[str, Any]], file: Path) -> None:
     axes.plot([line["epoch"] for line in lines], [line["loss"] for line in lines], marker=".")
     axes.set(xlabel="epoch", ylabel="mean squared error of dropped, normalized patches")
     axes.grid(alpha=0.3)
-    save_png(figure, file)
+    write_file(file, to_png(figure))
 
 
 def _draw_reconstruction(training: Pretraining, data: ImageSet, file: Path) -> None:
@@ -147,4 +147,4 @@ def _draw_reconstruction(training: Pretraining, data: ImageSet, file: Path) -> N
             axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(name)
-    save_png(figure, file)
+    write_file(file, to_png(figure))

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import PrepError
-from data_prep.images.figure import new_figure, plain_texts, save_png
 from data_prep.images.image_set import ImageSet
 from data_prep.images.pixels import masked_pixels
 from data_prep.masks.draw import draw_mask, square_grid
 from data_prep.masks.kinds import Grid
 from flower_ist.console import shortened
+from flower_ist.figure import new_figure, plain_texts, to_png
+from flower_ist.files import write_file
 from flower_ist.tokens.meta import Mask
 from flower_ist.tokens.shard import TokenShard
 
@@ -59,7 +60,8 @@ def draw_sheet(shard: TokenShard, data: ImageSet, file: Path, count: int = 16) -
     figure_rows = [_panels(data, row, mask, grid, epochs) for row in rows]
     titles = [data.class_names[label] for label in data.labels[rows]]
     with plain_texts():
-        return save_png(_figure(figure_rows, titles, _caption(shard, len(rows))), file)
+        write_file(file, to_png(_figure(figure_rows, titles, _caption(shard, len(rows)))))
+    return file
 
 
 def shown_pixels(

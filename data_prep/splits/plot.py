@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.images.figure import new_figure, plain_texts, save_png
 from data_prep.splits.report import SplitReport
 from flower_ist.console import printable, shortened
+from flower_ist.figure import new_figure, plain_texts, to_png
+from flower_ist.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,10 +29,11 @@ def plot_split(report: SplitReport, file: Path) -> Path:
     counts written in.
 
     Raises:
-        PrepError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     with plain_texts():
-        return save_png(_draw(report), file)
+        write_file(file, to_png(_draw(report)))
+    return file
 
 
 def _draw(report: SplitReport) -> Figure:
