@@ -31,7 +31,8 @@ class Facts(NamedTuple):
     """What the check of an image found.
 
     Attributes:
-        native_bytes: As :func:`native_bytes`; 16-bit colors count 2 a channel.
+        native_bytes: Height x width x channels as stored, in bytes. A palette's index and a gray
+            value are 1 channel, transparency is 1 more; 16-bit grays and colors count 2 a channel.
         traits: What it has beyond plain 8-bit RGB or gray, as :class:`Trait`.
         largest: The largest of its 16-bit gray values, or of the upper bytes of its 16-bit colors;
             0 where it has none.
@@ -40,15 +41,6 @@ class Facts(NamedTuple):
     native_bytes: int
     traits: int
     largest: int
-
-
-def native_bytes(image: Image.Image) -> int:
-    """Return height x width x channels as stored, in bytes.
-
-    A palette's index and a gray value are 1 channel, transparency is 1 more, and a 16-bit gray
-    value counts 2.
-    """
-    return _bytes_of(image.size, image)
 
 
 def facts_of(image: Image.Image, name: object, reading: Reading) -> Facts:

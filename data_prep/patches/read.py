@@ -115,16 +115,14 @@ def stored_meta(source: str | Path) -> MaskedMeta | None:
     return next((read_meta(place) for place in places if has_meta(place)), None)
 
 
-def read_masked(folder: Path, split: str = "train", *, verify: bool = True) -> ImageSet:
+def read_masked(folder: Path, split: str = "train") -> ImageSet:
     """Open masked images; their patches stay in the file until they are decoded.
 
-    Dtypes, shapes and file sizes are always checked; with ``verify`` every byte is read once and
-    must match its hash.
+    Dtypes, shapes and file sizes are checked; every byte is read once and must match its hash.
 
     Args:
         folder: Holds ``meta.json``, or ``train`` and ``test`` that do; ``split`` then chooses.
         split: ``train`` or ``test``.
-        verify: Whether to check the hashes.
 
     Raises:
         PrepError: the folder is incomplete, damaged, or of another version.
@@ -135,7 +133,7 @@ def read_masked(folder: Path, split: str = "train", *, verify: bool = True) -> I
     arrays = {name: _open(folder, name) for name in meta.sha256}
     if wrong := _misshapen(meta, arrays):
         raise PrepError(f"{folder} is damaged: the array {wrong} does not fit its meta data.")
-    if verify and (changed := [n for n, a in arrays.items() if meta.sha256[n] != array_sha256(a)]):
+    if changed := [n for n, a in arrays.items() if meta.sha256[n] != array_sha256(a)]:
         raise PrepError(f"{folder} is damaged: the array {changed[0]} does not match its hash.")
     # All but the patches are small: a few numbers per image.
     small = {name: np.array(array) for name, array in arrays.items() if name != "patches"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,13 +75,12 @@ def run_in_process(
     client_app: ClientApp,
     num_clients: int,
     run_config: Mapping[str, bool | float | int | str],
-    node_configs: Sequence[UserConfig] | None = None,
 ) -> None:
     """Run both apps in this process with a complete run config.
 
     An exception in the ServerApp is raised here.
     """
-    grid = InProcessGrid(client_app, num_clients, dict(run_config), node_configs)
+    grid = InProcessGrid(client_app, num_clients, dict(run_config))
     context = Context(
         run_id=RUN_ID,
         node_id=SERVER_NODE_ID,

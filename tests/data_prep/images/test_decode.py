@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
-from data_prep.images.convert import native_bytes
 from data_prep.images.decode import (
     ImageFiles,
     check_image,
@@ -118,9 +117,8 @@ def test_truncated_files_of_any_format_are_one_sentence(tmp_path, extension):
 def test_a_check_measures_and_refuses_what_decoding_does(tmp_path, extension, progressive):
     path = tmp_path / f"a.{extension}"
     noise_image((90, 70)).save(path, **({"progressive": True} if progressive else {}))
-    with Image.open(path) as opened:
-        opened.load()
-        assert check_image(path, path).native_bytes == native_bytes(opened)
+    channels = {"gif": 1}.get(extension, 3)
+    assert check_image(path, path).native_bytes == 90 * 70 * channels
     whole = path.read_bytes()
     for share in range(1, 10):
         path.write_bytes(whole[: len(whole) * share // 10])
@@ -195,10 +193,10 @@ def test_a_mode_without_a_range_is_refused(tmp_path):
 def test_files_are_decoded_one_at_a_time_and_only_when_asked(tmp_path):
     paths = [save(tmp_path / f"{k}.png", [[k]], "L") for k in range(4)]
     files = StoredImages(ImageFiles(tuple(paths)), np.arange(4), np.array([1, 2, 3, 4]))
-    files = files.take(np.array([3, 1, 0]))
+    files = files[np.array([3, 1, 0])]
     assert files.native_bytes.tolist() == [4, 2, 1]
     os.unlink(paths[0])
-    decoded = files.decode(slice(0, 3))
+    decoded = iter(files)
     assert [next(decoded)[0, 0, 0], next(decoded)[0, 0, 0]] == [3, 1]
     with pytest.raises(PrepError, match=r"0\.png cannot be read"):
         next(decoded)
