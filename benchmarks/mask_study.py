@@ -135,7 +135,9 @@ def first_images(path: str, split: str, count: int, work: Path) -> str:
             np.concatenate(first_of_each_class(data.labels, count, len(data.class_names)))
         )
         work.mkdir(parents=True, exist_ok=True)
-        np.savez(file, x=data.native_pixels(rows), y=data.labels[rows], index=data.image_ids[rows])
+        np.savez(
+            file, x=data.take(rows).native_pixels(), y=data.labels[rows], index=data.image_ids[rows]
+        )
     return str(file)
 
 

@@ -90,7 +90,7 @@ def tokens_of(encoder: TokenEncoder, data: ImageSet, blocks: list[int], ratio: f
     found: dict[tuple[int, str], list[NDArray[np.float32]]] = {}
     for start in range(0, len(data), 32):
         part = data.take(np.arange(start, min(start + 32, len(data))))
-        pixels = part.network_input(slice(None), encoder.record.image_size)
+        pixels = part.network_input(encoder.record.image_size)
         encoder.encode(pixels, draw_mask(mask, part.image_ids))
         with torch.inference_mode():
             for block in blocks:

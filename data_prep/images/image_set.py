@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,26 +98,16 @@ class ImageSet:
 
     def take(self, rows: NDArray[np.intp]) -> ImageSet:
         """Return the images of some rows, in that order."""
-        images = self.images
         return replace(
             self,
-            images=images[rows] if isinstance(images, np.ndarray) else images.take(rows),
+            images=self.images[rows],
             labels=self.labels[rows],
             image_ids=self.image_ids[rows],
             **{name: values[rows] for name, values in self._of_each().items()},
         )
 
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (H, W, 1 or 3) of some images at their native size, one at a time.
-
-        Raises:
-            PrepError: an image cannot be read.
-        """
-        images = self.images
-        yield from images[rows] if isinstance(images, np.ndarray) else images.decode(rows)
-
-    def network_input(self, rows: slice, size: int, interpolation: str = "bicubic") -> torch.Tensor:
-        """Return some images resized to (B, 3, size, size) uint8.
+    def network_input(self, size: int, interpolation: str = "bicubic") -> torch.Tensor:
+        """Return all images resized to (N, 3, size, size) uint8.
 
         Of stored images, one at a time is in memory at its native size.
 
@@ -126,18 +115,18 @@ class ImageSet:
             PrepError: the interpolation is unknown or an image cannot be read.
         """
         if isinstance(self.images, np.ndarray):
-            return network_input(self.images[rows], size, interpolation)
-        decoded = self.images.decode(rows)
-        return torch.cat([network_input(pixels[None], size, interpolation) for pixels in decoded])
+            return network_input(self.images, size, interpolation)
+        resized = [network_input(pixels[None], size, interpolation) for pixels in self.images]
+        return torch.cat(resized)
 
-    def native_pixels(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """Return some images at their native size, (B, H, W, C), all in memory.
+    def native_pixels(self) -> NDArray[np.uint8]:
+        """Return all images at their native size, (N, H, W, C), all in memory.
 
         Raises:
             PrepError: they differ in size or channels, or an image cannot be read.
         """
         decoded: list[NDArray[np.uint8]] = []
-        for pixels in self.decode(rows):
+        for pixels in self.images:
             if decoded and pixels.shape != decoded[0].shape:
                 raise PrepError(
                     f"{self.source} has images of {decoded[0].shape} and of {pixels.shape} pixels "

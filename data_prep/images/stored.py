@@ -29,7 +29,7 @@ class ImageReader(Protocol):
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Some images of a reader.
+    """Some images of a reader; like an array of images, it is indexed and gone through.
 
     Attributes:
         reader: Decodes them.
@@ -44,15 +44,15 @@ class StoredImages:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def take(self, rows: NDArray[np.intp]) -> StoredImages:
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> StoredImages:
         """Return some images, in that order; none is decoded."""
         return StoredImages(self.reader, self.indices[rows], self.native_bytes[rows])
 
-    def decode(self, rows: slice | NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (H, W, 1 or 3) of some images, one at a time.
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (H, W, 1 or 3) of each image, one at a time.
 
         Raises:
             PrepError: an image cannot be read.
         """
-        for index in self.indices[rows]:
+        for index in self.indices:
             yield self.reader.read(int(index))

@@ -201,7 +201,7 @@ def _write_patches(
 def _patches(data: ImageSet, row: int, settings: MaskSettings) -> NDArray[np.uint8]:
     """Return the kept patches (k, P, P, C) of one image."""
     one = slice(row, row + 1)
-    native = next(data.decode(one))
+    native = next(iter(data.images[one]))
     resized = network_input(native[None], settings.image_size, settings.interpolation)[0]
     # Gray comes back repeated.
     pixels = resized[: native.shape[2]].permute(1, 2, 0).numpy()

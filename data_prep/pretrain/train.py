@@ -101,7 +101,7 @@ class Pretraining:
 
         def batch(start: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
             images = data.take(order[start : start + settings.batch_size])
-            pixels = images.network_input(slice(None), settings.image_size)
+            pixels = images.network_input(settings.image_size)
             return pixels, draw_mask(self.mask, images.image_ids, epoch)
 
         self.model.train()
@@ -130,7 +130,7 @@ class Pretraining:
         normalized patches: they get the true patches' mean and deviation back.
         """
         kept = draw_mask(self.mask, data.image_ids)
-        pixels = data.network_input(slice(None), self.settings.image_size).float() / 255
+        pixels = data.network_input(self.settings.image_size).float() / 255
         pixels = self._normalize(pixels)
         self.model.eval()
         with torch.inference_mode(), self._autocast():

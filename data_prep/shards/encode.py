@@ -81,7 +81,7 @@ class Encoding:
         """
         masks = [draw_mask(self.mask, data.image_ids, epoch) for epoch in range(views)]
         size = self.encoder.record.image_size
-        pixels = data.network_input(slice(None), size, self.interpolation)
+        pixels = data.network_input(size, self.interpolation)
         return Batch(pixels, np.stack(masks))
 
     def tokens(self, batch: Batch) -> NDArray[np.float32]:

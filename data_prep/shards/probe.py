@@ -92,7 +92,7 @@ def pixel_features(shards: Sequence[TokenShard], data: ImageSet) -> Features:
         mask, grid = shard.meta.mask, square_grid(shard.meta.mask)
         rows = data.find(shard.image_ids, np.array(shard.meta.class_names)[shard.labels])
         # A copy of the images' pixels, also where they are in memory.
-        shown = data.native_pixels(rows)
+        shown = data.take(rows).native_pixels()
         for epoch in range(mask.views):
             view = slice(epoch, None, mask.views)
             kept = draw_mask(mask, shard.image_ids[view], epoch)

@@ -81,9 +81,9 @@ def shown_pixels(
 def _panels(
     data: ImageSet, row: np.intp, mask: Mask, grid: Grid, epochs: range
 ) -> list[NDArray[np.uint8]]:
-    pixels = data.native_pixels(np.array([row]))[0]
-    ids = data.image_ids[[row]]
-    kept = [draw_mask(mask, ids, epoch)[0] for epoch in epochs]
+    image = data.take(np.array([row]))
+    pixels = image.native_pixels()[0]
+    kept = [draw_mask(mask, image.image_ids, epoch)[0] for epoch in epochs]
     return [
         np.broadcast_to(pixels, (*pixels.shape[:2], 3)),
         *(shown_pixels(pixels, grid, k) for k in kept),

@@ -38,7 +38,7 @@ def test_shards_hold_the_encoders_tokens_of_the_split_images(settings, real_pict
     held = open_shard(folders[-1], verify=True)
     assert (len(held), held.meta.split, held.meta.client) == (40, "test", "test")
     kept = kept_patches("random", (4, 4), 0.5, seed=0, image_ids=test.image_ids)
-    tokens = encoder.encode(test.network_input(slice(None), 16), kept)
+    tokens = encoder.encode(test.network_input(16), kept)
     np.testing.assert_allclose(held.tokens, tokens, atol=2e-3)
     np.testing.assert_array_equal(held.labels, test.labels)
 
@@ -66,7 +66,7 @@ def test_views_are_the_epochs_masks_and_the_test_shard_has_one(settings):
         data = train.take(np.searchsorted(train.image_ids, ids))
         np.testing.assert_array_equal(shard.image_ids, np.repeat(ids, 3))
         np.testing.assert_array_equal(shard.labels, np.repeat(data.labels, 3))
-        pixels = data.network_input(slice(None), 16)
+        pixels = data.network_input(16)
         for epoch in range(3):
             kept = kept_patches("random", (4, 4), 0.5, seed=0, image_ids=ids, epoch=epoch)
             by_hand = encoder.encode(pixels, kept)

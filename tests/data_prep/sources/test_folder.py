@@ -49,14 +49,14 @@ def test_a_batch_holds_any_sizes_and_equals_images_resized_alone(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (9, 5, 3)).astype(np.uint8)
     Image.fromarray(rgb).save(root / "a" / "1.png")
     data = read_source(root)
-    batch = data.network_input(slice(0, 2), 8)
+    batch = data.take(np.arange(0, 2)).network_input(8)
     assert batch.shape == (2, 3, 8, 8)
     assert torch.equal(batch[1:], network_input(rgb[None], 8))
     assert torch.equal(batch[0], torch.zeros(3, 8, 8, dtype=torch.uint8))
     assert data.native_bytes == 24 + 9 * 5 * 3 + 24
     with pytest.raises(PrepError, match=r"set has images of \(4, 6, 1\) and of \(9, 5, 3\) pixels"):
-        data.native_pixels(np.arange(3))
-    assert data.native_pixels(np.array([2]))[0, 0, 0].tolist() == [50]
+        data.take(np.arange(3)).native_pixels()
+    assert data.take(np.array([2])).native_pixels()[0, 0, 0].tolist() == [50]
 
 
 @pytest.mark.parametrize("name", ["test", "val"])
@@ -214,7 +214,7 @@ def test_no_more_than_one_native_image_is_in_memory(tmp_path):
         Image.new("RGB", (1000, 1000), (k, k, k)).save(root / "a" / f"{k}.png")
     tracemalloc.start()
     data = read_source(root)
-    batch = data.network_input(slice(0, 12), 8)
+    batch = data.take(np.arange(0, 12)).network_input(8)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert batch.shape == (12, 3, 8, 8)
@@ -234,7 +234,7 @@ def test_decoding_waits_until_a_batch_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files.ImageFiles, "read", counted)
     data.take(np.array([4, 2]))
     assert not read
-    data.network_input(slice(2, 4), 8)
+    data.take(np.arange(2, 4)).network_input(8)
     assert [pixels[0, 0, 0] for pixels in read] == [2, 3]
 
 

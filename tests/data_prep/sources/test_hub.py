@@ -47,18 +47,18 @@ def test_a_saved_data_set_gives_images_class_names_splits_and_owners(saved):
     assert train.class_names == test.class_names == ("dog", "cat")
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 0], [0])
     assert (train.owners.tolist(), test.owners.tolist()) == (["ann", "bob", "ann"], ["eve"])
-    assert train.take(np.array([2, 0])).native_pixels(np.array([0, 1]))[:, 0, 0, 0].tolist() == [
+    assert train.take(np.array([2, 0])).native_pixels()[:, 0, 0, 0].tolist() == [
         9,
         7,
     ]
-    assert test.native_pixels(np.array([0])).tolist() == [[[[5]] * 3] * 2]
+    assert test.take(np.array([0])).native_pixels().tolist() == [[[[5]] * 3] * 2]
     assert (train.native_bytes, train.split, test.split) == (3 * 6, "train", "test")
     assert train.source == "hf:set"
     assert left_out_tests(source).endswith(f"the test images of {source}: 1.")
     assert train.file_bytes.tolist() == [len(picture(v)) for v in (7, 8, 9)]
     # Decoding in other processes needs this.
     again = pickle.loads(pickle.dumps(train.images))
-    assert next(iter(again.decode(slice(1, 2))))[0, 0, 0] == 8
+    assert next(iter(again[1:2]))[0, 0, 0] == 8
 
 
 def test_without_a_test_split_a_share_is_held_out(saved):
@@ -75,10 +75,10 @@ def test_a_folder_is_loaded_lazily_from_its_files(tmp_path, monkeypatch):
         (tmp_path / "pets" / "train" / name / "0.png").write_bytes(picture(value))
     data = read_source(f"hf:{tmp_path / 'pets'}")
     assert data.class_names == ("cat", "dog")
-    assert [pixels[0, 0, 0] for pixels in data.images.decode(slice(None))] == [3, 4]
+    assert [pixels[0, 0, 0] for pixels in data.images] == [3, 4]
     (tmp_path / "pets" / "train" / "dog" / "0.png").unlink()
     with pytest.raises(PrepError, match=r"Image 1 of hf:.* is missing: there is no file"):
-        list(data.images.decode(slice(None)))
+        list(data.images)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_damaged_and_unlabeled_images_are_named_or_skipped(saved):
         read_source(source)
     data = read_source(source, on_error="skip")
     assert (data.image_ids.tolist(), data.labels.tolist()) == ([0, 2], [0, 0])
-    assert [pixels[0, 0, 0] for pixels in data.images.decode(slice(None))] == [1, 3]
+    assert [pixels[0, 0, 0] for pixels in data.images] == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_bytes_and_structs_that_are_not_declared_as_images_are_images(saved, tmp
     struct = datasets.Dataset.from_dict({"image": content["image"][:], "label": ["a", "b"]})
     for data in (plain, struct):
         read = read_source(saved(train=data))
-        assert [pixels[0, 0, 0] for pixels in read.images.decode(slice(None))] == [1, 2]
+        assert [pixels[0, 0, 0] for pixels in read.images] == [1, 2]
 
 
 def test_what_a_hint_offers_can_be_followed(saved, tmp_path):
@@ -198,7 +198,7 @@ def test_what_a_hint_offers_can_be_followed(saved, tmp_path):
     with pytest.raises(PrepError, match=r"no label column: choose one of file, kind with"):
         read_source(f"{source}?image=file")
     read = read_source(f"{source}?image=file&label=kind")
-    assert (next(read.images.decode(slice(None))).item(0), read.class_names) == (7, ("a",))
+    assert (next(iter(read.images)).item(0), read.class_names) == (7, ("a",))
 
 
 def test_splits_that_are_not_read_are_counted(saved):
