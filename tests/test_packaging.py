@@ -123,6 +123,7 @@ def test_the_wheel_holds_all_files_of_its_packages_and_the_app(wheel: Path) -> N
         "flower_ist/tokens/demo/test-1.json",
         "flower_ist/deploy/templates/node/start.sh",
         "flower_ist/compare/report.html.jinja",
+        "flower_ist/page.html.jinja",
         "data_prep/encoders/embedded/encoder.safetensors",
     ):
         assert needed in packed

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from data_prep import PrepError
 from flower_ist.console import cell
 from flower_ist.differences import differences
 from flower_ist.errors import first_line
+from flower_ist.tables import new_table
 from flower_ist.tokens.class_names import class_difference
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import META_FILE, ShardError, TokenShard, open_shard
@@ -138,7 +138,7 @@ def to_table(report: FolderReport) -> Table:
     ``native`` are the images' uncompressed bytes, ``kept`` those of the patches that the masks
     left, ``tokens`` what the shard stores for them, scales included.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = new_table()
     for heading in _COLUMNS:
         table.add_column(
             heading,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from data_prep.splits.plot import plot_split
 from data_prep.splits.report import to_json, to_table
 from flower_ist.console import cell
 from flower_ist.files import write_file
+from flower_ist.tables import new_table
 
 
 def write_reports(out: Path, job: Job) -> None:
@@ -56,7 +56,7 @@ def shard_table(shards: Sequence[PlannedShard]) -> Table:
     ``saved %`` compares the tokens with the native images; below zero the tokens are larger.
     """
     rows = [(shard.name, *_bytes(shard)) for shard in shards]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table = new_table(show_footer=True)
     totals = [sum(row[column] for row in rows) for column in range(1, 5)]  # type: ignore[misc]
     titles = ("examples", "native bytes", "kept-patch bytes", "token bytes")
     table.add_column("shard", "all", no_wrap=True)

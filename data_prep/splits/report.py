@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from data_prep.splits.rows import Rows
 from flower_ist.console import cell
+from flower_ist.tables import new_table
 
 Counts = NDArray[np.int64]
 MOST_COLUMNS = 12
@@ -94,7 +94,7 @@ def to_table(report: SplitReport) -> Table:
         len(name) <= 2 * _COLUMN_WIDTH for name in report.class_names
     )
     total = report.counts.sum(axis=0)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table = new_table(show_footer=True)
     table.add_column("client", "all", no_wrap=True)
     if report.owners:
         table.add_column("owner", overflow="fold")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 from base64 import b64encode
@@ -12,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from flower_ist.compare.budget import Cost, Found, Question, best
@@ -20,9 +17,11 @@ from flower_ist.compare.figures import draw_answer
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.options import command_of
 from flower_ist.compare.plan import NUM_ROUNDS, Plan, Run, value_text
-from flower_ist.compare.report import megabytes, page, percent, shown_settings, size
+from flower_ist.compare.report import megabytes, percent, shown_settings, size
 from flower_ist.console import cell
 from flower_ist.files import write_file
+from flower_ist.page import template
+from flower_ist.tables import new_table, to_csv
 
 ANSWER_JSON = "answer.json"
 ANSWER_CSV = "answer.csv"
@@ -140,7 +139,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
 
 def to_table(outcome: Outcome) -> Table:
     """Return the best candidates as a table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = new_table(padding=0)
     table.add_column("candidate", no_wrap=True)
     for heading in HEADINGS:
         first, _, second = heading.rpartition(" ")
@@ -161,7 +160,7 @@ def write_answer(folder: ComparisonFolder, plan: Plan, outcome: Outcome) -> None
     )
     command = command_line(folder, plan, outcome)
     facts = json.loads(plan.to_json())
-    html = page("answer.html.jinja").render(
+    html = template("compare/answer.html.jinja").render(
         title="The fewest bytes" if outcome.question.target else "The best for the bytes",
         answer=outcome.sentence(),
         command=command,
@@ -199,15 +198,13 @@ def _json(folder: ComparisonFolder, plan: Plan, outcome: Outcome, command: str) 
 
 def _csv(outcome: Outcome) -> str:
     """Return a line for each candidate after each of its rounds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = ("candidate", "rounds", "seeds", "wire_bytes", "validation_accuracy", "accuracy")
-    writer.writerow(names)
-    for candidate in outcome.candidates:
-        for f in candidate.stops:
-            accuracies = (f.validation, f.accuracy.median)
-            writer.writerow((f.candidate, f.rounds, f.seeds, f.wire_bytes, *accuracies))
-    return text.getvalue()
+    stops = [
+        (f.candidate, f.rounds, f.seeds, f.wire_bytes, f.validation, f.accuracy.median)
+        for candidate in outcome.candidates
+        for f in candidate.stops
+    ]
+    return to_csv([names, *stops])
 
 
 def _shown_stop(outcome: Outcome, candidate: Candidate) -> Found | None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich import box
 from rich.table import Table
 
+from flower_ist import tables
 from flower_ist.compare.analyze import BUDGET_SHARES, Comparison, Result, Spread
 from flower_ist.compare.figures import PICTURES
 from flower_ist.compare.plan import QUESTIONS, value_text
 from flower_ist.console import cell
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from flower_ist.page import template
+from flower_ist.tables import new_table
 
 NOT_FEDERATED = "not federated"
 Value = str | int | float | bool | None
@@ -54,11 +50,7 @@ def budget_column(share: float) -> str:
 def to_csv(comparison: Comparison) -> str:
     """Return one line a strategy, with a header line; a figure that does not exist is empty."""
     rows = [row(result) for result in comparison.results]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return tables.to_csv([rows[0], *(cells.values() for cells in rows)])
 
 
 def to_json(comparison: Comparison, plan: Mapping[str, Any], failed: Mapping[str, str]) -> str:
@@ -177,8 +169,7 @@ def to_tables(comparison: Comparison) -> list[Table]:
     """Return two tables for the terminal: the figures, and accuracies at equal bytes."""
     tables = []
     for figures in figure_tables(comparison)[:2]:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.title, table.title_justify = figures.title, "left"
+        table = new_table(figures.title)
         table.add_column("strategy", no_wrap=True)
         for heading, *_ in figures.columns:
             table.add_column(heading, justify="right", no_wrap=True)
@@ -206,7 +197,7 @@ def to_html(
         pictures: file name -> PNG.
         failed: run -> why it failed.
     """
-    return page("report.html.jinja").render(
+    return template("compare/report.html.jinja").render(
         answer=answer(comparison),
         uploaded=None if comparison.uploaded is None else size(comparison.uploaded),
         front=front_sentences(comparison),
@@ -214,22 +205,10 @@ def to_html(
         target=percent(comparison.target_accuracy),
         plan=plan,
         settings=shown_settings(plan),
-        command=command,
+        again=command,
         pictures=[(PICTURES[name][0], b64encode(png).decode()) for name, png in pictures.items()],
         failed=failed,
     )
-
-
-def page(name: str) -> Template:
-    """Return a template of this package: a page that loads nothing."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    return Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        loader=FunctionLoader(lambda file: files(__package__).joinpath(file).read_text("utf-8")),
-    ).get_template(name)
 
 
 def shown_settings(plan: Mapping[str, Any]) -> dict[str, str]:

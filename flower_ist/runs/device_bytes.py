@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from flower_ist.console import cell
+from flower_ist.tables import new_table
 
 
 def device_table(name: str, rounds: Sequence[dict[str, Any]]) -> Table | None:
@@ -24,12 +24,8 @@ def device_table(name: str, rounds: Sequence[dict[str, Any]]) -> Table | None:
     )
     if not clients:
         return None
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=cell(f"what a device pays: {name}, mean of {clients}", style="table.title"),
-        title_justify="left",
+    table = new_table(
+        cell(f"what a device pays: {name}, mean of {clients}", style="table.title"),
     )
     table.add_column("what")
     table.add_column("kB\ndown", justify="right", no_wrap=True)

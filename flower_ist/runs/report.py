@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,14 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.table import Table
 
+from flower_ist import tables
 from flower_ist.console import cell, printable
 from flower_ist.errors import FlowerIstError
 from flower_ist.figure import add_legend, new_figure, plain_texts
 from flower_ist.files import whole_file
 from flower_ist.runs.log import RunLogError, read_run
+from flower_ist.tables import new_table
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def cumulative_bytes(rounds: Sequence[dict[str, Any]]) -> list[int]:
 
 def to_table(summaries: Sequence[RunSummary]) -> Table:
     """Return the summaries as a table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = new_table()
     headings = (
         "run",
         "rounds",
@@ -170,11 +169,8 @@ def to_json(summaries: Sequence[RunSummary]) -> str:
 
 def to_csv(summaries: Sequence[RunSummary]) -> str:
     """Return the summaries as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(RunSummary)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(run) for run in summaries)
-    return text.getvalue()
+    names = [field.name for field in fields(RunSummary)]
+    return tables.to_csv([names, *(asdict(run).values() for run in summaries)])
 
 
 def plot(folders: Sequence[Path], file: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from flower_ist.classifier.predictor import Classifier
 from flower_ist.files import append_file, whole_file
+from flower_ist.tables import to_csv
 from flower_ist.tokens.shard import TokenShard
 
 Write = Callable[[bytes], object]
@@ -85,14 +84,12 @@ class AnswerLines:
         """Return the lines of a batch; the first batch's begin with the header."""
         if self._form == "json":
             return "".join(json.dumps(row) + "\n" for row in self._objects(answers)).encode()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        rows: list[Sequence[str | int]] = list(self._rows(answers))
         if self._header_is_due:
-            writer.writerow(self._columns(labeled=answers.labels is not None))
+            rows.insert(0, self._columns(labeled=answers.labels is not None))
             self._header_is_due = False
-        writer.writerows(self._rows(answers))
         # A file's name may hold bytes that are no text.
-        return text.getvalue().encode("utf-8", "surrogateescape")
+        return to_csv(rows).encode("utf-8", "surrogateescape")
 
     def _columns(self, *, labeled: bool) -> list[str]:
         found = ["image_id", "label"] if labeled else ["image"]

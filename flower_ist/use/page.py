@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from flower_ist.console import cell
-from flower_ist.files import new_file, new_folder
+from flower_ist.files import new_folder, write_file
+from flower_ist.page import template
+from flower_ist.tables import new_table, to_csv
 from flower_ist.use import figures
 from flower_ist.use.evaluate import Evaluation
 from flower_ist.use.measures import Measures, Share
@@ -65,8 +63,7 @@ def tables_of(evaluation: Evaluation) -> list[PageTable]:
 
 def to_rich(table: PageTable) -> Table:
     """Return a table for the terminal; names are shown as they are."""
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.title, shown.title_justify = table.title, "left"
+    shown = new_table(table.title)
     for number, heading in enumerate(table.columns):
         shown.add_column(heading, justify="right" if number else "left")
     for row in table.rows:
@@ -102,19 +99,17 @@ def write_report(evaluation: Evaluation, out: Path, model: str, data: str) -> Pa
     }
     if len(ratios) > 1:
         pictures["mask-ratios.png"] = figures.mask_ratios(ratios)
-    content = {
-        PAGE: _page(evaluation, pictures, model, data).encode(),
-        "evaluation.json": (
-            json.dumps(_figures(evaluation, model, data), indent=2) + "\n"
-        ).encode(),
-        "classes.csv": _csv(class_table(measures)),
-        "confusion.csv": _confusion_csv(measures),
+    classes = class_table(measures)
+    files: dict[str, bytes | str] = {
         **pictures,
+        PAGE: _page(evaluation, pictures, model, data),
+        "evaluation.json": json.dumps(_figures(evaluation, model, data), indent=2) + "\n",
+        "classes.csv": to_csv([classes.columns, *classes.rows]),
+        "confusion.csv": _confusion_csv(measures),
     }
     with new_folder(out) as folder:
-        for name, written in content.items():
-            with new_file(folder / name) as file:
-                file.write(written)
+        for name, content in files.items():
+            write_file(folder / name, content)
     return out / PAGE
 
 
@@ -135,12 +130,8 @@ _TITLES = {
 
 
 def _page(evaluation: Evaluation, pictures: Mapping[str, bytes], model: str, data: str) -> str:
-    from jinja2 import Environment, StrictUndefined
-
     measures = evaluation.measures
-    source = files(__package__).joinpath("evaluation.html.jinja").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(source).render(
+    return template("use/evaluation.html.jinja").render(
         model=model,
         data=data,
         answer=answer(measures),
@@ -185,17 +176,6 @@ def _figures(evaluation: Evaluation, model: str, data: str) -> dict[str, Any]:
     }
 
 
-def _csv(table: PageTable) -> bytes:
-    return _lines([table.columns, *table.rows])
-
-
-def _confusion_csv(measures: Measures) -> bytes:
+def _confusion_csv(measures: Measures) -> str:
     counts = zip(measures.class_names, measures.confusion.tolist(), strict=True)
-    header = ["label", *measures.class_names]
-    return _lines([header, *([name, *map(str, row)] for name, row in counts)])
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return to_csv([["label", *measures.class_names], *([name, *row] for name, row in counts)])

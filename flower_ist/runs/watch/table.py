@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,6 +16,7 @@ from rich.text import Text
 from flower_ist.console import cell, print_text, printable
 from flower_ist.runs.watch.follow import RunFollower, State
 from flower_ist.runs.watch.progress import Progress, progress
+from flower_ist.tables import new_table
 
 _MB = 1e6
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -149,7 +149,7 @@ def _head(run: Progress) -> RenderableType:
 def _client_table(run: Progress) -> list[RenderableType]:
     if not run.clients:
         return []
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     table.add_column("client", overflow="fold")
     for heading in ("MB down", "MB up", "rounds failed"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -177,7 +177,7 @@ def _failures(run: Progress) -> list[RenderableType]:
 
 
 def _table(states: Sequence[Progress], blocks: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     table.add_column("run", overflow="fold")
     for heading in ("round", "acc. %", "best %", "MB down", "MB up", "failed", "left"):
         table.add_column(heading, justify="right", no_wrap=True)
