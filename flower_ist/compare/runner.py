@@ -57,7 +57,7 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
     folder = Path(config["output-dir"])
     try:
         began, cpu = time.monotonic(), time.process_time()
-        (_run_flwr if engine == "flwr" else _run_here)(app, clients, config)
+        run_app(app, engine, clients, config)
         seconds = {"wall": time.monotonic() - began, "cpu": time.process_time() - cpu}
         write_file(folder / DONE_FILE, json.dumps({"seconds": seconds}) + "\n")
     except Exception as err:  # whatever it is, the other runs go on and the reader gets a sentence
@@ -67,6 +67,23 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
         write_file(folder / FAILED_FILE, text + "\n")
         return False
     return True
+
+
+def run_app(app: Path, engine: str, clients: int, config: Config) -> None:
+    """Do a run of an app, in this process or by ``flwr run``.
+
+    Raises:
+        LaunchError: Flower could not start it, or says that it failed.
+        Exception: whatever the app raised in this process.
+    """
+    (_run_flwr if engine == "flwr" else _run_here)(app, clients, config)
+
+
+def print_into(file: Path) -> None:
+    """Have this process and those that it starts print into a file."""
+    with output_file(file) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
 
 
 def _run_here(app: Path, clients: int, config: Config) -> None:
@@ -182,9 +199,7 @@ def _begin(folder: Path, held: Connection) -> None:
     """Prepare a run's process: its end, its share of the lock, its output."""
     threading.Thread(target=_end_with_comparison, args=(held,), daemon=True).start()
     share_lock(folder.parents[1])
-    with output_file(folder / OUTPUT_FILE) as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    print_into(folder / OUTPUT_FILE)
 
 
 def _end_with_comparison(held: Connection) -> None:
