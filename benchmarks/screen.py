@@ -178,13 +178,14 @@ def _train(
         for name in shapes
         for factor, run in groupby(factors.get(name, np.ones(trained[name].size)))
     ]
-    optimizer, work = Adam(weights, rates, idea.decay, rate), Workspace.of(layers, BATCH)
+    optimizer, work = Adam(weights, rates), Workspace.of(layers, BATCH)
     steps = max(1, int(len(shard) * EPOCHS / BATCH))
     epochs = -(-steps * BATCH // len(shard))
     order = np.concatenate([generator.permutation(shard) for _ in range(epochs)])
     for step in range(steps):
         batch = order[step * BATCH : (step + 1) * BATCH]
         loss_and_gradient(layers, gradients, z[batch], y[batch], work, offset[batch].T)
+        weights *= 1 - idea.decay * rate
         optimizer.step(gradient)
     return {**trained, "fc2.weight": trained["fc2.weight"] / scales}
 

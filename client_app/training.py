@@ -22,7 +22,6 @@ def train(
     batches: Batches,
     *,
     offset: Callable[[Floats], Floats] | None = None,
-    weight_decay: float = 0.0,
 ) -> tuple[dict[str, Floats], float]:
     """Train an MLP with Adam, started afresh; return its arrays and the mean loss of the steps.
 
@@ -39,7 +38,6 @@ def train(
         arrays: ``fc1.weight`` to ``fcL.bias``, a slice or a whole model; not changed.
         batches: of the round.
         offset: gives, for tokens (B, D), numbers (C, B) that are added to the logits.
-        weight_decay: decoupled, as AdamW has it; 0 for none.
 
     Raises:
         ArgumentError: the arrays are not those of an MLP, or not for this shard's tokens or labels.
@@ -54,7 +52,7 @@ def train(
     layers, gradients = layers_of(trained), layers_of(views_of(gradient, shapes))
     work = Workspace.of(layers, settings.batch_size)
     rates = [(trained[name].size, rate * settings.lr_scales.get(name, 1.0)) for name in shapes]
-    optimizer = Adam(weights, rates, weight_decay, rate)
+    optimizer = Adam(weights, rates)
     sent, pull = (weights.copy(), np.empty_like(weights)) if mu else (weights, weights)
     total = 0.0
     # A diverging net shows in its numbers, which the server judges.

@@ -1,8 +1,7 @@
 """Adam over one vector of weights, in blocks that stay in the cache.
 
 Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
-https://arxiv.org/abs/1412.6980, algorithm 1, with the decoupled weight decay of Loshchilov and
-Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101. The same steps as torch.optim.Adam and AdamW.
+https://arxiv.org/abs/1412.6980, algorithm 1. The same steps as torch.optim.Adam.
 """
 
 from __future__ import annotations
@@ -26,20 +25,10 @@ class Adam:
     Args:
         weights: (P,), changed in place.
         rates: (count, learning rate) of the vector's consecutive parts.
-        decay: share of each weight that a step subtracts, in multiples of ``decay_rate``.
-        decay_rate: the learning rate without the factors of parts of the vector: decay is relative
-            to the weight, so such a factor does not apply to it.
     """
 
-    def __init__(
-        self,
-        weights: NDArray[Any],
-        rates: Iterable[tuple[int, float]],
-        decay: float = 0.0,
-        decay_rate: float = 0.0,
-    ) -> None:
+    def __init__(self, weights: NDArray[Any], rates: Iterable[tuple[int, float]]) -> None:
         self._steps = 0
-        self._kept = 1 - decay * decay_rate
         # Both moments are kept without their factors (1 - beta), which are part of the step size.
         self._first, self._second = np.zeros_like(weights), np.zeros_like(weights)
         self._blocks = [
@@ -63,8 +52,6 @@ class Adam:
             np.add(work, EPSILON * root, out=work)
             np.divide(first, work, out=work)
             np.multiply(work, rate * size, out=work)
-            if self._kept != 1:
-                np.multiply(weights, self._kept, out=weights)
             np.subtract(weights, work, out=weights)
 
 

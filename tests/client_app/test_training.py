@@ -219,16 +219,6 @@ def test_an_offset_is_added_to_the_logits():
     assert loss == pytest.approx(-math.log(3 / 4))
 
 
-def test_weight_decay_takes_off_the_same_share_whatever_the_scale():
-    """Rate 0.01, decay 5: 0.05 of the weight goes, before a step of 0.01, of 0.04 with scale 4."""
-    scales = json.dumps({"fc1.weight": 4.0})
-    chosen = settings(local_steps=1, batch_size=1, lr_scales=scales)
-    ones = {name: array + 1 for name, array in zeros().items()}
-    found, _ = train(ones, Batches(shard_of(1), chosen, "a"), weight_decay=5)
-    np.testing.assert_allclose(found["fc1.weight"], [[0.95, 0.99], [0.95, 0.91]], rtol=1e-6)
-    np.testing.assert_allclose(found["fc1.bias"], [0.96, 0.94], rtol=1e-6)
-
-
 @pytest.mark.parametrize("rate", [1e30, 3e38])
 @pytest.mark.parametrize("mu", [0.0, 1e30])
 def test_a_net_that_diverges_says_so_by_its_numbers(rate, mu):

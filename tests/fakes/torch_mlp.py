@@ -34,19 +34,17 @@ def torch_train(
     rate: float,
     lr_scales: Mapping[str, float] | None = None,
     mu: float = 0.0,
-    weight_decay: float = 0.0,
     offset: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], float]:
-    """Train as torch does it, with AdamW, and return the arrays and the mean loss of the steps."""
+    """Train as torch does it, with Adam, and return the arrays and the mean loss of the steps."""
     model = torch_mlp(arrays)
     weights = dict(zip(arrays, model.parameters(), strict=True))
     sent = {name: weight.detach().clone() for name, weight in weights.items()}
     groups = []
     for name, weight in weights.items():
         scale = (lr_scales or {}).get(name, 1.0)
-        decay = weight_decay / scale  # torch decays by the scaled rate
-        groups.append({"params": [weight], "lr": rate * scale, "weight_decay": decay})
-    optimizer = torch.optim.AdamW(groups, fused=True)
+        groups.append({"params": [weight], "lr": rate * scale})
+    optimizer = torch.optim.Adam(groups, fused=True)
     losses = []
     for tokens, labels in batches:
         optimizer.zero_grad()
