@@ -25,7 +25,7 @@ from flower_ist.wire.packing import unpack
 from flower_ist.wire.protocol import MAX_EXAMPLES, PACKED_KEY, REFUSED_CODE
 from flower_ist.wire.record_tensors import RecordTensors, record_of
 from flower_ist.wire.records import arrays_in
-from flower_ist.wire.reported import client_text, finite, finite_metrics, last_line, metric_record
+from flower_ist.wire.reported import client_text, finite, last_line, metric_record
 
 # Whole numbers in a model are counters, such as BatchNorm's batches, or indices that stay: one that
 # moves further in a round is a lie, or a fault.
@@ -91,28 +91,6 @@ def judge_reply(reply: Message, expected: Expected) -> tuple[RecordTensors, floa
         except WireError as err:
             raise BadReply(uncapitalized(str(err).rstrip("."))) from err
     return tensors, examples
-
-
-def judge_metrics(
-    reply: Message, kind: str, weighted_by_key: str, max_examples: float
-) -> tuple[dict[str, float], float]:
-    """Return a good reply's metrics and its number of examples, which is not one of them.
-
-    A metric is one finite number under a short, printable name; others are left out.
-
-    Args:
-        reply: whose arrays, if it has any, others judge.
-        kind: of the message that it answers: ``train`` or ``evaluate``.
-        weighted_by_key: the metric that holds the number of examples.
-        max_examples: largest number of examples.
-
-    Raises:
-        ClientFailed: as :func:`judge_reply` does.
-        BadReply: as :func:`judge_reply` does.
-    """
-    content = content_of(reply, kind)
-    examples = examples_of(content, weighted_by_key, max_examples)
-    return finite_metrics(content, weighted_by_key), examples
 
 
 def content_of(reply: Message, kind: str) -> RecordDict:

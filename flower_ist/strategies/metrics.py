@@ -14,12 +14,12 @@ from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
 from flower_ist.grids.chain import Filter, category
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.claims import most_examples
-from flower_ist.strategies.judge import judge_metrics
+from flower_ist.strategies.judge import content_of, examples_of
 from flower_ist.strategies.replies import RoundReport, judged_replies, log_refusals
 from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.protocol import EXAMPLES_KEY, REFUSED_CODE
 from flower_ist.wire.records import arrays_in
-from flower_ist.wire.reported import weighted_mean
+from flower_ist.wire.reported import finite_metrics, weighted_mean
 
 _ARRAYS, _METRICS = "arrays", "metrics"
 _WITH_METRICS = (MessageType.TRAIN, MessageType.EVALUATE)
@@ -36,7 +36,8 @@ def judged_metrics(
 ) -> tuple[Judged, RoundReport]:
     """Judge the metrics of replies by what their clients told before, and by each other.
 
-    Who is left out, or counts for less, is logged and in the report.
+    A metric is one finite number under a short, printable name; others are left out. Which clients
+    are left out, or count for less, is logged and in the report.
 
     Args:
         replies: of which the first of each node counts.
@@ -54,7 +55,9 @@ def judged_metrics(
     sent = {node_id: registry.own_word(node_id, weighted_by_key) for node_id in nodes}
 
     def judge(reply: Message, most: float) -> tuple[dict[str, float], float]:
-        return judge_metrics(reply, kind, weighted_by_key, most)
+        content = content_of(reply, kind)
+        examples = examples_of(content, weighted_by_key, most)
+        return finite_metrics(content, weighted_by_key), examples
 
     report = RoundReport()
     good = list(judged_replies(replies, sent, judge, report))
