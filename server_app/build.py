@@ -7,7 +7,7 @@ Flower's classes as they are: nothing of this project is in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,9 +72,7 @@ def build_strategy(
         SettingsError: the strategy's constructor refuses a setting, or this network.
     """
     if settings.strategy in CLOSED_FORM:
-        return build_closed_form(
-            settings, registry, _of_features(score, network.features), settings.penalties()
-        )
+        return build_closed_form(settings, registry, _of_features(score, network.features))
     with _names_of_the_run_config():
         if settings.strategy in SUBMODELS:
             return _submodel(settings, network, registry)
@@ -85,7 +83,6 @@ def build_closed_form(
     settings: Settings,
     registry: ClientRegistry,
     score: Score | None,
-    penalties: Sequence[float],
     wire_dtype: str = "float64",
 ) -> ClosedFormStrategy:
     """Build what asks the clients for their statistics; a strategy that trains has LDA's head.
@@ -94,7 +91,6 @@ def build_closed_form(
         settings: of the run.
         registry: the clients met so far.
         score: gives a head's score on validation data, if there are any.
-        penalties: of ridge and LDA, to choose from.
         wire_dtype: of the statistics.
 
     Raises:
@@ -103,7 +99,7 @@ def build_closed_form(
     with _names_of_the_run_config():
         return ClosedFormStrategy(
             method=_METHODS.get(settings.strategy, "lda"),
-            penalties=penalties,
+            penalties=settings.penalties(),
             score=score,
             wire_dtype=wire_dtype,
             claim_bound=settings.claim_bound,

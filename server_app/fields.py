@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 from flower_ist.wire.quantize import CODECS
 from server_app.strategies import STRATEGIES
 
-CUTS = ("alternate", "all")
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
@@ -67,10 +66,13 @@ def numbers(text: str) -> list[float]:
 
 
 # A validator's error goes on after "must be": see server_app/settings_error.py.
-def _strategy(name: str) -> str:
-    if name not in STRATEGIES:
-        raise ValueError(f"one of: {', '.join(STRATEGIES)}")
-    return name
+def _one_of(choices: Sequence[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in choices:
+            raise ValueError(f"one of: {', '.join(choices)}")
+        return name
+
+    return AfterValidator(check)
 
 
 def _wire_dtype(text: str) -> str:
@@ -97,20 +99,14 @@ def _is_absolute(path: str) -> str:
     return path
 
 
-def _cut(value: str) -> str:
-    if value not in CUTS:
-        raise ValueError(f"one of: {', '.join(CUTS)}")
-    return value
-
-
 def _bound(times: float) -> float:
     if times != 0 and times < 1:
         raise ValueError("at least 1, or 0 for no bound")
     return times
 
 
-Strategy = Annotated[str, AfterValidator(_strategy)]
-Cut = Annotated[str, AfterValidator(_cut)]
+Strategy = Annotated[str, _one_of(STRATEGIES)]
+Cut = Annotated[str, _one_of(("alternate", "all"))]
 WireDtype = Annotated[str, AfterValidator(_wire_dtype)]
 Numbers = Annotated[str, AfterValidator(_are_numbers)]
 Bound = Annotated[float, AfterValidator(_bound)]

@@ -199,9 +199,7 @@ def closed_form_for(
     wanted = settings.standardize or settings.replay or settings.lda_skip
     if settings.strategy in CLOSED_FORM or not wanted:
         return None
-    # Without a skip no head is solved for, so there is no penalty to choose.
-    penalties = settings.penalties() if settings.lda_skip else [1.0]
-    return build_closed_form(settings, registry, score, penalties, COMPACT)
+    return build_closed_form(settings, registry, score, COMPACT)
 
 
 def warm_start(
