@@ -131,12 +131,11 @@ class ClientSums:
 
     def prior(self, skip: LinearSkip | None) -> TokenPrior | None:
         """Return what clients train with, if the settings ask for anything."""
-        standardize, replay = self.settings.standardize, self.settings.replay
-        if not (standardize or replay or skip):
+        replay = self.settings.replay
+        if not (self.scale or replay or skip):
             return None
-        prior = TokenPrior.from_statistics(
-            self.total, standardize=standardize, replay=replay, scale=self.scale
-        )
+        scale = self.scale or TokenScale.none(self.total.sums.shape[1])
+        prior = TokenPrior.from_statistics(self.total, scale, replay=replay)
         return prior if skip is None else prior.with_head(skip.weight, skip.bias)
 
     def skip(self) -> LinearSkip | None:

@@ -124,19 +124,17 @@ class TokenPrior:
     def from_statistics(
         cls,
         statistics: Statistics,
-        *,
-        standardize: bool = True,
-        replay: bool = True,
         scale: TokenScale | None = None,
+        *,
+        replay: bool = True,
     ) -> TokenPrior:
         """Return the prior of the tokens that were summed.
 
         Args:
             statistics: with a Gram matrix, of at least one token.
-            standardize: by mean and spread; otherwise tokens stay unchanged.
-            replay: include the classes' Gaussians.
             scale: what to standardize by; by default the mean and spread of these statistics. A net
                 that is partly trained keeps the scale that it began with.
+            replay: include the classes' Gaussians.
 
         Raises:
             ArgumentError: there is no Gram matrix or no token, or the tokens are too large for
@@ -146,10 +144,7 @@ class TokenPrior:
         total = counts.sum()
         if total == 0:
             raise ArgumentError("The clients have no tokens: nothing can be learnt from them.")
-        if not standardize:
-            scale = TokenScale.none(dim)
-        elif scale is None:
-            scale = TokenScale.of(statistics)
+        scale = scale or TokenScale.of(statistics)
         mean, spread = scale.mean, scale.spread
         gaussians = None
         if replay:

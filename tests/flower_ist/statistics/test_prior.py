@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.statistics.gaussians import ClassGaussians
-from flower_ist.statistics.prior import TokenPrior, prior_layout
+from flower_ist.statistics.prior import TokenPrior, TokenScale, prior_layout
 from flower_ist.statistics.sums import Statistics
 from flower_ist.wire.layout import layout_of
 
@@ -61,7 +61,7 @@ def test_prior_by_hand():
 
 def test_without_standardizing_tokens_stay_as_they_are():
     """The means are then those of the tokens, and the covariance is [[1, 1], [1, 1]]."""
-    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), standardize=False)
+    prior = TokenPrior.from_statistics(statistics(TOKENS, LABELS), TokenScale.none(2))
     assert prior.gaussians is not None
     np.testing.assert_array_equal(prior.standardize(TOKENS), TOKENS)
     np.testing.assert_allclose(prior.gaussians.means, [[1, 1], [5, 1], [0, 0]], atol=1e-6)
@@ -311,7 +311,7 @@ def test_a_factor_beyond_float16_is_refused():
 def test_class_means_beyond_float16_are_refused():
     found = statistics(TOKENS * np.float32(1e5), LABELS)
     with pytest.raises(ValueError, match="vary too widely for virtual tokens"):
-        TokenPrior.from_statistics(found, standardize=False)
+        TokenPrior.from_statistics(found, TokenScale.none(2))
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,6 @@ def test_sums_that_contradict_each_other_do_not_stop_the_server():
     sums = np.zeros((2, 6))
     sums[:, 0] = 500 * 1e4, -500 * 1e4
     lie = Statistics(np.array([500, 500]), sums, np.zeros(21))
-    prior = TokenPrior.from_statistics(lie, standardize=False)
+    prior = TokenPrior.from_statistics(lie, TokenScale.none(6))
     assert prior.gaussians is not None
     assert np.isfinite(prior.gaussians.factor).all()
