@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flower_ist.modules.subject import Subject
+from flower_ist.modules.subject import Subject, slopes, times_along
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.parts import Part
 
@@ -42,8 +42,8 @@ def balanced(subject: Subject, axes: Axes) -> Axes:
             for width, sides in proposals.items()
             if width not in gains and turn < len(sides)
         }
-        slopes = _slopes(subject, axes, tried)
-        gains |= {width: tried[width] for width, slope in slopes.items() if slope <= _TOLERANCE}
+        unlike = _unlike(subject, axes, tried)
+        gains |= {width: tried[width] for width, share in unlike.items() if share <= _TOLERANCE}
     while gains and (wrong := _wrong(subject, axes, gains)):
         del gains[wrong]
     return replace(
@@ -91,23 +91,21 @@ def _proposals(subject: Subject, axes: Axes, width: str) -> Iterator[frozenset[P
                 return
 
 
-def _slopes(
+def _unlike(
     subject: Subject, axes: Axes, tried: Mapping[str, frozenset[Place]]
 ) -> dict[str, float]:
     """Return how much the output changes with c, for each width, in parts of what one side does."""
-    one = torch.ones((), dtype=torch.float64)
-    sides = [{w: one.clone().requires_grad_() for w in tried} for _ in range(2)]
-    out = subject.vector(subject.call(subject.model, _scaled(subject, axes, tried, *sides)))
-    along = out @ torch.as_tensor(np.random.default_rng(1).standard_normal(len(out)))
-    if not tried or not along.requires_grad:
-        return dict.fromkeys(tried, np.inf)
-    factors = [*sides[0].values(), *sides[1].values()]
-    slopes = torch.autograd.grad(along, factors, allow_unused=True)
-    found = [0.0 if slope is None else float(slope) for slope in slopes]
-    incoming, outgoing = found[: len(tried)], found[len(tried) :]
+    incoming, outgoing = (
+        {width: torch.ones((), dtype=torch.float64, requires_grad=True) for width in tried}
+        for _ in range(2)
+    )
+    state = _scaled(subject, axes, tried, incoming, outgoing)
+    out = subject.vector(subject.call(subject.model, state))
+    factors = {(w, k): side[w] for k, side in enumerate((incoming, outgoing)) for w in tried}
+    found = slopes(out, factors)
     return {
-        width: abs(i - o) / abs(o) if o else np.inf
-        for width, i, o in zip(tried, incoming, outgoing, strict=True)
+        w: abs(found[w, 0] - found[w, 1]) / abs(found[w, 1]) if found[w, 1] else np.inf
+        for w in tried
     }
 
 
@@ -150,7 +148,6 @@ def _scaled(
                 factors.append(side.get(width, one))
             if any(factor is not one for factor in factors):
                 lengths = [part.length(axes.widths) for part in all_]
-                along = [f.expand(n) for f, n in zip(factors, lengths, strict=True)]
-                tensor = tensor * torch.cat(along).reshape(-1, *[1] * (tensor.ndim - axis - 1))
+                tensor = times_along(tensor, axis, factors, lengths)
         state[name] = tensor
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -60,7 +61,7 @@ def fit(model: _Module, received: Message | ArrayRecord | Mapping[str, Tensor]) 
             correct(module, inside)
     for name, parameter in model.named_parameters():
         if name in state:
-            ratio = max(1, _size(whole[name])) / max(1, parameter.numel())
+            ratio = max(1, math.prod(whole[name])) / max(1, parameter.numel())
             _scale_gradient(parameter, scales, scales.get(name, 1.0) ** 2 / ratio)
     left_out = own.keys() - state.keys()
     model.register_state_dict_post_hook(  # type: ignore[no-untyped-call]
@@ -139,7 +140,3 @@ def _as_sent(state: dict[str, Any], prefix: str, left_out: set[str]) -> None:
     for name, tensor in state.items():
         if isinstance(tensor, Tensor):
             state[name] = sendable(tensor)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()

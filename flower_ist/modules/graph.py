@@ -30,6 +30,7 @@ from flower_ist.modules.call import (
     shapes_of,
     uncut_axes,
 )
+from flower_ist.modules.subject import operation_by_operation
 from flower_ist.modules.widths import Runs, Width, Widths, fresh, resolve, uncut
 
 # Importing them has filled the table.
@@ -78,10 +79,8 @@ def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
         DeriveError: torch cannot export the module.
     """
     training = model.training
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel hides the layer's operations
     try:
-        with warnings.catch_warnings():
+        with operation_by_operation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(model.eval(), inputs, strict=False)
     except Exception as err:  # whatever a user's forward raises, and torch's own complaints
@@ -91,7 +90,6 @@ def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
             "Declare its axes with Axes.declare and have them proven."
         ) from err
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         model.train(training)
 
 

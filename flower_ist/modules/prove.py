@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from flower_ist.errors import FlowerIstError
 from flower_ist.modules.fit import fit
-from flower_ist.modules.subject import State, Subject, as_inputs
+from flower_ist.modules.subject import State, Subject, as_inputs, slopes, times_along
 from flower_ist.submodels.axes import Axes
 from flower_ist.submodels.cut import Cut
 from flower_ist.submodels.partition import Indices, partition
@@ -80,7 +80,8 @@ def _permute(subject: Subject, axes: Axes, widths: Iterable[str]) -> dict[str, s
 
     def error(chosen: Iterable[str]) -> float:
         indices = _all_neurons(axes) | {width: orders[width] for width in chosen}
-        return _difference(subject.outputs(_cut(subject, axes, indices)), before)
+        reordered = Cut(axes, indices, scaled=False).take(subject.state)
+        return _difference(subject.outputs(subject.state | reordered), before)
 
     if error(orders) <= TOLERANCE:
         return {}
@@ -104,7 +105,8 @@ def _slice(subject: Subject, axes: Axes, widths: Iterable[str]) -> dict[str, str
         cut = Cut(axes, _all_neurons(axes) | {width: kept[width] for width in chosen}, False)
         whole = subject.outputs(subject.state | _without(subject.state, cut))
         try:
-            small = fit(subject.copy(), {n: torch.as_tensor(t) for n, t in _take(subject, cut)})
+            part = {n: torch.as_tensor(t) for n, t in cut.take(subject.state).items()}
+            small = fit(subject.copy(), part)
             with torch.no_grad():
                 return _difference(subject.vector(subject.call(small, {})).numpy(), whole)
         except Exception as err:  # whatever a user's forward raises with narrower tensors
@@ -176,41 +178,21 @@ def _derivatives(
 ) -> dict[str, float]:
     """Return d(output along a random direction) / d(factor of a width's outgoing weights), at 0."""
     factors = {w: torch.zeros((), dtype=torch.float64, requires_grad=True) for w in widths}
-    state: dict[str, Tensor] = {}
-    for name, part in _take(subject, Cut(axes, indices)):
+    sizes = {width: len(rows) for width, rows in indices.items()}
+    one, state = torch.ones((), dtype=torch.float64), dict[str, Tensor]()
+    for name, part in Cut(axes, indices).take(subject.state).items():
         tensor = torch.as_tensor(part)
         for axis, parts in enumerate(axes.parts[name]):
             if any(p.summed and p.width in factors for p in parts):
-                sizes = {w: len(rows) for w, rows in indices.items()}
-                runs = [
-                    (
-                        factors[p.width] if p.summed and p.width in factors else torch.ones(())
-                    ).expand(p.length(sizes))
-                    for p in parts
+                along = [
+                    factors[p.width] if p.summed and p.width in factors else one for p in parts
                 ]
-                tensor = tensor * torch.cat(runs).reshape(-1, *[1] * (tensor.ndim - axis - 1))
+                tensor = times_along(tensor, axis, along, [p.length(sizes) for p in parts])
         state[name] = tensor
     small = subject.model
-    if any(len(rows) < axes.widths[width] for width, rows in indices.items()):
+    if sizes != axes.widths:
         small = fit(subject.copy(), {name: tensor.detach() for name, tensor in state.items()})
-    out = subject.vector(subject.call(small, state))
-    direction = np.random.default_rng(0).standard_normal(len(out))
-    along = out @ torch.as_tensor(direction)
-    if not along.requires_grad:
-        return dict.fromkeys(factors, 0.0)
-    slopes = torch.autograd.grad(along, list(factors.values()), allow_unused=True)
-    return {
-        width: 0.0 if slope is None else float(slope)
-        for width, slope in zip(factors, slopes, strict=True)
-    }
-
-
-def _take(subject: Subject, cut: Cut) -> Iterable[tuple[str, NDArray[Any]]]:
-    return cut.take(subject.state).items()
-
-
-def _cut(subject: Subject, axes: Axes, indices: Indices) -> State:
-    return subject.state | Cut(axes, indices, scaled=False).take(subject.state)
+    return slopes(subject.vector(subject.call(small, state)), factors)
 
 
 def _without(state: State, cut: Cut) -> State:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 State = dict[str, NDArray[Any]]
+K = TypeVar("K")
 
 
 class Subject:
@@ -60,14 +62,10 @@ class Subject:
 
     def call(self, module: nn.Module, state: Mapping[str, Tensor]) -> Any:
         """Return what a module computes with these tensors in the place of its own."""
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
+        with operation_by_operation():
             return torch.func.functional_call(
                 module, dict(state), self.inputs, tie_weights=False, strict=False
             )
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
 
     @staticmethod
     def vector(outputs: Any) -> Tensor:
@@ -91,6 +89,38 @@ class Subject:
         if tensor.ndim <= 1 or (tensor == tensor.flat[0]).all():
             return np.asarray(tensor + noise)
         return tensor
+
+
+@contextmanager
+def operation_by_operation() -> Iterator[None]:
+    """Keep torch from its fused kernel of a transformer layer, which hides what is in it."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def times_along(
+    tensor: Tensor, axis: int, factors: Sequence[Tensor], lengths: Sequence[int]
+) -> Tensor:
+    """Return a tensor times a factor for each part of an axis; the parts have these lengths."""
+    along = [factor.expand(length) for factor, length in zip(factors, lengths, strict=True)]
+    return tensor * torch.cat(along).reshape(-1, *[1] * (tensor.ndim - axis - 1))
+
+
+def slopes(outputs: Tensor, factors: Mapping[K, Tensor]) -> dict[K, float]:
+    """Return d(outputs along a random direction) / d(factor) of each factor."""
+    direction = np.random.default_rng(0).standard_normal(len(outputs))
+    along = outputs @ torch.as_tensor(direction)
+    if not along.requires_grad:
+        return dict.fromkeys(factors, 0.0)
+    found = torch.autograd.grad(along, list(factors.values()), allow_unused=True)
+    return {
+        key: 0.0 if slope is None else float(slope)
+        for key, slope in zip(factors, found, strict=True)
+    }
 
 
 def as_inputs(example: Any) -> tuple[Any, ...]:
