@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
@@ -31,6 +30,7 @@ from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.app import load_app
 from flower_ist.tokens.edit import Rows, drop, join, joined_meta
 from flower_ist.tokens.shard import open_shard
+from flower_ist.tokens.totals import of_some
 from server_app.newcomers import Newcomers
 
 
@@ -103,11 +103,7 @@ def without_class(shards: Path, data: Path, name: str) -> tuple[Rows, Path]:
 def grow(owner: Path, rows: Rows) -> None:
     """Put examples behind those of a client."""
     meta, count = open_shard(owner).meta, len(rows[1])
-    share = {
-        total: getattr(meta, total) * count // meta.num_examples
-        for total in ("image_bytes", "image_file_bytes", "masked_image_bytes")
-    }
-    join(owner, joined_meta(meta, replace(meta, num_examples=count, **share)), [rows])
+    join(owner, joined_meta(meta, of_some(meta, count)), [rows])
 
 
 def train(data: Path, happens: Mapping[int, Callable[[], object]], rounds: int) -> Path:

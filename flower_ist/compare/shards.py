@@ -15,6 +15,7 @@ from flower_ist.files import new_folder
 from flower_ist.tokens import demo as demo_tokens
 from flower_ist.tokens.meta import ShardMeta, encoder_space
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
+from flower_ist.tokens.totals import of_all
 from flower_ist.tokens.writer import ShardWriter
 from flower_ist.wire.quantize import encoded_bytes
 
@@ -93,11 +94,8 @@ def pool(data: str, clients: int, folder: Path) -> None:
                 f"The tokens of {meta.client} are not of the kind of {first.client} ({differ}): "
                 "they cannot be pooled for 'central'; leave it out or encode all images alike."
             )
-    totals = {
-        name: sum(getattr(shard.meta, name) for shard in shards)
-        for name in ("num_examples", "image_bytes", "image_file_bytes", "masked_image_bytes")
-    }
-    meta = replace(first, client="pooled", source="all clients of a comparison", **totals)
+    whole = of_all([shard.meta for shard in shards])
+    meta = replace(whole, client="pooled", source="all clients of a comparison")
     with ShardWriter(target, meta) as writer:
         for shard in shards:
             writer.append_shard(shard)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from flower_ist.files import replacement_of
 from flower_ist.tokens.meta import ShardError, ShardMeta
 from flower_ist.tokens.shard import open_shard
+from flower_ist.tokens.totals import of_all, of_some
 from flower_ist.tokens.writer import ShardWriter
 
-_TOTALS = ("image_bytes", "image_file_bytes", "masked_image_bytes")
 Rows = tuple[Mapping[str, NDArray[Any]], NDArray[np.integer[Any]], NDArray[np.int64]]
 """Stored tokens (and scales), labels and image ids of some examples."""
 
@@ -42,14 +42,7 @@ def joined_meta(shard: ShardMeta, new: ShardMeta) -> ShardMeta:
             f"The class schema lacks the class {missing[0]!r} of the shard: add it, a class of a "
             "shard cannot be taken away."
         )
-    totals = {name: getattr(shard, name) + getattr(new, name) for name in _TOTALS}
-    return replace(
-        shard,
-        num_examples=shard.num_examples + new.num_examples,
-        class_names=new.class_names,
-        sha256={},
-        **totals,
-    )
+    return replace(of_all([shard, new]), class_names=new.class_names)
 
 
 def join(
@@ -82,8 +75,6 @@ def join(
 def drop(folder: Path, image_ids: Collection[int]) -> int:
     """Take all examples of some images out of a shard, and return how many these were.
 
-    The bytes of the images are known of all together only, so that they become less in proportion.
-
     Args:
         folder: The shard.
         image_ids: Of the images.
@@ -102,11 +93,12 @@ def drop(folder: Path, image_ids: Collection[int]) -> int:
             raise ShardError(
                 f"{folder} would be left without any image: remove the folder instead."
             )
-        meta = shard.meta
-        totals = {name: getattr(meta, name) * left // meta.num_examples for name in _TOTALS}
-        fewer = replace(meta, num_examples=left, sha256={}, **totals)
         parts = (part.select(~np.isin(part.image_ids, asked)) for part in shard.chunks())
-        _write(unfinished, fewer, ((p.arrays(), p.labels, p.image_ids) for p in parts))
+        _write(
+            unfinished,
+            of_some(shard.meta, left),
+            ((p.arrays(), p.labels, p.image_ids) for p in parts),
+        )
         return len(shard) - left
 
 

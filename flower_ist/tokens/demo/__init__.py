@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flower_ist.tokens.shard import ShardError, TokenShard, open_shard
+from flower_ist.tokens.totals import of_all, of_some
 
 MAX_CLIENTS = 400
 _FOLDER = Path(__file__).parent
@@ -76,22 +77,9 @@ def _concatenate(shards: Sequence[TokenShard]) -> TokenShard:
         name: np.concatenate([shard.arrays()[name] for shard in shards])
         for name in shards[0].arrays()
     }
-    meta = replace(
-        first,
-        num_examples=sum(shard.meta.num_examples for shard in shards),
-        image_bytes=sum(shard.meta.image_bytes for shard in shards),
-        image_file_bytes=sum(shard.meta.image_file_bytes for shard in shards),
-        masked_image_bytes=sum(shard.meta.masked_image_bytes for shard in shards),
-        sha256={},
-    )
-    return TokenShard(meta=meta, **arrays)
+    return TokenShard(meta=of_all([shard.meta for shard in shards]), **arrays)
 
 
 def _share(whole: TokenShard, rows: slice, client: str) -> TokenShard:
     view = whole.select(rows)
-    # All images of this data set have the same size, so a share of the bytes is an integer.
-    sizes = {
-        name: getattr(whole.meta, name) * len(view) // len(whole)
-        for name in ("image_bytes", "image_file_bytes", "masked_image_bytes")
-    }
-    return replace(view, meta=replace(whole.meta, client=client, num_examples=len(view), **sizes))
+    return replace(view, meta=replace(of_some(whole.meta, len(view)), client=client))
