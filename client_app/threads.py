@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from flower_ist.errors import ArgumentError
-from flower_ist.wire.blas import controller
+from flower_ist.wire.blas import blas_threads
 
 BLAS_THREADS_KEY = "blas-threads"
 
@@ -18,11 +18,10 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
     clients may share a machine. ``blas-threads`` in the node config gives large nets more.
 
     BLAS reads its environment variables when numpy is imported, and Flower's process imports numpy
-    before it knows the node config: threadpoolctl sets the number afterwards. Without it
-    ``OPENBLAS_NUM_THREADS`` decides, which ``flower-ist deploy init`` writes as 1.
+    before it knows the node config: threadpoolctl sets the number afterwards.
 
     Raises:
-        ArgumentError: the setting is not an integer of at least 1, or threadpoolctl is missing.
+        ArgumentError: the setting is not an integer of at least 1.
     """
     threads = context.node_config.get(BLAS_THREADS_KEY, 1)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
@@ -30,13 +29,5 @@ def blas_threads_mod(message: Message, context: Context, call_next: ClientAppCal
             f"The node config gives {BLAS_THREADS_KEY!r} as {threads!r}: a whole number of at "
             "least 1 is needed."
         )
-    found = controller()
-    if found is None and BLAS_THREADS_KEY in context.node_config:
-        raise ArgumentError(
-            f"The node config gives {BLAS_THREADS_KEY!r}, which needs threadpoolctl: install it, "
-            "or set OPENBLAS_NUM_THREADS where the SuperNode is started."
-        )
-    if found is None:
-        return call_next(message, context)
-    with found.limit(limits=threads, user_api="blas"):
+    with blas_threads(threads):
         return call_next(message, context)

@@ -5,26 +5,20 @@ BLAS adds in another order with another number of threads, so results differ in 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
 
 # It inspects the libraries of the process, which takes a millisecond.
 @cache
-def controller() -> Any:
-    """Return threadpoolctl's controller of this process' BLAS, or None without threadpoolctl."""
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ModuleNotFoundError:
-        return None
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()
 
 
-def one_thread() -> AbstractContextManager[object]:
-    """Compute with one thread inside, so that the same numbers give the same bits."""
-    found = controller()
-    limit: AbstractContextManager[object] = (
-        nullcontext() if found is None else found.limit(limits=1, user_api="blas")
-    )
+def blas_threads(number: int) -> AbstractContextManager[object]:
+    """Compute with so many threads inside; with 1 the same numbers give the same bits."""
+    limit: AbstractContextManager[object] = _controller().limit(limits=number, user_api="blas")
     return limit

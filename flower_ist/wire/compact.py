@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flower_ist.wire import ans
-from flower_ist.wire.blas import one_thread
+from flower_ist.wire.blas import blas_threads
 from flower_ist.wire.layout import CodecError, Layout
 from flower_ist.wire.quantize import decode, encode, encoded_bytes
 
@@ -67,7 +67,7 @@ class Directions:
         # QR depends continuously on independent rows: two ends agree to float64's rounding, which
         # eigenvectors of nearly equal eigenvalues would not.
         exact = rows.astype(np.float64)
-        with one_thread():
+        with blas_threads(1):
             basis, _ = np.linalg.qr(exact.T, mode="complete")
         variances = np.full(exact.shape[1], least)
         variances[: len(exact)] = np.maximum((exact**2).sum(axis=1), least)
@@ -116,7 +116,7 @@ def encode_compact(tensors: Mapping[str, NDArray[Any]], layout: Layout, known: K
             continue
         weights = _weights(name, layout, known)
         numbers = tensor.reshape(shape[0], -1).astype(np.float32, copy=False)
-        with one_thread(), np.errstate(over="ignore", invalid="ignore"):
+        with blas_threads(1), np.errstate(over="ignore", invalid="ignore"):
             if weights is None:
                 whole, scale = _rounded(numbers, _PLAIN_STEP)
             else:
@@ -152,7 +152,7 @@ def decode_compact(data: bytes, layout: Layout, known: Known) -> dict[str, NDArr
         if name in scales:
             weights = _weights(name, layout, known)
             whole = np.frombuffer(body, np.int8).reshape(-1, shape[0]).T.astype(np.float32)
-            with one_thread(), np.errstate(over="ignore", invalid="ignore"):
+            with blas_threads(1), np.errstate(over="ignore", invalid="ignore"):
                 if weights is None:
                     numbers = whole * scales[name]
                 else:
