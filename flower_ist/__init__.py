@@ -12,29 +12,45 @@ from typing import TYPE_CHECKING, Any
 from flower_ist.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from flower_ist.errors import FlowerIstError
-    from flower_ist.grids.chain import Filter, FilteredGrid
-    from flower_ist.grids.inprocess import InProcessGrid
-    from flower_ist.grids.metered import Meter, MeteredGrid
-    from flower_ist.grids.packed import Packed
-    from flower_ist.modules.adapters import adapter
-    from flower_ist.modules.call import op_rule
-    from flower_ist.modules.derive import derive_axes
-    from flower_ist.modules.fit import fit
-    from flower_ist.modules.prove import prove
-    from flower_ist.runs.app import run_in_process
-    from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
-    from flower_ist.runs.log import RunLog, read_run
-    from flower_ist.runs.recorder import RoundRecorder
-    from flower_ist.strategies.capacities import by_speed
-    from flower_ist.strategies.closed_form import ClosedFormStrategy
-    from flower_ist.strategies.replies import TrainingFailedError
-    from flower_ist.strategies.resumed import ResumedStrategy
-    from flower_ist.strategies.state import load_strategy_state, strategy_state
-    from flower_ist.strategies.submodel import ISTStrategy, SubmodelStrategy
-    from flower_ist.submodels.axes import Axes, mlp_axes
-    from flower_ist.tokens.shard import TokenShard, open_shard
-    from flower_ist.wire.mod import packed_mod
+    from flower_ist.errors import FlowerIstError as FlowerIstError
+    from flower_ist.grids.chain import Filter as Filter
+    from flower_ist.grids.chain import FilteredGrid as FilteredGrid
+    from flower_ist.grids.inprocess import InProcessGrid as InProcessGrid
+    from flower_ist.grids.metered import Meter as Meter
+    from flower_ist.grids.metered import MeteredGrid as MeteredGrid
+    from flower_ist.grids.packed import Packed as Packed
+    from flower_ist.modules.adapters import adapter as adapter
+    from flower_ist.modules.call import op_rule as op_rule
+    from flower_ist.modules.derive import derive_axes as derive_axes
+    from flower_ist.modules.fit import fit as fit
+    from flower_ist.modules.prove import prove as prove
+    from flower_ist.runs.app import run_in_process as run_in_process
+    from flower_ist.runs.checkpoint import Checkpoint as Checkpoint
+    from flower_ist.runs.checkpoint import Checkpoints as Checkpoints
+    from flower_ist.runs.log import RunLog as RunLog
+    from flower_ist.runs.log import read_run as read_run
+    from flower_ist.runs.recorder import RoundRecorder as RoundRecorder
+    from flower_ist.strategies.capacities import by_speed as by_speed
+    from flower_ist.strategies.closed_form import ClosedFormStrategy as ClosedFormStrategy
+    from flower_ist.strategies.replies import TrainingFailedError as TrainingFailedError
+    from flower_ist.strategies.resumed import ResumedStrategy as ResumedStrategy
+    from flower_ist.strategies.state import (
+        load_strategy_state as load_strategy_state,
+    )
+    from flower_ist.strategies.state import (
+        strategy_state as strategy_state,
+    )
+    from flower_ist.strategies.submodel import (
+        ISTStrategy as ISTStrategy,
+    )
+    from flower_ist.strategies.submodel import (
+        SubmodelStrategy as SubmodelStrategy,
+    )
+    from flower_ist.submodels.axes import Axes as Axes
+    from flower_ist.submodels.axes import mlp_axes as mlp_axes
+    from flower_ist.tokens.shard import TokenShard as TokenShard
+    from flower_ist.tokens.shard import open_shard as open_shard
+    from flower_ist.wire.mod import packed_mod as packed_mod
 
 _HOMES = {
     "Axes": "submodels.axes",
@@ -70,39 +86,7 @@ _HOMES = {
     "strategy_state": "strategies.state",
 }
 
-__all__ = [
-    "Axes",
-    "Checkpoint",
-    "Checkpoints",
-    "ClosedFormStrategy",
-    "Filter",
-    "FilteredGrid",
-    "FlowerIstError",
-    "ISTStrategy",
-    "InProcessGrid",
-    "Meter",
-    "MeteredGrid",
-    "Packed",
-    "ResumedStrategy",
-    "RoundRecorder",
-    "RunLog",
-    "SubmodelStrategy",
-    "TokenShard",
-    "TrainingFailedError",
-    "adapter",
-    "by_speed",
-    "derive_axes",
-    "fit",
-    "load_strategy_state",
-    "mlp_axes",
-    "op_rule",
-    "open_shard",
-    "packed_mod",
-    "prove",
-    "read_run",
-    "run_in_process",
-    "strategy_state",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
