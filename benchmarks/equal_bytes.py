@@ -8,7 +8,9 @@ equal shapes are equal bytes; or the codec that a way names (``--ways "ist in co
 compact"``). With K clients, IST has H neurons, each slice H / K of them, and the narrow net as many
 as a slice, so their messages are the same size. With 4 slices, each of them trained by K / 4
 clients, IST has 4 H / K neurons, so that its slices are as large. The narrow net is also trained at
-its own best learning rate. The last round counts. Runs that are already in WORK are not repeated.
+its own best learning rate. The last round counts. With ``--held`` no test example is read:
+each seed is scored on another fifth of the training tokens. Runs that are already in WORK are not
+repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from flower_ist.runs.log import read_run
 
 WAYS: dict[str, dict[str, Any]] = {
     "ist": {"strategy": "ist"},
-    "ist of 4": {"strategy": "ist", "num-slices": 4},
+    **{f"ist of {k}": {"strategy": "ist", "num-slices": k} for k in (2, 4, 8)},
     "narrow": {"strategy": "fedavg-narrow"},
     "narrow, 2e-3": {"strategy": "fedavg-narrow", "learning-rate": 0.002},
     # One thing of the recipe changed at a time.
@@ -56,22 +58,27 @@ def config_of(way: str) -> dict[str, Any]:
     return {**WAYS[name], "wire-dtype": codec or "int8"}
 
 
-def one(work: Path, tokens: str, clients: int, split: str, seed: int, way: str) -> dict[str, Any]:
+def one(
+    work: Path, tokens: str, clients: int, split: str, seed: int, way: str, held: bool = False
+) -> dict[str, Any]:
     """Return what a run brought, for each round: test accuracy, and the bytes until then.
 
-    The way is one of WAYS, in int8, or with another wire dtype: ``ist in int4``.
+    The way is one of WAYS, in int8, or with another wire dtype: ``ist in int4``. With ``held`` a
+    fifth of the training tokens, another one for each seed, is the test part.
     """
-    name = f"{Path(tokens).name} {clients} {split} {seed} {way}".replace("/", "_")
+    name = f"{Path(tokens).name} {clients} {split} {seed} {way}{' held' * held}".replace("/", "_")
     file = work / "runs" / f"{name}.json"
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     data = ""
-    if tokens != "demo" or split != "iid":  # the embedded tokens are split themselves, IID
+    if tokens != "demo" or split != "iid" or held:  # the embedded tokens are split already, IID
         # Two seeds share a draw of the split, so that three seeds have two of them.
+        fold = seed if held else -1
         folder = work / "tokens" / f"{Path(tokens).name}-{clients}-{split}-{seed // 2}"
+        folder = folder.with_name(f"{folder.name}-{fold}") if held else folder
         if not folder.exists():
-            resplit(tokens, folder, clients=clients, split=split, seed=seed // 2)
+            resplit(tokens, folder, clients=clients, split=split, seed=seed // 2, fold=fold)
         data = str(folder.absolute())
     app, changed = load_app(ROOT), config_of(way)
     slices = changed.get("num-slices", clients)
@@ -119,6 +126,7 @@ def main(
     split: Annotated[str, typer.Option(help="As prep takes it.")] = "iid",
     seeds: int = 3,
     ways: Annotated[str, typer.Option(help="Which, with ; between them.")] = ";".join(TABLE),
+    held: Annotated[bool, typer.Option(help="Test on a fifth of the training tokens.")] = False,
 ) -> None:
     """Run what is missing, and print one line for each set and number of clients."""
     logging.disable(logging.WARNING)
@@ -130,7 +138,7 @@ def main(
         for folder in tokens:
             cells, size = [], 0.0
             for way in chosen:
-                runs = [one(work, folder, count, split, seed, way) for seed in range(seeds)]
+                runs = [one(work, folder, count, split, n, way, held) for n in range(seeds)]
                 cells.append(f"{mean(run['accuracy'][-1] for run in runs):.2f}")
                 size = size or runs[0]["kilobytes a message"]
             name = f"{Path(folder).name}, {count} | {size:.1f}"

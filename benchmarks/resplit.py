@@ -16,6 +16,8 @@ from flower_ist.tokens.demo import test_shard, train_shard
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
 from flower_ist.tokens.writer import ShardWriter
 
+FOLDS = 5
+
 
 def main(
     source: Annotated[str, typer.Argument(help="A folder that flower-ist prep wrote, or demo.")],
@@ -25,6 +27,9 @@ def main(
     views: Annotated[int, typer.Option(help="Masks kept of each image; 0: all.")] = 1,
     dtype: Annotated[str, typer.Option(help="Of the clients' tokens; else as they are.")] = "",
     seed: int = 0,
+    fold: Annotated[
+        int, typer.Option(help="0 to 4: a fifth of the clients' images is the test.")
+    ] = -1,
 ) -> None:
     """Write OUT/client-0 ... and OUT/test with the same tokens in other hands."""
     shards, test = shards_of(source)
@@ -38,6 +43,12 @@ def main(
     labels = np.concatenate([shard.labels for shard in shards])[::stored]
     image_ids = np.concatenate([shard.image_ids for shard in shards])[::stored]
     meta = shards[0].meta
+    test_rows = test.batch(slice(None)), test.image_ids
+    if fold >= 0:
+        held = np.random.default_rng(77).permutation(len(labels))[np.argsort(np.argsort(image_ids))]
+        held = held % FOLDS == fold
+        test_rows = (tokens[held, 0], labels[held]), image_ids[held]
+        tokens, labels, image_ids = tokens[~held], labels[~held], image_ids[~held]
     data = ImageSet(
         images=np.zeros((len(labels), 1, 1, 1), np.uint8),
         labels=labels.astype(np.int64),
@@ -63,8 +74,10 @@ def main(
         with ShardWriter(client_folder(out, k), new) as writer:
             rows = tokens[images].reshape(count, -1)
             writer.append(rows, np.repeat(labels[images], kept), np.repeat(image_ids[images], kept))
-    with ShardWriter(test_folder(out), replace(test.meta, sha256={})) as writer:
-        writer.append(*test.batch(slice(None)), test.image_ids)
+    (tokens, labels), image_ids = test_rows
+    meta = replace(test.meta, num_examples=len(labels), sha256={})
+    with ShardWriter(test_folder(out), meta) as writer:
+        writer.append(tokens, labels, image_ids)
 
 
 def shards_of(source: str) -> tuple[list[TokenShard], TokenShard]:
