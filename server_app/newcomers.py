@@ -250,24 +250,10 @@ class Newcomers(Filter):
 
         Any client may be the cause: one whose tokens differ from the others' spoils the sums.
         """
-        names = sorted(self._waiting)
-        before = self._sums
-        one_by_one = [[name] for name in names] if len(names) > 1 else []
-        for names_of_part in [names, *one_by_one]:
-            part = {name: self._waiting[name] for name in names_of_part}
-            if all(self._is_counted(name, waiting) for name, waiting in part.items()):
-                continue
-            try:
-                self._start.count_in(
-                    {name: waiting.new for name, waiting in part.items()},
-                    {name: waiting.shard for name, waiting in part.items()},
-                    [waiting.old for waiting in part.values() if waiting.old is not None],
-                )
-            except (ArgumentError, np.linalg.LinAlgError) as err:
-                if len(part) == 1:
-                    _log.warning("The statistics of %s are not counted in: %s", *part, err)
-            else:
-                _log.info("The statistics of %s are counted in", ", ".join(part))
+        names, before = sorted(self._waiting), self._sums
+        if not self._try_to_count(names):
+            for name in names if len(names) > 1 else ():
+                self._try_to_count([name])
         self._waiting.clear()
         if self._sums is before:
             return
@@ -275,9 +261,21 @@ class Newcomers(Filter):
             self._priors.renew(self._start.prior)
         self._start.save(self._folder)
 
-    def _is_counted(self, name: str, waiting: _Waiting) -> bool:
-        counted = self._sums.clients.get(name)
-        return counted is not None and counted.digest == waiting.new.digest()
+    def _try_to_count(self, names: list[str]) -> bool:
+        """Add the statistics of some clients, if a prior and a head follow from the sums then."""
+        part = {name: self._waiting[name] for name in names}
+        try:
+            self._start.count_in(
+                {name: waiting.new for name, waiting in part.items()},
+                {name: waiting.shard for name, waiting in part.items()},
+                [waiting.old for waiting in part.values() if waiting.old is not None],
+            )
+        except (ArgumentError, np.linalg.LinAlgError) as err:
+            if len(names) == 1:
+                _log.warning("The statistics of %s are not counted in: %s", *names, err)
+            return False
+        _log.info("The statistics of %s are counted in", ", ".join(names))
+        return True
 
     @property
     def _sums(self) -> ClientSums:
