@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from client_app.app import app as client_app
-from flower_ist.runs.app import run_in_process
-from flower_ist.runs.log import read_run
-from server_app.app import app as server_app
+from tests.fakes.apps import run_and_read
 
 MakeConfig = Callable[..., dict[str, Any]]
 
 
-def run(config: dict[str, Any], num_clients: int = 4) -> tuple[list[dict[str, Any]], Any]:
-    run_in_process(server_app, client_app, num_clients, config)
-    folder = Path(config["output-dir"])
-    return read_run(folder), load_file(folder / "model.safetensors")
-
-
 @pytest.mark.parametrize("strategy", ["ist", "fedavg"])
 def test_learns(blob_config: MakeConfig, strategy: str) -> None:
-    rounds, _ = run(blob_config(strategy=strategy, num_rounds=5))
+    rounds, _ = run_and_read(blob_config(strategy=strategy, num_rounds=5))
     assert [line["round"] for line in rounds] == [0, 1, 2, 3, 4, 5]
     assert rounds[0]["accuracy"] < 0.6 < 0.8 < rounds[-1]["accuracy"]
 
@@ -37,8 +26,8 @@ def strip_time(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("strategy", ["ist", "fedavg"])
 def test_same_seed_same_run_bit_for_bit(blob_config: MakeConfig, strategy: str) -> None:
-    first, weights = run(blob_config(strategy=strategy))
-    second, again = run(blob_config(strategy=strategy))
+    first, weights = run_and_read(blob_config(strategy=strategy))
+    second, again = run_and_read(blob_config(strategy=strategy))
     assert strip_time(first) == strip_time(second)
     assert weights.keys() == again.keys()
     for name in weights:
@@ -46,6 +35,6 @@ def test_same_seed_same_run_bit_for_bit(blob_config: MakeConfig, strategy: str) 
 
 
 def test_another_seed_another_run(blob_config: MakeConfig) -> None:
-    _, weights = run(blob_config(seed=0))
-    _, others = run(blob_config(seed=1))
+    _, weights = run_and_read(blob_config(seed=0))
+    _, others = run_and_read(blob_config(seed=1))
     assert not np.array_equal(weights["fc1.weight"], others["fc1.weight"])

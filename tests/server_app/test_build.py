@@ -14,24 +14,21 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
-from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
-from flower_ist.runs.app import run_in_process
-from flower_ist.runs.log import read_run
 from flower_ist.strategies.closed_form import METHODS
 from flower_ist.submodels.schemes import SCHEMES
 from flower_ist.tokens.shard import TokenShard, open_shard
 from flower_ist.tokens.shard import test_folder as folder_of_test
-from server_app.app import app as server_app
 from server_app.build import FLOWERS, build_strategy
 from server_app.evaluation import split_rows
 from server_app.network import network_of
 from server_app.settings import Settings, SettingsError
 from server_app.strategies import CLOSED_FORM, OPTIONS, STRATEGIES
+from tests.fakes.apps import run_and_read
 
 MakeConfig = Callable[..., dict[str, Any]]
 
@@ -39,18 +36,13 @@ OWN = (
     *("fedavg", "fedavg-narrow", "fedavg-features"),
     *("fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "fedtrimmedavg"),
 )
+
 # What a strategy needs beside its name.
 NEEDS: dict[str, dict[str, Any]] = {
     name: {"capacities": "0.5"} for name in ("federated-dropout", "heterofl", "fedrolex")
 }
 SLICES: dict[str, dict[str, Any]] = {"fedavg-narrow": {"num_slices": 4}}
 DIMS = [12, 30, 30, 3]
-
-
-def run(config: dict[str, Any], num_clients: int = 4) -> tuple[list[dict[str, Any]], Any]:
-    run_in_process(server_app, client_app, num_clients, config)
-    folder = Path(config["output-dir"])
-    return read_run(folder), load_file(folder / "model.safetensors")
 
 
 def alone(strategy: Strategy, config: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -111,7 +103,7 @@ def test_every_strategy_runs_and_learns(blob_config: MakeConfig, name: str):
     """
     needs = {**NEEDS.get(name, {}), **SLICES.get(name, {})}
     config = blob_config(strategy=name, validation_share=0.3, num_rounds=4, **needs)
-    rounds, weights = run(config)
+    rounds, weights = run_and_read(config)
     assert [line["round"] for line in rounds] == [0, 1, 2, 3, 4]
     assert {line["strategy"] for line in rounds} == {name}
     assert rounds[-1]["accuracy"] > 0.6
@@ -130,7 +122,7 @@ def test_every_strategy_runs_and_learns(blob_config: MakeConfig, name: str):
 
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedmedian"])
 def test_flowers_own_also_train_a_linear_head(blob_config: MakeConfig, name: str):
-    rounds, weights = run(blob_config(strategy=name, hidden_layers=0, num_rounds=2))
+    rounds, weights = run_and_read(blob_config(strategy=name, hidden_layers=0, num_rounds=2))
     assert {key: array.shape for key, array in weights.items()} == {
         "fc1.weight": (3, 12),
         "fc1.bias": (3,),
@@ -183,14 +175,14 @@ def test_flowers_own_are_flowers_classes(default_run_config, name, changes, kind
 def test_fedavg_here_is_fedavg_alone(blob_config: MakeConfig):
     """Bit for bit: the same clients, drawn and so added in the same order."""
     config = blob_config(strategy="fedavg")
-    _, weights = run(config)
+    _, weights = run_and_read(config)
     assert_same_bits(weights, alone(FedAvg(fraction_evaluate=0.0), config))
 
 
 @pytest.mark.parametrize("name", ["ist", "heterofl", "fedadam"])
 def test_metering_changes_no_result(blob_config: MakeConfig, name: str):
     config = blob_config(strategy=name, **NEEDS.get(name, {}))
-    _, weights = run(config)
+    _, weights = run_and_read(config)
     settings = Settings.from_run_config(config)
     strategy = build_strategy(settings, network_of(settings, 12, 3), ClientRegistry())
     assert_same_bits(weights, alone(strategy, config))
@@ -209,7 +201,7 @@ def test_all_strategies_see_the_same_batches(blob_config: MakeConfig, monkeypatc
     monkeypatch.setattr(TokenShard, "batch", note)
     seen = {}
     for name in ("ist", "fedavg", "fedprox", "heterofl"):
-        run(blob_config(strategy=name, **NEEDS.get(name, {})))
+        run_and_read(blob_config(strategy=name, **NEEDS.get(name, {})))
         seen[name] = dict(reads)
         reads.clear()
     assert set(seen["ist"]) == {f"client-{k}" for k in range(4)}
@@ -223,7 +215,7 @@ def test_fedprox_holds_the_clients_back(blob_config: MakeConfig):
     start = initial_weights(DIMS, 0)
     moved, models = {}, {}
     for name, mu in (("fedavg", 0.0), ("fedprox", 0.0), ("fedprox", 100.0)):
-        _, models[name, mu] = run(
+        _, models[name, mu] = run_and_read(
             blob_config(
                 strategy=name,
                 strategy_options=f"proximal-mu={mu}" if name == "fedprox" else "",
@@ -240,7 +232,9 @@ def test_fedprox_holds_the_clients_back(blob_config: MakeConfig):
 def test_capacities_bound_what_each_client_gets(blob_config: MakeConfig):
     """Of 30 neurons: 15, 3, 3 and 3; 15 have 12*15 + 15 + 15*15 + 15 + 15*3 + 3 = 483 numbers, 3
     have 12*3 + 3 + 9 + 3 + 9 + 3 = 63."""
-    rounds, _ = run(blob_config(strategy="heterofl", capacities="0.5,0.1,0.1,0.1", num_rounds=1))
+    rounds, _ = run_and_read(
+        blob_config(strategy="heterofl", capacities="0.5,0.1,0.1,0.1", num_rounds=1)
+    )
     sent = [client["payload_bytes_down"] for client in rounds[1]["clients"].values()]
     assert sent == [4 * 483, 4 * 63, 4 * 63, 4 * 63]
 
@@ -249,7 +243,7 @@ def test_where_sub_models_overlap_slices_set_the_widths_alone(blob_config: MakeC
     """With K = 3 the net is 12-30-10-3. Half of 30 neurons, the 10 whole: 12*15 + 15 + 15*10 + 10 +
     10*3 + 3 = 388 numbers."""
     options = {"hidden_layers": 2, "cut": "alternate", "num_slices": 3, "num_rounds": 1}
-    rounds, weights = run(blob_config(strategy="heterofl", capacities="0.5", **options))
+    rounds, weights = run_and_read(blob_config(strategy="heterofl", capacities="0.5", **options))
     assert weights["fc2.weight"].shape == (10, 30)
     sent = [client["payload_bytes_down"] for client in rounds[1]["clients"].values()]
     assert sent == [4 * 388] * 4
@@ -259,7 +253,9 @@ def test_ridge_takes_the_penalty_that_is_best_on_validation_data(blob_config: Ma
     """A penalty of 1e9 leaves a head of nearly zeros, which tells the largest class at best."""
     penalties = ("1e9", "1e9,1", "1")
     models = [
-        run(blob_config(strategy="ridge", ridge_penalties=text, validation_share=0.3, num_rounds=1))
+        run_and_read(
+            blob_config(strategy="ridge", ridge_penalties=text, validation_share=0.3, num_rounds=1)
+        )
         for text in penalties
     ]
     (poor, _), (_, chosen), (good, best) = models
@@ -268,19 +264,19 @@ def test_ridge_takes_the_penalty_that_is_best_on_validation_data(blob_config: Ma
 
 
 def test_without_a_validation_share_the_log_is_as_before(blob_config: MakeConfig):
-    rounds, _ = run(blob_config(num_rounds=1, local_steps=1))
+    rounds, _ = run_and_read(blob_config(num_rounds=1, local_steps=1))
     assert all("validation_accuracy" not in line for line in rounds)
 
 
 def test_the_test_part_alone_gives_the_accuracy(blob_config: MakeConfig):
     """The initial model: what the parts have right adds up to what the whole has."""
     config = blob_config(num_rounds=1, local_steps=1)
-    whole = run(config)[0][0]["accuracy"]
+    whole = run_and_read(config)[0][0]["accuracy"]
     labels = open_shard(folder_of_test(Path(config["data-dir"]))).labels
     validation, test = split_rows(labels, 0.3)
-    parts = run({**config, "validation-share": 0.3, "output-dir": config["output-dir"] + "-2"})[0][
-        0
-    ]
+    parts = run_and_read(
+        {**config, "validation-share": 0.3, "output-dir": config["output-dir"] + "-2"}
+    )[0][0]
     correct = len(test) * parts["accuracy"], len(validation) * parts["validation_accuracy"]
     assert correct == pytest.approx([round(count) for count in correct])
     assert sum(correct) == pytest.approx(300 * whole)

@@ -48,18 +48,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small(blob_config: MakeConfig, folder: Path) -> MakeConfig:
-    options = {
-        "data_dir": str(folder),
-        "hidden_width": 16,
-        "local_steps": 4,
-        "batch_size": 8,
-        "num_rounds": 6,
-        "standardize": True,
-        "replay": True,
-        "lda_skip": True,
-    }
-    return lambda **changes: blob_config(**{**options, **changes})
+def small(warm_config: MakeConfig, folder: Path) -> MakeConfig:
+    options = {"data_dir": str(folder), "num_rounds": 6}
+    return lambda **changes: warm_config(**{**options, **changes})
 
 
 def test_a_class_that_joins_a_running_run_is_learnt(small: MakeConfig, folder: Path) -> None:

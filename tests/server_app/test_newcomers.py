@@ -86,19 +86,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small(blob_config: MakeConfig, folder: Path) -> MakeConfig:
-    """Make configs of quick runs with all of the head start."""
-    options = {
-        "data_dir": str(folder),
-        "hidden_width": 16,
-        "local_steps": 4,
-        "batch_size": 8,
-        "num_rounds": 5,
-        "standardize": True,
-        "replay": True,
-        "lda_skip": True,
-    }
-    return lambda **changes: blob_config(**{**options, **changes})
+def small(warm_config: MakeConfig, folder: Path) -> MakeConfig:
+    options = {"data_dir": str(folder), "num_rounds": 5}
+    return lambda **changes: warm_config(**{**options, **changes})
 
 
 def serve(

@@ -8,29 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from client_app.app import app as client_app
 from client_app.statistics import shard_statistics
 from flower_ist.classifier.evaluate import evaluate_arrays
 from flower_ist.classifier.features import RandomFeatures
-from flower_ist.runs.app import run_in_process
-from flower_ist.runs.log import read_run
 from flower_ist.statistics.lda import lda_heads
 from flower_ist.statistics.ridge import RidgePath, ridge_head
 from flower_ist.statistics.sums import Statistics
 from flower_ist.tokens.shard import open_shard
-from server_app.app import app as server_app
 from server_app.evaluation import score_on, split_shard
+from tests.fakes.apps import run_and_read
 
 MakeConfig = Callable[..., dict[str, Any]]
 Arrays = dict[str, np.ndarray]
-
-
-def run(config: dict[str, Any]) -> tuple[list[dict[str, Any]], Arrays]:
-    run_in_process(server_app, client_app, 4, config)
-    folder = Path(config["output-dir"])
-    return read_run(folder), load_file(folder / "model.safetensors")
 
 
 def summed(blobs: Path, features: RandomFeatures | None = None) -> Statistics:
@@ -47,7 +37,7 @@ def assert_close(found: Arrays, expected: Arrays) -> None:
 
 def test_lda_is_that_of_all_tokens(blob_config: MakeConfig, blobs: Path):
     """Its clients send 3 counts, 36 sums and 12 x 13 / 2 numbers, in 8 bytes each."""
-    lines, model = run(blob_config(strategy="lda", num_rounds=1, ridge_penalties="3"))
+    lines, model = run_and_read(blob_config(strategy="lda", num_rounds=1, ridge_penalties="3"))
     assert lines[1]["payload_bytes_up"] == 4 * 8 * (3 + 36 + 78)
     head = lda_heads(summed(blobs), [3.0])[0]
     assert_close(model, head)
@@ -64,7 +54,7 @@ def test_lda_takes_the_penalty_that_is_best_on_validation_data(
     assert score is not None
     worse, better = lda_heads(summed(blobs), [1e6, 1.0])
     assert score(worse) < score(better)
-    _, model = run(config)
+    _, model = run_and_read(config)
     assert_close(model, better)
 
 
@@ -73,7 +63,7 @@ def test_ridge_features_is_ridge_on_the_features_of_all_tokens(
 ):
     """As many features as numbers in a token: 3 counts, 3 x 24 sums and 24 x 25 / 2 numbers."""
     options = {"strategy": "ridge-features", "num_rounds": 1, "ridge_penalties": "3", "seed": 5}
-    lines, model = run(blob_config(**options))
+    lines, model = run_and_read(blob_config(**options))
     assert lines[1]["payload_bytes_up"] == 4 * 8 * (3 + 72 + 300)
     features = RandomFeatures.draw(5, 12, 12)
     head = ridge_head(RidgePath.of(summed(blobs, features)).solve(3.0))
@@ -83,7 +73,9 @@ def test_ridge_features_is_ridge_on_the_features_of_all_tokens(
 def test_ridge_features_takes_the_penalty_that_is_best_on_validation_data(blob_config: MakeConfig):
     """The head is for features, the validation data are tokens."""
     options = {"strategy": "ridge-features", "num_rounds": 1, "validation_share": 0.3}
-    several, good = (run(blob_config(**options, ridge_penalties=p))[1] for p in ("1e9,1", "1"))
+    several, good = (
+        run_and_read(blob_config(**options, ridge_penalties=p))[1] for p in ("1e9,1", "1")
+    )
     assert_close(several, good)
 
 
@@ -94,7 +86,7 @@ def test_fedavg_features_sends_the_last_layer_alone(
     """A head of 3 classes on 12 numbers and 20 features has 3 x 32 + 3 = 99 numbers; mean and
     spread of the tokens, which come once, 2 x 12. The net's other layer is drawn, not sent."""
     options = {"strategy": "fedavg-features", "hidden_width": 20, "standardize": standardize}
-    lines, model = run(blob_config(**options))
+    lines, model = run_and_read(blob_config(**options))
     most = 4 * 24 + 1 if standardize else 0  # compressed, and a byte says how
     for server_round, line in enumerate(lines[1:], 1):
         for client in line["clients"].values():
@@ -137,7 +129,7 @@ def test_fedavg_narrow_sends_as_many_bytes_as_a_slice(
 ):
     for strategy in ("ist", "fedavg-narrow"):
         config = blob_config(strategy=strategy, num_slices=4, hidden_width=32, **options)
-        for line in run(config)[0][1:]:
+        for line in run_and_read(config)[0][1:]:
             for client in line["clients"].values():
                 sent = client["payload_bytes_down"], client["payload_bytes_up"]
                 assert sent == (4 * numbers, 4 * numbers)
@@ -156,5 +148,5 @@ def test_a_round_trains_every_weight_where_none_is_cut_on_both_sides(
     blob_config: MakeConfig, options: dict[str, Any], coverage: float
 ):
     """12-32-32-3 has 12 x 32 + 32 + 32 x 32 + 32 + 32 x 3 + 3 = 1,571 weights."""
-    lines, _ = run(blob_config(num_slices=4, hidden_width=32, num_rounds=1, **options))
+    lines, _ = run_and_read(blob_config(num_slices=4, hidden_width=32, num_rounds=1, **options))
     assert lines[1]["coverage"] == pytest.approx(coverage)

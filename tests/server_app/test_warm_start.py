@@ -18,7 +18,6 @@ from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids import clients
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
-from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.statistics.prior import TokenPrior
 from flower_ist.statistics.sums import Statistics, full_gram
@@ -29,6 +28,7 @@ from server_app.settings import Settings, SettingsError
 from server_app.statistics_file import STATISTICS_FILE
 from server_app.strategies import CLOSED_FORM, STRATEGIES
 from server_app.warm_start import WarmStart, closed_form_for
+from tests.fakes.apps import run_app
 from tests.fakes.shards import replace_array, write_blobs
 
 MakeConfig = Callable[..., dict[str, Any]]
@@ -52,23 +52,9 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(blob_config: MakeConfig, skewed: Path) -> MakeConfig:
-    """Make configs of three quick rounds of four clients with all of the head start."""
-    options = {
-        "data_dir": str(skewed),
-        "hidden_width": 16,
-        "local_steps": 4,
-        "batch_size": 8,
-        "standardize": True,
-        "replay": True,
-        "lda_skip": True,
-    }
-    return lambda **changes: blob_config(**{**options, **changes})
-
-
-def run(config: dict[str, Any], num_clients: int = 4) -> Path:
-    run_in_process(server_app, client_app, num_clients, config)
-    return Path(config["output-dir"])
+def small(warm_config: MakeConfig, skewed: Path) -> MakeConfig:
+    options = {"data_dir": str(skewed)}
+    return lambda **changes: warm_config(**{**options, **changes})
 
 
 def serve(grid: InProcessGrid, config: dict[str, Any]) -> Path:
@@ -117,7 +103,7 @@ def prior_bytes(lines: list[dict[str, Any]]) -> int:
 
 def test_statistics_are_asked_once_and_the_prior_is_sent_once(small: MakeConfig):
     """Every client gets the same model bytes in each round, and the prior's only in the first."""
-    lines = read_run(run(small()))
+    lines = read_run(run_app(small()))
     assert 0 < lines[0]["message_types"]["train"]["payload_bytes_up"] <= 4 * STATISTICS_BYTES
     assert lines[0]["message_types"]["train"]["payload_bytes_down"] == 0
     assert lines[0]["examples"] == 4 * 80
@@ -162,14 +148,14 @@ def test_a_client_that_lost_its_state_misses_a_round_and_gets_the_prior_again(
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stopped: int, options):
-    expected = run(small(**options, num_rounds=2))
+    expected = run_app(small(**options, num_rounds=2))
     config = small(**options, num_rounds=2)
     grid = FaultyGrid(client_app, 4, config)
     grid.stop_in = stopped
     with pytest.raises(ConnectionError):
         serve(grid, config)
     kept = (Path(config["output-dir"]) / STATISTICS_FILE).read_bytes()
-    found = run({**config, "resume": True})
+    found = run_app({**config, "resume": True})
     assert weights_of(found) == weights_of(expected)
     assert (found / STATISTICS_FILE).read_bytes() == kept
     assert logged(found, "accuracy") == logged(expected, "accuracy")
@@ -177,9 +163,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(small: MakeConfig, stopp
 
 
 def test_a_run_that_goes_on_asks_for_no_statistics_and_hands_out_the_prior_again(small: MakeConfig):
-    folder = run({**(config := small(num_rounds=2))})
+    folder = run_app({**(config := small(num_rounds=2))})
     before, prior = logged(folder, "payload_bytes_down"), prior_bytes(read_run(folder))
-    run({**config, "num-rounds": 4, "resume": True})
+    run_app({**config, "num-rounds": 4, "resume": True})
     lines = read_run(folder)
     assert [line["message_types"]["train"]["messages_up"] for line in lines] == [4] * 5
     assert lines[3]["payload_bytes_down"] == before[2] + 4 * prior
@@ -188,14 +174,14 @@ def test_a_run_that_goes_on_asks_for_no_statistics_and_hands_out_the_prior_again
 
 def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
     config = small(num_rounds=1)
-    file = run(config) / STATISTICS_FILE
+    file = run_app(config) / STATISTICS_FILE
     again = {**config, "num-rounds": 2, "resume": True}
     good, tensors = file.read_bytes(), load_file(file)
     clients = {"clients": json.dumps([f"client-{k}" for k in range(4)])}
 
     def refusal() -> str:
         with pytest.raises(SettingsError) as caught:
-            run(again)
+            run_app(again)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -220,7 +206,7 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
     save_file(tensors, file, clients)
     assert load_file(file).keys() == {"counts", "sums", "gram", "mean", "spread"}
     file.write_bytes(good)
-    run(again)
+    run_app(again)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +237,7 @@ def test_damaged_statistics_are_refused_when_a_run_goes_on(small: MakeConfig):
 )
 def test_the_model_file_predicts_what_the_last_round_s_log_says(small: MakeConfig, options):
     config = small(num_rounds=2, **options)
-    folder = run(config)
+    folder = run_app(config)
     classifier, shard = load_classifier(folder), open_shard(Path(config["data-dir"]) / "test")
     probabilities = classifier.probabilities(shard.tokens)
     right = probabilities.argmax(axis=1) == shard.labels
@@ -263,7 +249,7 @@ def test_the_model_file_predicts_what_the_last_round_s_log_says(small: MakeConfi
 
 
 def test_the_statistics_are_those_of_all_clients_tokens(small: MakeConfig, skewed: Path):
-    folder = run(small(num_rounds=1))
+    folder = run_app(small(num_rounds=1))
     found = Statistics.from_tensors(load_file(folder / STATISTICS_FILE))
     expected = Statistics.empty(3, 12, gram=True)
     for client in range(4):
@@ -282,7 +268,7 @@ def test_replay_helps_where_every_client_has_one_class_mostly(small: MakeConfig,
     """Without it each client's net forgets the other classes, and so does their mean."""
     options = {"strategy": strategy, "num_rounds": 2, "local_steps": 20, "batch_size": 16}
     options |= {"hidden_width": 24, "standardize": False, "lda_skip": False}
-    off, on = (run(small(**options, replay=replay)) for replay in (False, True))
+    off, on = (run_app(small(**options, replay=replay)) for replay in (False, True))
     assert logged(on, "accuracy")[-1] > logged(off, "accuracy")[-1] + 0.1
 
 
@@ -294,7 +280,7 @@ def test_replay_changes_nothing_where_all_clients_have_the_same_shares(
         write_blobs(tmp_path / "same", f"client-{client}", 50, seed=4, shares=(0.5, 0.5, 0.0))
     write_blobs(tmp_path / "same", "test", 40, seed=5)
     options = {"data_dir": str(tmp_path / "same"), "strategy": strategy, "num_rounds": 2}
-    off, on = (run(blob_config(**options, replay=replay), 2) for replay in (False, True))
+    off, on = (run_app(blob_config(**options, replay=replay), 2) for replay in (False, True))
     assert weights_of(off) == weights_of(on)
 
 
@@ -309,7 +295,7 @@ def test_fewer_tokens_than_dimensions_and_one_that_never_varies(
         replace_array(path, "tokens", tokens)
     write_blobs(tmp_path / "few", "test", 60, seed=9)
     options = {"standardize": True, "replay": True, "lda_skip": True}
-    folder = run(blob_config(**options, data_dir=str(tmp_path / "few")), 2)
+    folder = run_app(blob_config(**options, data_dir=str(tmp_path / "few")), 2)
     assert max(logged(folder, "loss")) < 2
     assert logged(folder, "clients_failed") == [0] * 4
 
@@ -322,7 +308,7 @@ def test_a_class_that_nobody_has_is_no_trouble(
         write_blobs(tmp_path / "two", f"client-{client}", 40, seed=client, shares=shares)
     write_blobs(tmp_path / "two", "test", 60, seed=9, shares=(0.5, 0.5, 0.0))
     options = {"standardize": True, "replay": True, "lda_skip": True, "batch_size": batch_size}
-    folder = run(blob_config(**options, data_dir=str(tmp_path / "two")), 2)
+    folder = run_app(blob_config(**options, data_dir=str(tmp_path / "two")), 2)
     assert all(np.isfinite(logged(folder, "loss")))
     # One example a step leaves no room for a virtual one.
     assert logged(folder, "accuracy")[-1] > (0.5 if batch_size == 1 else 0.85)
@@ -368,9 +354,9 @@ def test_statistics_of_too_many_examples_are_refused(
     sentence = rf"^Round {server_round}: 0 of 4 replies.*'num-examples' is 80, not between 1 and 79"
     monkeypatch.setattr(clients, "MAX_EXAMPLES", 79)
     with pytest.raises(TrainingFailedError, match=sentence):
-        run(small(strategy=strategy))
+        run_app(small(strategy=strategy))
     monkeypatch.setattr(clients, "MAX_EXAMPLES", 80)
-    run(small(strategy=strategy, num_rounds=1))
+    run_app(small(strategy=strategy, num_rounds=1))
 
 
 def test_a_private_device_gives_no_statistics_and_trains_all_the_same(
@@ -409,7 +395,7 @@ def test_the_run_s_own_privacy_and_a_warm_start_exclude_each_other(blob_config: 
         settings(config)
         return
     with pytest.raises(SettingsError, match=r"'privacy-clip' is 1.0, but the statistics that") as e:
-        run(config)
+        run_app(config)
     assert "\n" not in str(e.value)
     assert not Path(config["output-dir"]).exists()
 
@@ -419,7 +405,7 @@ def test_of_several_penalties_a_sensible_one_is_taken(small: MakeConfig, share: 
     """By cross-validation of the sums, or on validation data; 1e9 leaves a head of nearly zeros."""
     options = {"num_rounds": 1, "local_steps": 1, "validation_share": share}
     several, good = (
-        load_file(run(small(**options, ridge_penalties=text)) / "model.safetensors")
+        load_file(run_app(small(**options, ridge_penalties=text)) / "model.safetensors")
         for text in ("1e9,1", "1")
     )
     np.testing.assert_array_equal(several["skip.weight"], good["skip.weight"])
@@ -437,7 +423,7 @@ def test_who_wants_a_warm_start(blob_config: MakeConfig, strategy: str):
 
 
 def test_without_a_warm_start_nothing_is_asked_or_written(blob_config: MakeConfig):
-    folder = run(blob_config(num_rounds=1), 2)
+    folder = run_app(blob_config(num_rounds=1), 2)
     assert not (folder / STATISTICS_FILE).exists()
     assert "train" not in read_run(folder)[0]["message_types"]
     weights = {"fc1.weight": np.ones((2, 2)), "fc1.bias": np.ones(2)}
