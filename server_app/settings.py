@@ -20,13 +20,13 @@ from server_app.fields import (
     Numbers,
     Strategy,
     WireDtype,
-    extra_of,
     kebab,
     numbers,
     setting,
 )
+from server_app.rules import check_rules
 from server_app.settings_error import REMOVED_KEYS, SettingsError, sentence_of
-from server_app.strategies import CLOSED_FORM, OPTIONS, SLICED, SUBMODELS, TRAINED, parse_options
+from server_app.strategies import OPTIONS, SLICED, SUBMODELS, TRAINED, parse_options
 
 __all__ = ["Settings", "SettingsError"]
 
@@ -288,61 +288,6 @@ class Settings(BaseModel):
         return down, up or down
 
     @model_validator(mode="after")
-    def _fits_the_strategy(self) -> Self:
-        name = self.strategy
-        self.options()
-        for field in ("capacities", "merge_rule", "norm_bound"):
-            # Who sets one of these relies on it.
-            info, value = Settings.model_fields[field], getattr(self, field)
-            users = extra_of(info)["applies_to"]
-            if name not in users and value != info.default:
-                raise ValueError(
-                    f"{kebab(field)!r} is {value!r}, but {name!r} does not follow it: leave it at "
-                    f"{info.default!r}, or choose one of: {', '.join(users)}."
-                )
-        if name in SUBMODELS and self.hidden_layers == 0:
-            raise ValueError(
-                f"'hidden-layers' is 0, but {name!r} divides hidden neurons: set at least 1, or "
-                "choose a strategy that trains the whole model, e.g. fedavg."
-            )
-        narrow = self.cut == "alternate" and self.hidden_layers > 1 and name not in CLOSED_FORM
-        if not self.num_slices and (self.slice_bytes or narrow or name == "fedavg-narrow"):
-            raise ValueError(
-                "'num-slices' is 0, but the widths of this net follow from it: set 'num-slices', "
-                "e.g. to the number of clients."
-            )
-        if self.close_early and (name not in SLICED or not self.num_slices):
-            raise ValueError(
-                "'close-early' ends a round once every slice is back: set 'num-slices' and choose "
-                f"one of: {', '.join(SLICED)}; or set it to false."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _keeps_its_privacy(self) -> Self:
-        if self.privacy_noise and not self.privacy_clip:
-            raise ValueError(
-                f"'privacy-noise' is {self.privacy_noise}, but 'privacy-clip' is 0: noise protects "
-                "only an update whose size is bounded."
-            )
-        if self.privacy_clip and self.strategy in CLOSED_FORM:
-            raise ValueError(
-                f"'privacy-clip' is {self.privacy_clip}, but the sums that {self.strategy!r} asks "
-                "for are not protected by it: set it to 0, or choose a strategy that trains."
-            )
-        if self.privacy_clip and (self.standardize or self.replay or self.lda_skip):
-            raise ValueError(
-                f"'privacy-clip' is {self.privacy_clip}, but the statistics that clients send "
-                "before the first round are not protected by it: set 'standardize', 'replay' and "
-                "'lda-skip' to false."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_go_on(self) -> Self:
-        if self.resume and not self.output_dir:
-            raise ValueError(
-                "'resume' is true, but 'output-dir' is empty: set it to the folder of the run to "
-                "go on with."
-            )
+    def _go_together(self) -> Self:
+        check_rules(self)
         return self
