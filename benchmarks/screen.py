@@ -32,8 +32,8 @@ from flower_ist.classifier.gradient import Workspace, loss_and_gradient
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits, mlp_shapes, views_of
 from flower_ist.classifier.skip import LinearSkip
 from flower_ist.statistics.lda import lda_heads
-from flower_ist.statistics.prior import TokenScale
 from flower_ist.statistics.ridge import RidgePath, ridge_head
+from flower_ist.statistics.scale import TokenScale
 from flower_ist.statistics.sums import Statistics
 
 ROUNDS, EPOCHS, BATCH, WIDTH = 8, 12, 64, 1024

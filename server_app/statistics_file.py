@@ -15,7 +15,7 @@ from flwr.app import Array
 
 from flower_ist.files import make_folder, write_file
 from flower_ist.runs.sealed import SealError, UnreadableError, sealed, unsealed
-from flower_ist.statistics.prior import TokenScale
+from flower_ist.statistics.scale import TokenScale
 from flower_ist.statistics.sums import Statistics, statistics_layout
 from flower_ist.wire.layout import WireError, layout_of
 from flower_ist.wire.packing import SQUEEZED, unpack

@@ -22,7 +22,8 @@ from flower_ist.classifier.skip import LinearSkip
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.metered import Meter
 from flower_ist.statistics.bounds import Others
-from flower_ist.statistics.prior import TokenPrior, TokenScale
+from flower_ist.statistics.prior import TokenPrior
+from flower_ist.statistics.scale import TokenScale
 from flower_ist.statistics.sums import Statistics
 from flower_ist.strategies.closed_form import ClosedFormStrategy, empty_head
 from flower_ist.wire.protocol import COMPACT

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from flower_ist.classifier.mlp import initial_weights, layers_of, logits
 from flower_ist.statistics.gaussians import ClassGaussians
-from flower_ist.statistics.prior import TokenPrior, TokenScale, prior_layout
+from flower_ist.statistics.prior import TokenPrior, prior_layout
+from flower_ist.statistics.scale import TokenScale
 from flower_ist.statistics.sums import Statistics
 from flower_ist.wire.layout import layout_of
 
