@@ -63,9 +63,9 @@ class Settings(BaseModel):
     )
     num_slices: int = setting(
         0,
-        "K, slices that the hidden neurons are divided into; 0: as many as clients. With skewed data "
-        "fewer do better, such as 4, each trained by several clients. "
-        "`fedavg-narrow` has the width of one of them.",
+        "K, slices that the hidden neurons are divided into; 0: as many as clients. With skewed "
+        "data fewer do better, such as 4, each trained by several clients. `fedavg-narrow` has the "
+        "width of one of them.",
         (*SLICED, "fedavg-narrow"),
         also_with="slice-bytes",
         ge=0,
