@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from flwr.app import ConfigRecord
 
 from flower_ist.errors import ArgumentError
 from flower_ist.wire.protocol import FEATURES_KEY, LR_SCALES_KEY
+from flower_ist.wire.reported import finite
 
 # The key with which Flower's FedProx sends the weight of its proximal term.
 PROXIMAL_KEY = "proximal-mu"
@@ -59,12 +59,12 @@ def _whole(config: Mapping[str, Any], key: str, least: int = 0) -> int:
 
 
 def _rate(value: Any, key: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < math.inf:
+    number = finite(value)
+    if number is None or number < 0:
         raise ArgumentError(
             f"The server sent {key!r} as {value!r}: a finite number of at least 0 is needed."
         )
-    return float(value)
+    return number
 
 
 def _scales(text: str) -> dict[str, float]:

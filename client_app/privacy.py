@@ -27,6 +27,7 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from flower_ist.errors import FlowerIstError
+from flower_ist.wire.reported import finite
 
 CLIP_KEY = "privacy-clip"
 NOISE_KEY = "privacy-noise"
@@ -75,16 +76,17 @@ class Privacy:
                 "neither."
             )
         source = context.node_config if own else context.run_config
-        clip, noise = (source.get(key, 0.0) for key in (CLIP_KEY, NOISE_KEY))
-        for key, value in ((CLIP_KEY, clip), (NOISE_KEY, noise)):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= float(value) < math.inf:
-                raise PrivacyError(f"{key!r} is {value!r}, but must be a number of at least 0.")
-        if not float(clip):
-            if float(noise):
-                raise PrivacyError(f"{NOISE_KEY!r} is {noise}, but {CLIP_KEY!r} is 0: set both.")
-            return None
-        return cls(float(clip), float(noise))
+        clip, noise = (_number(key, source.get(key, 0.0)) for key in (CLIP_KEY, NOISE_KEY))
+        if noise and not clip:
+            raise PrivacyError(f"{NOISE_KEY!r} is {noise}, but {CLIP_KEY!r} is 0: set both.")
+        return cls(clip, noise) if clip else None
+
+
+def _number(key: str, value: object) -> float:
+    number = finite(value)
+    if number is None or number < 0:
+        raise PrivacyError(f"{key!r} is {value!r}, but must be a number of at least 0.")
+    return number
 
 
 def privatize(
