@@ -3,28 +3,48 @@
     python benchmarks/per_client.py [--clients 10000]
 
 These are the constants by which docs/scaling.md extrapolates: a ``Client`` with its facts as Python
-keeps it, its node in Flower's list of all nodes, its name in a checkpoint, and a round's selection.
+keeps it, its node in Flower's list of all nodes, what is kept of it when a run begins, and a look
+at who is connected. Below them is what a round with 100 of them selects and keeps, in all.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
-from many_registered import echo_app
+import numpy as np
+from many_registered import SAMPLED, echo_app
 
+from flower_ist.grids import clients
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
 from flower_ist.strategies.quarantine import Quarantine
 from flower_ist.strategies.selection import ClientSelection
 from flower_ist.wire._flwr import NodeInfo
 
-ROUNDS = 5
+ROUNDS = 21
 KEY = bytes(120)  # of the length of a node's public key in DER form
+
+
+class Costs(NamedTuple):
+    """Bytes and CPU seconds of ``clients`` registered ones, and of a round with 100 of them."""
+
+    clients: int
+    memory: float
+    first_bytes: float
+    first_seconds: float
+    look: float
+    select: float
+    round_bytes: float
+    round_seconds: float
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -50,11 +70,8 @@ def node(node_id: int) -> NodeInfo:
     )
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clients", type=int, default=10_000)
-    count = parser.parse_args().clients
+def costs(count: int, folder: Path) -> Costs:
+    """Measure with so many clients; a round's are the medians."""
     grid = InProcessGrid(echo_app(), count)
     registry = ClientRegistry()
     tracemalloc.start()
@@ -62,28 +79,45 @@ def main() -> None:
     registry.meet(grid, grid.get_node_ids())
     memory = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
+    look = min(seconds(lambda: registry._name(grid, grid.get_node_ids())) for _ in range(ROUNDS))
+    clients._NAMES_FRESH = float("inf")  # rounds without such a look
     selection = ClientSelection(registry, Quarantine(3), 0, patience=1.0)
+    checkpoints = Checkpoints(folder)
+    changes = folder / "checkpoints" / "changes-000001.jsonl"
+    select, save, size = [], [], [0]
+    for server_round in range(1, 2 + ROUNDS):
+        numbers = {"min_train_nodes": SAMPLED, "min_available_nodes": count}
+        choose = partial(selection.select, server_round, grid, fraction=0.0, **numbers)
+        select.append(seconds(choose))
+        facts = {"names": registry.names.state()}
+        checkpoint = Checkpoint(server_round, {}, selection.state(), 0, facts)
+        save.append(seconds(partial(checkpoints.save, checkpoint)))
+        kept = max(checkpoints.files()).stat().st_size
+        size.append(changes.stat().st_size + kept)
+    rounds = median(select[1:]), float(median(np.diff(size)[1:]) + kept), median(save[1:])
+    return Costs(count, memory, size[1], save[0], look, *rounds)
 
-    def select(server_round: int) -> object:
-        return selection.select(
-            server_round,
-            grid,
-            fraction=100 / count,
-            min_train_nodes=50,
-            min_available_nodes=count,
-        )
 
-    select(1)
-    selecting = min(seconds(partial(select, r)) for r in range(2, 2 + ROUNDS))
-    state = {"names": registry.names.state(), **selection.state()}
-    writing = min(seconds(lambda: json.dumps(state)) for _ in range(ROUNDS))
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--clients", type=int, default=10_000)
+    count = parser.parse_args().clients
+    with tempfile.TemporaryDirectory() as name:
+        few = costs(count // 10, Path(name, "few"))
+        many = costs(count, Path(name, "many"))
     print("| of each registered client | |")
     print("|---|---|")
-    print(f"| memory: name and facts | {memory / count / 1e3:.2f} kB |")
+    print(f"| memory: name and facts | {many.memory / count / 1e3:.2f} kB |")
     print(f"| its node in Flower's list | {len(node(2**62).SerializeToString())} bytes |")
-    print(f"| name and turns in a checkpoint | {len(json.dumps(state)) / count:.0f} bytes |")
-    print(f"| writing them | {1e6 * writing / count:.2f} us |")
-    print(f"| a round's selection | {1e6 * selecting / count:.2f} us |")
+    print(f"| a look at who is connected, every 10 s | {1e6 * many.look / count:.2f} us |")
+    print(f"| kept of it by a run's first checkpoint | {many.first_bytes / count:.0f} bytes |")
+    print(f"| writing that | {1e6 * many.first_seconds / count:.2f} us |")
+    print(f"| a round with {SAMPLED} of | {few.clients:,} | {many.clients:,} |")
+    print("|---|---|---|")
+    print(f"| selects in | {1e3 * few.select:.2f} ms | {1e3 * many.select:.2f} ms |")
+    print(f"| keeps | {few.round_bytes:,.0f} bytes | {many.round_bytes:,.0f} bytes |")
+    print(f"| in | {1e3 * few.round_seconds:.2f} ms | {1e3 * many.round_seconds:.2f} ms |")
 
 
 if __name__ == "__main__":

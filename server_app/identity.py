@@ -64,7 +64,7 @@ class RunIdentity:
             self.names.load_state(checkpoint.facts["names"])
 
     def facts(self) -> dict[str, Any]:
-        """Return the identity as JSON values, with the names of all clients met so far."""
+        """Return what a checkpoint keeps, with the names of all clients met so far."""
         return {
             "settings": self._settings,
             "server_data": self._server,

@@ -215,8 +215,9 @@ class RunFolder:
         checkpoint = self._checkpoints.last()
         if checkpoint is None and (rounds := _rounds_logged(self.path)):
             raise RunLogError(
-                f"{self.path} holds a run of {rounds} rounds, but no whole checkpoint to go on "
-                "from: choose another output folder, and keep 'keep-checkpoints' above 0."
+                f"{self.path} holds a run of {rounds} rounds, but no whole checkpoint of this "
+                "release to go on from: choose another output folder, and keep 'keep-checkpoints' "
+                "above 0."
             )
         return checkpoint
 

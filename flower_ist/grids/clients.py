@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -108,20 +108,19 @@ class ClientRegistry:
 
         As long as nothing changes, the same nodes give the same list, which nobody may change.
         """
-        node_ids = list(node_ids)
-        strangers = [node_id for node_id in node_ids if node_id not in self._known]
-        if strangers:
+        nodes = tuple(node_ids)
+        if nodes not in self._met and (strangers := [n for n in nodes if n not in self._known]):
             self._ask(grid, strangers)
-        self._ask_again(grid, node_ids)
-        nodes, now = tuple(node_ids), time.monotonic()
-        if nodes in self._met and now < self._named_at + _NAMES_FRESH:
-            return self._met[nodes]
+        self._ask_again(grid, nodes)
+        met, now = self._met.get(nodes), time.monotonic()
+        if met is not None and now < self._named_at + _NAMES_FRESH:
+            return met
         self._named_at = now
-        if self._name(grid, node_ids):
+        if self._name(grid, nodes):
             self._met = {}
-        elif nodes in self._met:
-            return self._met[nodes]
-        met = sorted((self._known[n] for n in node_ids), key=lambda c: (c.name, c.node_id))
+        elif met is not None:
+            return met
+        met = sorted((self._known[n] for n in nodes), key=lambda c: (c.name, c.node_id))
         self._met = {**self._met, nodes: met} if len(self._met) < _LISTS_KEPT else {nodes: met}
         return met
 
@@ -192,7 +191,7 @@ class ClientRegistry:
         for node_id in node_ids:
             self._note(node_id, answers.get(node_id))
 
-    def _ask_again(self, grid: Grid, node_ids: list[int]) -> None:
+    def _ask_again(self, grid: Grid, node_ids: Iterable[int]) -> None:
         """Fetch the answers to earlier repeated queries, and send those that are due."""
         if self._pending:
             for reply in grid.pull_messages(list(self._pending)):
@@ -234,7 +233,7 @@ class ClientRegistry:
         self._wait[node_id] = min(2 * wait, _LONGEST_WAIT)
         return wait
 
-    def _name(self, grid: Grid, node_ids: list[int]) -> bool:
+    def _name(self, grid: Grid, node_ids: Sequence[int]) -> bool:
         """Give each connected node a name that no other has; return whether any has changed."""
         there = {info.node_id: info for info in grid.get_nodes()}
         unlisted = {n: NodeInfo(node_id=n) for n in node_ids if n not in there}

@@ -11,6 +11,9 @@ stays the same for good; others get a new one with each start, and so do all nod
 Both follow one rule, with the SuperLink's own times: a name passes on only if its node is gone, and
 only to a node that was registered after the last sign of life of the former. That is a node that
 was started again under a new id, and none that waited beside it for its turn.
+
+Over a resume, a node that was there at the last look counts as heard of until then. So nothing is
+kept anew of those that stay.
 """
 
 from __future__ import annotations
@@ -18,27 +21,28 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from flower_ist.tracked import TrackedDict
 from flower_ist.wire._flwr import HEARTBEAT_PATIENCE, NodeInfo
 from flower_ist.wire.reported import is_name
 
 _log = logging.getLogger("flwr")
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """The node that a name belongs to.
 
     Attributes:
         node_id: its id in Flower.
         registered: when its id was made, in the SuperLink's seconds since 1970; where a grid does
             not say, the number of meetings with new nodes before the one in which it came.
-        alive: when it was last heard of, in the same terms.
+        alive: when it was last heard of, in the same terms; of one that is here, what was known
+            when it came.
         makeshift: whether the name was made of its node id.
         order: of this name among all names, from 0 in the order in which they were told.
+        here: whether it was there at the last look.
     """
 
     node_id: int
@@ -46,16 +50,20 @@ class Holder:
     alive: float
     makeshift: bool = False
     order: int = 0
+    here: bool = True
 
 
 class NameBook:
     """Names, and the nodes that they belong to."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, Holder] = {}
+        self._holders: TrackedDict[Holder] = TrackedDict()
         self._meetings = 0
+        self._looked = 0.0  # the last sign of life that any node had given by the last look
         self._nodes: dict[int, Holder] = {}  # met in this process
         self._names: dict[int, str] = {}
+        # (node id, registered) -> its name in the run that goes on
+        self._before: dict[tuple[int, float], str] = {}
         # What assign() was last asked, and what it answered.
         self._asked: tuple[dict[int, str], dict[int, str | None]] | None = None
         self._found: dict[int, tuple[str, int]] = {}
@@ -81,33 +89,45 @@ class NameBook:
                 wanted = info.name if is_name(info.name) else told[node_id]
                 name = self._name(self._nodes[node_id], wanted, connected)
                 self._names[node_id] = name
+                self._note(node_id, here=True)
                 found[node_id] = (name, self._holders[name].order)
         self._asked, self._found = asked, found
         return found
 
     def state(self) -> dict[str, Any]:
-        """Return what must be kept over a resume, as JSON values."""
-        # Its fields are numbers: asdict() would look into each, in 100 times the time.
-        holders = {name: dict(vars(holder)) for name, holder in self._holders.items()}
-        return {"holders": holders, "meetings": self._meetings}
+        """Return what must be kept over a resume, as JSON values and a tracked dict of them."""
+        return {"holders": self._holders, "meetings": self._meetings, "looked": self._looked}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
-        self._holders = {name: Holder(**holder) for name, holder in state["holders"].items()}
-        self._meetings = state["meetings"]
+        self._meetings, self._looked = state["meetings"], state["looked"]
+        self._holders, self._before = TrackedDict(), {}
+        for name, fields in state["holders"].items():
+            holder = Holder(*fields)
+            alive = self._looked if holder.here else holder.alive
+            self._holders[name] = holder._replace(alive=alive, here=False)
+            if not holder.makeshift:
+                self._before[holder.node_id, holder.registered] = name
         self._asked = None
 
     def _look_at(self, nodes: Sequence[NodeInfo]) -> None:
-        """Note who is there, and when each was last heard of."""
-        strangers = [info.node_id for info in nodes if info.node_id not in self._nodes]
-        for info in nodes:
-            known = self._nodes.get(info.node_id)
-            node = _node(info, self._meetings if known is None else known.registered)
-            self._nodes[info.node_id] = node
-            name = self._names.get(info.node_id, "")
-            if self._is_holder(name, node) and self._holders[name].alive != node.alive:
-                self._holders[name] = replace(self._holders[name], alive=node.alive)
-        self._meetings += bool(strangers)
+        """Note who is there, who has gone, and when each was last heard of."""
+        there = {info.node_id: info for info in nodes}
+        for node_id in self._names.keys() - there.keys():
+            self._note(node_id, here=False)
+        met_before = len(self._nodes)
+        for node_id, info in there.items():
+            known = self._nodes.get(node_id)
+            registered = _registered(info, self._meetings) if known is None else known.registered
+            self._nodes[node_id] = Holder(node_id, registered, max(registered, _heard(info)))
+        self._looked = max((self._nodes[n].alive for n in there), default=self._looked)
+        self._meetings += len(self._nodes) > met_before
+
+    def _note(self, node_id: int, *, here: bool) -> None:
+        """Note whether a node that has a name has come or gone."""
+        name, node = self._names[node_id], self._nodes[node_id]
+        if self._is_holder(name, node) and self._holders[name].here != here:
+            self._holders[name] = self._holders[name]._replace(alive=node.alive, here=here)
 
     def _rank(self, info: NodeInfo) -> tuple[bool, float, int]:
         """Names are given to nodes that the operator named, then in the order of registration."""
@@ -123,20 +143,19 @@ class NameBook:
         if name != before:
             makeshift = name != wanted
             order = self._holders[name].order if name in self._holders else len(self._holders)
-            self._holders[name] = replace(node, makeshift=makeshift, order=order)
+            self._holders[name] = node._replace(makeshift=makeshift, order=order)
             if makeshift and wanted:
                 _log.warning("%r is another node's name: a node goes by %s", wanted, name)
         return name
 
     def _name_before(self, node: Holder, wanted: str | None) -> str:
         """Return what this very node, with the same key, was called in the run that goes on."""
-        for name, holder in self._holders.items():
-            same = (holder.node_id, holder.registered) == (node.node_id, node.registered)
-            if same and not holder.makeshift:
-                if wanted not in (None, name):
-                    _log.warning("%s now calls itself %r: it stays %s", name, wanted, name)
-                return name
-        return ""
+        name = self._before.get((node.node_id, node.registered), "")
+        if not self._is_holder(name, node):
+            return ""
+        if wanted not in (None, name):
+            _log.warning("%s now calls itself %r: it stays %s", name, wanted, name)
+        return name
 
     def _is_holder(self, name: str, node: Holder) -> bool:
         return name in self._holders and self._holders[name].node_id == node.node_id
@@ -145,13 +164,17 @@ class NameBook:
         holder = self._holders.get(name)
         if holder is None or holder.node_id == node.node_id:
             return True
-        return holder.node_id not in connected and node.registered > holder.alive
+        alive = self._nodes.get(holder.node_id, holder).alive
+        return holder.node_id not in connected and node.registered > alive
 
 
-def _node(info: NodeInfo, first_met: float) -> Holder:
+def _registered(info: NodeInfo, first_met: float) -> float:
     if not info.registered_at:
-        return Holder(info.node_id, first_met, first_met)
-    registered = datetime.fromisoformat(info.registered_at).timestamp()
+        return first_met
+    return datetime.fromisoformat(info.registered_at).timestamp()
+
+
+def _heard(info: NodeInfo) -> float:
     heard = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
     # A simulation's nodes send no heartbeats: their interval is as good as infinite.
-    return Holder(info.node_id, registered, max(registered, heard if math.isfinite(heard) else 0.0))
+    return heard if math.isfinite(heard) else 0.0

@@ -20,6 +20,7 @@ from flwr.app import RecordDict
 from flower_ist.grids.clients import Client
 from flower_ist.strategies.state import State
 from flower_ist.submodels.partition import PartitionError
+from flower_ist.tracked import TrackedDict
 from flower_ist.wire.protocol import CLIENT_NAME_KEY
 from flower_ist.wire.records import metrics_in
 from flower_ist.wire.reported import MAX_METRICS, client_text, finite
@@ -45,7 +46,7 @@ class ClientCapacities:
     def __init__(self, given: Capacities | None) -> None:
         self._given = given
         # name -> metrics of the last good reply, and the capacity of that round
-        self._told: dict[str, dict[str, float]] = {}
+        self._told: TrackedDict[dict[str, float]] = TrackedDict()
         self._now: dict[str, float] = {}
         self.listed: Sequence[float] | None = None
         if callable(given):
@@ -107,7 +108,7 @@ class ClientCapacities:
 
     def load_state(self, state: Mapping[str, State]) -> None:
         """Restore what :meth:`state` returned."""
-        self._told = cast(dict[str, dict[str, float]], state.get("reported", {}))
+        self._told = TrackedDict(cast(Mapping[str, dict[str, float]], state.get("reported", {})))
 
     def _one(self, client: Client) -> float:
         if callable(self._given):

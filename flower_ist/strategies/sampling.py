@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
+from heapq import heapify, heappop, heappush
 from typing import Any
+
+from flower_ist.tracked import TrackedDict
 
 
 class TurnSampler:
@@ -28,15 +30,21 @@ class TurnSampler:
     A client that joins late, or returns, counts as at most one turn behind: it goes before those of
     the epoch's next turn, but does not train round after round to make up for its absence.
 
+    As long as the same clients are connected, a round looks at those that it draws and at no other.
+    Only an epoch's first round lines up all.
+
     Args:
         seed: of the run.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._turns: dict[str, int] = {}
+        self._turns: TrackedDict[int] = TrackedDict()
         self._next_round = 1
-        self._places: dict[str, tuple[int, bytes, str]] = {}
+        self._epoch = 0
+        self._names: Sequence[str] = ()
+        self._queue: list[tuple[bytes, str]] = []  # a heap: those of them whose turn is to come
+        self._lots: dict[str, bytes] = {}  # of this epoch
 
     def sample(self, server_round: int, names: Sequence[str], count: int) -> list[str]:
         """Return who trains in this round, sorted by name.
@@ -52,40 +60,56 @@ class TurnSampler:
             count: how many are wanted; all of them if there are fewer.
         """
         if server_round < self._next_round:
-            self._turns.clear()
-            self._next_round = 1
+            self.load_state({"turns": {}, "next_round": 1})
+        names = tuple(names)  # the same object if it is one: nobody can have changed it
         for _ in range(self._next_round, server_round):
             self._draw(names, count)
         self._next_round = server_round + 1
         return sorted(self._draw(names, count))
 
-    def state(self) -> dict[str, int | dict[str, int]]:
+    def state(self) -> dict[str, int | TrackedDict[int]]:
         """Return what must be kept from round to round."""
-        return {"turns": dict(self._turns), "next_round": self._next_round}
+        return {"turns": self._turns, "next_round": self._next_round}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
-        self._turns = dict(state["turns"])
+        self._turns = TrackedDict(state["turns"])
         self._next_round = int(state["next_round"])
+        self._begin(max(self._turns.values(), default=1) - 1)
 
     def _draw(self, names: Sequence[str], count: int) -> list[str]:
-        turns = self._turns
-        fewest = max((turns.get(name, 0) for name in names), default=0) - 1
-        for name in names:
-            if turns.setdefault(name, 0) < fewest:
-                turns[name] = fewest
-        order = nsmallest(count, map(self._place, names))
-        chosen = [name for *_, name in order]
-        for name in chosen:
-            turns[name] += 1
-        return chosen
+        if names is not self._names and names != self._names:
+            self._names = names
+            self._line_up()
+        chosen: dict[str, None] = {}
+        again = []
+        while len(chosen) < min(count, len(names)):
+            if not self._queue:
+                self._begin(self._epoch + 1)
+            place = heappop(self._queue)
+            if place[1] in chosen:  # it has had its last turn in this very round
+                again.append(place)
+            else:
+                chosen[place[1]] = None
+                self._turns[place[1]] = self._epoch + 1
+        for place in again:
+            heappush(self._queue, place)
+        return list(chosen)
 
-    def _place(self, name: str) -> tuple[int, bytes, str]:
-        """Return what sorts the names; a lot is drawn once for each of a client's turns."""
-        turn = self._turns[name]
-        place = self._places.get(name)
-        if place is None or place[0] != turn:
-            text = f"{self.seed}/{turn}/{name}"
-            lot = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            place = self._places[name] = (turn, lot, name)
-        return place
+    def _begin(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._lots.clear()
+        self._line_up()
+
+    def _line_up(self) -> None:
+        """Put the clients that have not had this epoch's turn in the order of their lots."""
+        waiting = [name for name in self._names if self._turns.get(name, 0) <= self._epoch]
+        self._queue = [(self._lot(name), name) for name in waiting]
+        heapify(self._queue)
+
+    def _lot(self, name: str) -> bytes:
+        lot = self._lots.get(name)
+        if lot is None:
+            text = f"{self.seed}/{self._epoch}/{name}"
+            lot = self._lots[name] = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return lot

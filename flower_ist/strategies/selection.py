@@ -13,6 +13,7 @@ from flower_ist.strategies.replies import RoundReport, TrainingFailedError, requ
 from flower_ist.strategies.sampling import TurnSampler
 from flower_ist.strategies.silent_rounds import SilentRounds
 from flower_ist.strategies.state import State
+from flower_ist.tracked import TrackedDict
 
 
 class ClientSelection:
@@ -35,7 +36,11 @@ class ClientSelection:
         self.registry = registry
         self.quarantine = quarantine
         self.turns = TurnSampler(seed)
-        self.seats: dict[str, int] = {}
+        self.seats: TrackedDict[int] = TrackedDict()
+        self._met: list[Client] = []
+        self._held: set[str] = set()
+        self._free: dict[str, Client] = {}  # those of them that are not held
+        self._names: tuple[str, ...] = ()
         self._patience = patience
         self._silent_rounds = SilentRounds(patience)
 
@@ -63,18 +68,17 @@ class ClientSelection:
         node_ids = await_nodes(grid, max(min_available_nodes, min_train_nodes), self._patience)
         self._silent_rounds.begin()
         clients = self.registry.meet(grid, node_ids)
-        for client in sorted(clients, key=lambda client: client.order):
-            self.seats.setdefault(client.name, len(self.seats))
         held = self.quarantine.held(server_round)
-        clients = [client for client in clients if client.name not in held]
-        if len(clients) < min_train_nodes:
+        if clients is not self._met or held != self._held:  # else nobody came or went
+            self._look_at(clients, held)
+        if len(self._free) < min_train_nodes:
             raise TrainingFailedError(
-                f"Round {server_round}: {len(clients)} of {len(node_ids)} clients are not in "
+                f"Round {server_round}: {len(self._free)} of {len(node_ids)} clients are not in "
                 f"quarantine, but min_train_nodes is {min_train_nodes}."
             )
-        count = max(int(len(clients) * fraction), min_train_nodes)
-        chosen = set(self.turns.sample(server_round, [client.name for client in clients], count))
-        return [client for client in clients if client.name in chosen]
+        count = max(int(len(self._free) * fraction), min_train_nodes)
+        chosen = self.turns.sample(server_round, self._names, count)
+        return [self._free[name] for name in chosen]
 
     def close_round(self, server_round: int, good: Iterable[int], report: RoundReport) -> None:
         """Note in the report who was in quarantine, and count who was at fault.
@@ -115,15 +119,23 @@ class ClientSelection:
 
     def state(self) -> dict[str, State]:
         """Return what must be kept from round to round: seats, quarantine and turns."""
-        seats: list[str] = sorted(self.seats, key=self.seats.__getitem__)
         return {
-            "seats": seats,
+            "seats": self.seats,
             "quarantine": self.quarantine.state(),
             "turns": self.turns.state(),
         }
 
     def load_state(self, state: Mapping[str, State]) -> None:
         """Restore what :meth:`state` returned."""
-        self.seats = {str(name): seat for seat, name in enumerate(cast(list[str], state["seats"]))}
+        self.seats = TrackedDict(cast(Mapping[str, int], state["seats"]))
         self.quarantine.load_state(cast(dict[str, dict[str, int]], state["quarantine"]))
         self.turns.load_state(cast(dict[str, Any], state["turns"]))
+
+    def _look_at(self, clients: list[Client], held: set[str]) -> None:
+        """Give seats to those who have none, and note who is free to train."""
+        for client in sorted(clients, key=lambda client: client.order):
+            if client.name not in self.seats:
+                self.seats[client.name] = len(self.seats)
+        self._met, self._held = clients, held
+        self._free = {client.name: client for client in clients if client.name not in held}
+        self._names = tuple(self._free)

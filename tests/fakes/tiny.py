@@ -18,6 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.wire.mod import packed_mod
 from flower_ist.wire.protocol import CLIENT_NAME_KEY, FACTS_RECORD
 from flower_ist.wire.size import payload_bytes, wire_bytes
 
@@ -73,6 +74,30 @@ def tiny_app(
     def query(message: Message, context: Context) -> Message:
         facts = ConfigRecord({CLIENT_NAME_KEY: name(partition_of(context)), "num-examples": 10})
         return Message(RecordDict({FACTS_RECORD: facts}), reply_to=message)
+
+    return app
+
+
+def numpy_app(name: Callable[[int], str] = "client-{}".format) -> ClientApp:
+    """Clients that change what they get by noise that follows from round and partition."""
+    app = ClientApp(mods=[packed_mod])
+    tiny = tiny_app(name=name)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        server_round = int(str(message.content.config_records["config"]["server-round"]))
+        generator = np.random.default_rng([server_round, partition_of(context)])
+        trained = {
+            name: Array((0.9 * a.numpy() + generator.normal(size=a.shape)).astype(np.float32))
+            for name, a in message.content.array_records["arrays"].items()
+        }
+        metrics = MetricRecord({"num-examples": 10})
+        content = RecordDict({"arrays": ArrayRecord(trained), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return tiny(message, context)
 
     return app
 

@@ -15,46 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
 from flower_ist.files import NotWrittenError
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.checkpoint import Checkpoints
 from flower_ist.runs.log import RunLogError, read_run
-from flower_ist.wire.mod import packed_mod
 from server_app.app import app as server_app
-from tests.fakes.tiny import partition_of, tiny_app
+from tests.fakes.tiny import numpy_app
 
 STEPS = ("write", "fsync", "replace")
 ROUNDS = 2
-
-
-def numpy_app() -> ClientApp:
-    """Clients that change what they get by noise that follows from round and partition."""
-    app = ClientApp(mods=[packed_mod])
-    tiny = tiny_app()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        server_round = int(str(message.content.config_records["config"]["server-round"]))
-        generator = np.random.default_rng([server_round, partition_of(context)])
-        trained = {
-            name: Array((0.9 * a.numpy() + generator.normal(size=a.shape)).astype(np.float32))
-            for name, a in message.content.array_records["arrays"].items()
-        }
-        metrics = MetricRecord({"num-examples": 10})
-        content = RecordDict({"arrays": ArrayRecord(trained), "metrics": metrics})
-        return Message(content, reply_to=message)
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return tiny(message, context)
-
-    return app
 
 
 def run(config: dict[str, Any]) -> Path:

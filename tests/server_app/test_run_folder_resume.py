@@ -242,7 +242,9 @@ def test_a_run_without_checkpoints_is_refused(small: MakeConfig) -> None:
     run(config)
     assert not (Path(config["output-dir"]) / "checkpoints").exists()
     message = refused({**config, "num-rounds": 2}, RunLogError)
-    assert "holds a run of 1 rounds, but no whole checkpoint to go on from" in message
+    assert (
+        "holds a run of 1 rounds, but no whole checkpoint of this release to go on from" in message
+    )
 
 
 def test_a_log_that_was_changed_is_refused(small: MakeConfig) -> None:

@@ -90,7 +90,7 @@ def test_what_the_operator_wrote_goes_before_what_a_client_says():
 
 def resumed(book: NameBook) -> NameBook:
     again = NameBook()
-    again.load_state(json.loads(json.dumps(book.state())))
+    again.load_state(json.loads(json.dumps(book.state(), default=dict)))
     return again
 
 
@@ -104,6 +104,37 @@ def test_over_a_resume_a_key_keeps_its_name_whatever_it_says_then(caplog):
     # While its node is away, too.
     assert assign(resumed(book), (node(3, 2, 500), "a")) == {3: "b"}
     assert assign(resumed(book), (node(4, 50, 500), "a")) == {4: "a-4"}
+
+
+def test_over_a_resume_one_that_had_left_was_last_heard_of_before_it_left():
+    """The other one was there at the last look, at 500: whoever came before that had waited."""
+    book = NameBook()
+    assign(book, (node(7, 1, 100), "a"), (node(3, 2, 100), "b"))
+    assign(book, (node(3, 2, 500), "b"))
+    assert assign(resumed(book), (node(4, 99, 600), "a")) == {4: "a-4"}
+    assert assign(resumed(book), (node(4, 101, 600), "a")) == {4: "a"}
+    assert assign(resumed(book), (node(5, 499, 600), "b")) == {5: "b-5"}
+    assert assign(resumed(book), (node(5, 501, 600), "b")) == {5: "b"}
+    # It comes back, and another resume later it is known that it was there until 800.
+    book = resumed(resumed(book))
+    assign(book, (node(7, 1, 800), "a"))
+    assert assign(resumed(book), (node(4, 799, 900), "a")) == {4: "a-4"}
+    assert assign(resumed(book), (node(4, 801, 900), "a")) == {4: "a"}
+    assert assign(resumed(book), (node(5, 501, 900), "b")) == {5: "b"}
+
+
+def test_nothing_is_kept_anew_of_nodes_that_stay():
+    book = NameBook()
+    kept = book.state()["holders"]
+    told = [(node_id, f"client-{node_id}") for node_id in range(1, 101)]
+    assign(book, *((node(n, n, 200), name) for n, name in told))
+    assert kept.writes == 100
+    assign(book, *((node(n, n, 230), name) for n, name in told))
+    assert kept.writes == 100
+    assign(book, *((node(n, n, 260), name) for n, name in told[1:]))
+    assert kept.writes == 101
+    assign(book, *((node(n, n, 290), name) for n, name in told))
+    assert kept.writes == 102
 
 
 def test_over_a_resume_new_ids_of_a_simulation_get_the_names_that_they_tell():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 
@@ -39,6 +40,42 @@ def test_nobody_trains_twice_before_everybody_trained_once(seed, num_clients, co
         assert len(chosen) == count
         turns.update(chosen)
         assert max(turns.values()) - min(turns.values()) <= 1
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    present=st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=1, max_size=40),
+    count=st.integers(1, 4),
+)
+def test_whoever_comes_and_goes_nobody_is_passed_over(seed, present, count):
+    """Between a client's turns of two epochs there is a whole one, for all that stay for it."""
+    sampler = TurnSampler(seed)
+    rounds: list[set[str]] = []
+    for server_round, who in enumerate(present, start=1):
+        names = [f"n{k}" for k in who]
+        rounds.append(set(sampler.sample(server_round, names, count)))
+        assert len(rounds[-1]) == min(count, len(names))
+        assert rounds[-1] <= set(names)
+    for one in set().union(*rounds):
+        turns = [k for k, chosen in enumerate(rounds) if one in chosen]
+        for first, third in zip(turns, turns[2:], strict=False):
+            stayed = set.intersection(*(present[k] for k in range(first, third + 1)))
+            asked = set().union(*rounds[first : third + 1])
+            assert {f"n{k}" for k in stayed} <= asked
+
+
+def test_a_round_looks_at_those_that_it_draws(monkeypatch):
+    """Of 1,000 clients in tens, all draw a lot in rounds 1 and 101, and nobody in any other."""
+    lots = []
+    real = hashlib.blake2b
+    monkeypatch.setattr(hashlib, "blake2b", lambda *a, **kw: lots.append(1) or real(*a, **kw))
+    sampler, names = TurnSampler(0), tuple(f"n{k}" for k in range(1000))
+    drawn_by, kept = [], sampler.state()["turns"]
+    for server_round in range(1, 102):
+        sampler.sample(server_round, names, 10)
+        drawn_by.append(len(lots))
+        assert kept.writes == 10 * server_round
+    assert drawn_by == [1000] * 100 + [2000]
 
 
 def test_ten_clients_in_threes():
@@ -103,7 +140,7 @@ def test_a_saved_state_goes_on_where_clients_came_and_went():
     drawn(sampler, range(1, 4), NAMES[:7], 2)
     drawn(sampler, range(4, 6), NAMES[2:], 3)
     fresh = TurnSampler(3)
-    fresh.load_state(json.loads(json.dumps(sampler.state())))
+    fresh.load_state(json.loads(json.dumps(sampler.state(), default=dict)))
     expected = drawn(sampler, range(6, 20), NAMES, 3)
     assert drawn(fresh, range(6, 20), NAMES, 3) == expected
     assert drawn(TurnSampler(3), range(6, 20), NAMES, 3) != expected
