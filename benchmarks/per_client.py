@@ -79,7 +79,8 @@ def costs(count: int, folder: Path) -> Costs:
     registry.meet(grid, grid.get_node_ids())
     memory = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    look = min(seconds(lambda: registry._name(grid, grid.get_node_ids())) for _ in range(ROUNDS))
+    nodes = list(grid.get_node_ids())
+    look = min(seconds(lambda: registry._name(grid, nodes)) for _ in range(ROUNDS))
     clients._NAMES_FRESH = float("inf")  # rounds without such a look
     selection = ClientSelection(registry, Quarantine(3), 0, patience=1.0)
     checkpoints = Checkpoints(folder)
