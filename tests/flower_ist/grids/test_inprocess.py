@@ -154,7 +154,7 @@ def test_apps_see_their_configs():
         )
 
     run_in_process(server, client, 2, {"a": 1})
-    run_in_process(server, client, 1, {}, [{"data-path": "/x"}])
+    server(InProcessGrid(client, 1, {}, [{"data-path": "/x"}]), Context(1, 1, {}, RecordDict(), {}))
     assert seen == [
         {"a": 1},
         ({"partition-id": 0, "num-partitions": 2}, {"a": 1}),
