@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 from flwr.app import (
@@ -203,13 +202,12 @@ class ClosedFormStrategy(FedAvg):
         return good
 
     def state(self) -> Mapping[str, State]:
-        """Return whether the head has been computed, and with which penalty."""
-        return {"done": self._done, "penalty": self.penalty}
+        """Return whether the head has been computed."""
+        return {"done": self._done}
 
     def load_state(self, state: Mapping[str, State]) -> None:
         """Restore what :meth:`state` returned."""
         self._done = bool(state["done"])
-        self.penalty = cast(float | None, state["penalty"])
 
     def solve(self, clients: Sequence[Statistics]) -> Head:
         """Return the head that follows from the clients' statistics."""

@@ -54,7 +54,7 @@ def within_norm_bound(
 
     Args:
         good: replies that were judged good, each with its slice.
-        report: refusals and every update's size are noted in it.
+        report: refusals are noted in it.
         tensors: the whole model, as it was sent.
         norm_bound: how many times the median, at least 1; 0 for no bound.
     """
@@ -64,18 +64,16 @@ def within_norm_bound(
     for entry in good:
         sizes.append(update_rms(tensors, entry[1]))
         entries.append(entry)
-    nodes = [reply.metadata.src_node_id for reply, _ in entries]
-    report.update_rms = dict(zip(nodes, sizes, strict=True))
     usual = median(sizes) if len(sizes) >= FEWEST_TO_COMPARE else 0.0
     if usual == 0.0:
         return entries
     kept = []
-    for entry, node_id, size in zip(entries, nodes, sizes, strict=True):
+    for entry, size in zip(entries, sizes, strict=True):
         if size <= norm_bound * usual:
             kept.append(entry)
             continue
         report.refuse(
-            node_id,
+            entry[0].metadata.src_node_id,
             f"its update has an RMS of {size:.3g} a weight, more than norm_bound = "
             f"{norm_bound:g} times the round's median of {usual:.3g}",
             faulty=True,

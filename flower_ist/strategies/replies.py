@@ -33,7 +33,6 @@ class RoundReport:
         refused: node id -> why nothing of its reply was used.
         faulty: the refused nodes whose reply itself was at fault, not an error or silence.
         silent: the refused nodes of which nothing was heard, at most from the SuperLink.
-        update_rms: node id -> root mean square of its changes, if updates are compared.
         bounded: node id -> the number of examples that it told, and for how many it counts.
         quarantined: names of the clients that were not asked because of earlier faults.
     """
@@ -42,7 +41,6 @@ class RoundReport:
     refused: dict[int, str] = field(default_factory=dict)
     faulty: set[int] = field(default_factory=set)
     silent: set[int] = field(default_factory=set)
-    update_rms: dict[int, float] = field(default_factory=dict)
     bounded: dict[int, tuple[float, float]] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
 

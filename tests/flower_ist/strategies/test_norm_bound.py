@@ -67,8 +67,6 @@ def test_an_outlier_is_refused_and_its_slice_rests():
     assert list(strategy.last_round.refused) == [liar]
     assert "more than norm_bound = 3 times the round's median of" in reason
     assert strategy.last_round.faulty == {liar}
-    assert strategy.last_round.update_rms[liar] > 1
-    assert len(strategy.last_round.update_rms) == 4
     rested = strategy._sent[liar].indices["h1"]
     assert found["fc1.bias"][rested].tobytes() == weights["fc1.bias"][rested].tobytes()
     assert max(np.abs(found[name] - weights[name]).max() for name in found) < 0.02

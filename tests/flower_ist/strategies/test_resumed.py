@@ -204,10 +204,10 @@ def test_seats_by_client_name_survive():
 
 def test_a_head_that_is_made_is_not_made_again():
     first = ClosedFormStrategy(method="ridge", penalties=[2.0])
-    first._done, first.penalty = True, 2.0
+    first._done = True
     second = ClosedFormStrategy(method="ridge", penalties=[2.0])
     load_strategy_state(second, strategy_state(first))
-    assert (second._done, second.penalty) == (True, 2.0)
+    assert second._done
 
 
 class Unknown(FedAvg):
