@@ -146,11 +146,6 @@ def load_classifier(path: Path) -> Classifier:
             f"{file} is of format {header.get('format')!r} instead of {_FORMAT!r}: give the "
             f"{MODEL_FILE} of a run."
         )
-    if header.get("ridge_blend", "0.0") != "0.0":
-        raise ClassifierError(
-            f"{file} is of an older release, whose ridge head predicted beside the net: train the "
-            "model again, or predict with commit 2fcc4eb."
-        )
     head = {name: tensors.pop(name) for name in _SKIP if name in tensors}
     try:
         names = json.loads(header["class_names"])

@@ -51,7 +51,6 @@ def derive_axes(
     *,
     num_slices: int = 4,
     widths: str | Collection[str] = "inner",
-    seed: int = 0,
 ) -> DerivedAxes:
     """Derive which axes of a module's tensors belong to which hidden width, and prove it.
 
@@ -70,7 +69,6 @@ def derive_axes(
             it is asked for.
         widths: ``inner``: of widths that meet in one weight only one, such that the most bytes are
             saved; ``all``; or the names of some, as the report of ``all`` gives them.
-        seed: of the proof.
 
     Raises:
         DeriveError: torch cannot export the module, or nothing of it can be cut.
@@ -80,7 +78,7 @@ def derive_axes(
     tied = tied_axes(model, export(model, inputs))
     found, whole = _axes(model, tied)
     whole |= _too_few(found, num_slices, widths)
-    subject = Subject(model, inputs, seed)
+    subject = Subject(model, inputs)
     for _ in range(_MOST_PROOFS):
         chosen = _chosen(found, whole, widths, num_slices)
         if not chosen:
