@@ -98,9 +98,7 @@ def survive_any_encoding() -> None:
 
 
 def _lines(text: str) -> str:
-    return "\n".join(
-        line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n")
-    )
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _escaped(character: str) -> str:

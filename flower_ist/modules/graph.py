@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Tied:
     axes: dict[str, list[Runs]]
     summed: set[Origin]
     order: list[str]
-    starts: dict[str, list[Width | None]] = field(default_factory=dict)
+    starts: dict[str, list[Width | None]]
 
     def why_whole(self, name: str, axis: int) -> list[str]:
         """Return why an axis, or some of it, is kept whole."""
