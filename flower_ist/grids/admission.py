@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from flwr.app import Error, Message
+from flwr.app import Message
 from flwr.serverapp import Grid
 
-from flower_ist.grids.chain import Filter
+from flower_ist.grids.chain import Filter, refused
 from flower_ist.grids.clients import Client, ClientRegistry
-from flower_ist.wire._flwr import with_metadata
-from flower_ist.wire.protocol import REFUSED_CODE
 
 _log = logging.getLogger("flwr")
 
@@ -60,6 +58,5 @@ class Admission(Filter):
             if client is not None:
                 _log.info("The data of %s have changed", client.name)
                 if reason := self._check(client):
-                    error = Error(REFUSED_CODE, f"its data have changed: {reason}")
-                    reply = with_metadata(Message(error, reply_to=reply), reply.metadata)
+                    reply = refused(reply, f"its data have changed: {reason}")
             yield reply

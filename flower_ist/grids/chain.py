@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, TypeVar
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.grids.fetching import Fetcher
-from flower_ist.wire._flwr import NodeInfo, Run, is_http_grid
-from flower_ist.wire.protocol import ROUND_KEY
+from flower_ist.wire._flwr import NodeInfo, Run, is_http_grid, with_metadata
+from flower_ist.wire.protocol import REFUSED_CODE, ROUND_KEY
 from flower_ist.wire.records import configs_in
 
 # Between two looks for replies: a tenth of the time waited so far, in these bounds. The upper one
@@ -276,3 +276,8 @@ def with_content(message: Message, content: RecordDict) -> Message:
         ttl=metadata.ttl,
         group_id=metadata.group_id,
     )
+
+
+def refused(reply: Message, reason: str, code: int = REFUSED_CODE) -> Message:
+    """Return an error in place of a reply, addressed as the reply is."""
+    return with_metadata(Message(Error(code, reason), reply_to=reply), reply.metadata)

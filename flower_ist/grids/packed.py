@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from flower_ist.blocks import Blocked
 from flower_ist.classifier.initial import InitialWeights
-from flower_ist.grids.chain import Filter, PerContent, is_train, round_of, with_content
+from flower_ist.grids.chain import Filter, PerContent, is_train, refused, round_of, with_content
 from flower_ist.grids.clients import ClientRegistry
-from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.compact import Directions, Known
 from flower_ist.wire.layout import Layout, WireError, layout_to_text
 from flower_ist.wire.packing import Codec, pack, pack_blocks, unpackers
@@ -225,7 +224,7 @@ class Packed(Filter):
         if node_id not in self._sent:
             # That is no fault: the SuperLink or the network may have sent it twice.
             why = "no answer is due from it: it answered twice or was not asked"
-            return _refused(reply, why, _UNKNOWN_ERROR)
+            return refused(reply, why, _UNKNOWN_ERROR)
         model = self._sent.pop(node_id)
         if model is None:
             return reply
@@ -243,7 +242,7 @@ class Packed(Filter):
         except WireError as err:
             # Where the client itself reports an error there is no reply that could be at fault.
             code = _UNKNOWN_ERROR if reply.has_error() else REFUSED_CODE
-            return _refused(reply, str(err), code)
+            return refused(reply, client_text(str(err)), code)  # which may quote the client
         return reply
 
     def _restored(self, content: RecordDict, model: _Model) -> RecordDict:
@@ -277,9 +276,3 @@ def _config_of(content: RecordDict) -> tuple[str, ConfigRecord]:
     configs = configs_in(content)
     place = next(iter(configs), "config")
     return place, configs.get(place) or ConfigRecord()
-
-
-def _refused(reply: Message, reason: str, code: int) -> Message:
-    """Return an error in place of a reply. The reason may quote what the client wrote."""
-    error = Error(code, client_text(reason))
-    return with_metadata(Message(error, reply_to=reply), reply.metadata)

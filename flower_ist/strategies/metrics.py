@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Message, MessageType, MetricRecord, RecordDict
 
-from flower_ist.grids.chain import Filter, category
+from flower_ist.grids.chain import Filter, category, refused
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.strategies.claims import most_examples
 from flower_ist.strategies.judge import content_of, examples_of
 from flower_ist.strategies.replies import RoundReport, judged_replies, log_refusals
-from flower_ist.wire._flwr import with_metadata
 from flower_ist.wire.protocol import EXAMPLES_KEY, REFUSED_CODE
 from flower_ist.wire.records import arrays_in
 from flower_ist.wire.reported import finite_metrics, weighted_mean
@@ -108,8 +107,8 @@ class AlikeReplies(Filter):
                 found.append(reply)
             else:
                 reason = report.refused.get(reply.metadata.src_node_id, "it answered twice")
-                error = Error(reply.error.code if reply.has_error() else REFUSED_CODE, reason)
-                found.append(with_metadata(Message(error, reply_to=reply), reply.metadata))
+                code = reply.error.code if reply.has_error() else REFUSED_CODE
+                found.append(refused(reply, reason, code))
         return found
 
 
