@@ -87,14 +87,6 @@ class MaskedSource:
         """Whether both ``train`` and ``test`` are there."""
         return has_meta(self._folder / "train") and has_meta(self._folder / "test")
 
-    def count_test(self) -> int:
-        """Return the number of test images.
-
-        Raises:
-            PrepError: their meta data are damaged.
-        """
-        return read_meta(self._folder / "test").num_images
-
     def read(self, split: str) -> ImageSet:
         """Read as :func:`read_masked` does."""
         return read_masked(self._folder, split)

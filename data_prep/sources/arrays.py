@@ -47,10 +47,6 @@ class NpzSource:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def count_test(self) -> int:
-        """Return 0."""
-        return 0
-
     def read(self, split: str) -> ImageSet:
         """Read all images.
 
@@ -91,23 +87,18 @@ class FashionMnistSource:
     https://github.com/zalandoresearch/fashion-mnist.
     """
 
-    has_test = True
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the test images are there."""
+        return any(self._folder.glob("t10k-images-idx3-ubyte*"))
 
     @staticmethod
     def is_here(folder: Path) -> bool:
         """Return whether a folder holds idx files of images or labels."""
         return any(folder.glob("*-idx[13]-ubyte*"))
-
-    def count_test(self) -> int:
-        """Return the number of test images.
-
-        Raises:
-            PrepError: they cannot be read.
-        """
-        return len(self.read("test"))
 
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``.

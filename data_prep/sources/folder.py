@@ -47,15 +47,6 @@ class FolderSource:
         """Whether there are a ``train`` folder and one for testing."""
         return self._test is not None
 
-    def count_test(self) -> int:
-        """Return how many files are in the class folders of the test split.
-
-        Raises:
-            PrepError: a folder cannot be listed.
-        """
-        classes = [] if self._test is None else [p for p in _listed(self._test) if p.is_dir()]
-        return sum(path.is_file() for folder in classes for path in _listed(folder))
-
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``; a folder without a published split is read whole.
 

@@ -60,10 +60,6 @@ class HubSource:
         """Whether there are a training and a test split."""
         return self._train is not None and self._test is not None
 
-    def count_test(self) -> int:
-        """Return how many images are in the test split."""
-        return 0 if self._test is None else len(self._splits[self._test])
-
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``; where there is only one split, that one is read.
 

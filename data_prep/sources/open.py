@@ -36,9 +36,6 @@ class Source(Protocol):
     def has_test(self) -> bool:
         """Whether a training and a test split are published."""
 
-    def count_test(self) -> int | None:
-        """Return the number of published test images; None where counting takes a download."""
-
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``; a source without a published test split is read whole.
 
@@ -203,15 +200,10 @@ def read_train_and_test(
 def left_out_tests(source: str | Path) -> str:
     """Return a sentence on a source's test images, for a run that uses its training images only.
 
-    It is empty where the source publishes no test split that can be read; no image is decoded.
+    It is empty where the source publishes no test split; no image is decoded.
     """
     try:
         opened = open_source(source, ReadOptions(partial=True))
-        if not opened.has_test:
-            return ""
-        count = opened.count_test()
     except PrepError:  # what is left out need not be whole
         return ""
-    return f"--test-share 0 leaves out the test images of {source}" + (
-        "." if count is None else f": {count}."
-    )
+    return f"--test-share 0 leaves out the test images of {source}." if opened.has_test else ""

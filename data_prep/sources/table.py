@@ -77,10 +77,6 @@ class TableSource:
         """Whether a split column names a train and a test split."""
         return self._test is not None
 
-    def count_test(self) -> int:
-        """Return how many rows are of the test split."""
-        return len(self._rows_of(self._test))
-
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``; without a split column all rows are read.
 
@@ -140,7 +136,7 @@ class TableSource:
     def _path_of(self, row: int) -> Path:
         return self._path.parent / self._table["path"][row]
 
-    def _rows_of(self, name: str | None) -> list[int]:
+    def _rows_of(self, name: str) -> list[int]:
         return [row for row, word in enumerate(self._splits) if word == name]
 
     def _left_out(self) -> tuple[str, ...]:

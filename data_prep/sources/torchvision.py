@@ -115,9 +115,6 @@ class TorchvisionSource:
         """Whether the data set comes with a test split."""
         return "test" in SETS[self._name]
 
-    def count_test(self) -> None:
-        """Return None: counting may take a download."""
-
     def read(self, split: str) -> ImageSet:
         """Read ``train`` or ``test``; a set without a published test split is read whole.
 

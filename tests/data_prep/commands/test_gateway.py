@@ -95,9 +95,9 @@ def test_the_commands_for_a_weak_device_do_what_the_docs_say(tmp_path, monkeypat
     assert (shard.meta.mask.patches, shard.meta.mask.kept) == (196, 49)
 
 
-def test_test_images_that_are_left_out_are_counted(fashion_folder, encoder, tmp_path):
+def test_test_images_that_are_left_out_are_told_of(fashion_folder, encoder, tmp_path):
     options = ("--test-share", 0)
-    sentence = f"--test-share 0 leaves out the test images of {fashion_folder}: 20."
+    sentence = f"--test-share 0 leaves out the test images of {fashion_folder}."
     assert sentence in call("mask", fashion_folder, "--out", tmp_path / "kept", *SIZES, *options)
     tail = ("--encoder", encoder, "--clients", 2, *options)
     assert sentence in call("prep", fashion_folder, "--out", tmp_path / "shards", *tail)

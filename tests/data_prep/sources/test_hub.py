@@ -54,7 +54,7 @@ def test_a_saved_data_set_gives_images_class_names_splits_and_owners(saved):
     assert test.take(np.array([0])).native_pixels().tolist() == [[[[5]] * 3] * 2]
     assert (train.native_bytes, train.split, test.split) == (3 * 6, "train", "test")
     assert train.source == "hf:set"
-    assert left_out_tests(source).endswith(f"the test images of {source}: 1.")
+    assert left_out_tests(source).endswith(f"the test images of {source}.")
     assert train.file_bytes.tolist() == [len(picture(v)) for v in (7, 8, 9)]
     # Decoding in other processes needs this.
     again = pickle.loads(pickle.dumps(train.images))
