@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from safetensors.numpy import save
 
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from flower_ist.classifier.mlp import initial_weights
 from flower_ist.classifier.predictor import load_classifier, recipe_of
@@ -116,7 +117,7 @@ def _measured(kind: str, file: Path, shape: list[int], repeats: int) -> tuple[fl
 
 def random_model() -> bytes:
     """Return a model file of random weights, 1,024 wide, on tokens of the embedded encoder."""
-    opened = EncoderSettings().open_encoder()
+    opened = open_encoder(EncoderSettings())
     patches = opened.grid[0] * opened.grid[1]
     recipe = Recipe(opened.record, Mask("random", 0.5, 0, patches, patches // 2))
     tensors = initial_weights([opened.dim, 1024, 10], 0)

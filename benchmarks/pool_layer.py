@@ -17,6 +17,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.vit import TokenEncoder
 from data_prep.images.image_set import ImageSet
@@ -49,7 +50,7 @@ def main(
     settings = EncoderSettings(
         encoder=encoder, weights=weights, image_size=image_size, device=device
     )
-    opened = settings.open_encoder()
+    opened = open_encoder(settings)
     if not isinstance(opened, TokenEncoder):
         raise SystemExit("Only a ViT has layers and poolings.")
     blocks = [int(layer) for layer in layers.split(",")]

@@ -26,7 +26,7 @@ from PIL import Image
 
 from data_prep.encoders.frozen import FixedMask
 from data_prep.masks.kinds import Grid
-from data_prep.shards.prep import prep
+from data_prep.shards import prep as preparing
 from data_prep.shards.settings import PrepSettings
 from flower_ist.tokens.meta import Encoder
 
@@ -64,7 +64,7 @@ def main(
     clients: int = 4,
 ) -> None:
     """Print one table and the exponent."""
-    PrepSettings.open_encoder = lambda self, seed=0, image_size=None: NoEncoder()  # type: ignore[method-assign]
+    preparing.open_encoder = lambda settings, seed=0, image_size=None: NoEncoder()  # type: ignore[attr-defined]
     torch.set_num_threads(1)
     counts = [int(size) for size in sizes.split(",")]
     seconds_of(100, clients)  # to import and to warm up
@@ -90,7 +90,7 @@ def seconds_of(images: int, clients: int) -> float:
         settings = PrepSettings(str(source), out, clients=clients, workers=0, batch_size=512)
         start = process_time()
         with redirect_stdout(io.StringIO()):
-            prep(settings)
+            preparing.prep(settings)
         return process_time() - start
 
 

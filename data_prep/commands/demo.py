@@ -36,13 +36,14 @@ def demo_tokens(
 
     FASHION_MNIST is a folder with the data set's four published idx files.
     """
+    from data_prep.encoders.open import open_encoder
     from data_prep.encoders.settings import EncoderSettings
     from data_prep.shards.encode import Encoding
     from flower_ist.files import make_folder
     from flower_ist.tokens.writer import write_text
 
     settings = EncoderSettings(encoder=encoder, weights=weights, image_size=image_size)
-    opened = settings.open_encoder(seed)
+    opened = open_encoder(settings, seed)
     encoding = Encoding(opened, mask_ratio=mask_ratio, seed=seed, token_dtype="int8")
     make_folder(out)
     for split in PARTS:

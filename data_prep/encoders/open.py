@@ -47,7 +47,16 @@ class ImageEncoder(Protocol):
 def open_encoder(
     settings: EncoderSettings, seed: int = 0, image_size: int | None = None
 ) -> ImageEncoder:
-    """Do what :meth:`EncoderSettings.open_encoder` says."""
+    """Build the encoder, load its weights and freeze it.
+
+    Args:
+        settings: which network, and how it is run.
+        seed: Of random weights.
+        image_size: Used in place of the encoder's own where none is asked for.
+
+    Raises:
+        PrepError: a setting is unknown, missing or does not fit the others.
+    """
     file = _file_of(settings.encoder)
     name, kwargs = settings.encoder, dict[str, Any]()
     label, normalization, weights = name, settings.normalization, settings.weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_prep import PrepError
-from data_prep.encoders.open import EMBEDDED, ImageEncoder
+from data_prep.encoders.open import EMBEDDED, ImageEncoder, open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.weights import file_sha256
 from flower_ist.differences import differences
@@ -42,7 +42,7 @@ def reopen_encoder(
                 "it by --encoder and --weights, as prep was given them."
             )
         encoder = "embedded"
-    opened = EncoderSettings(
+    settings = EncoderSettings(
         encoder=encoder or record.name,
         weights=weights,
         image_size=record.image_size,
@@ -52,7 +52,8 @@ def reopen_encoder(
         normalization=record.normalization,
         device=device,
         compute_dtype=compute_dtype,
-    ).open_encoder(seed)
+    )
+    opened = open_encoder(settings, seed)
     found = replace(opened.record, interpolation=record.interpolation)  # is not the encoder's
     if differ := differences(encoder_space(record), encoder_space(found)):
         raise PrepError(

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
 
 from data_prep.options import option
-
-if TYPE_CHECKING:
-    from data_prep.encoders.open import ImageEncoder
 
 _PANEL = "Encoder"
 
@@ -53,18 +49,3 @@ class EncoderSettings:
     )
     device: str = option("cpu, cuda or mps.", "cpu", panel=_PANEL)
     compute_dtype: str = option("float32, bfloat16 or float16.", "float32", panel=_PANEL)
-
-    def open_encoder(self, seed: int = 0, image_size: int | None = None) -> ImageEncoder:
-        """Build the encoder, load its weights and freeze it.
-
-        Args:
-            seed: Of random weights.
-            image_size: Used in place of the encoder's own where none is asked for.
-
-        Raises:
-            PrepError: a setting is unknown, missing or does not fit the others.
-        """
-        # It imports torch and timm, which the help of a command does not need.
-        from data_prep.encoders.open import open_encoder
-
-        return open_encoder(self, seed, image_size)

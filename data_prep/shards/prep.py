@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.encoders.open import open_encoder
 from data_prep.images.reading import reading_of, unusual_choices
 from data_prep.masks.names import check_views
 from data_prep.patches.read import check_mask_fits, stored_meta
@@ -32,7 +33,7 @@ from data_prep.shards.encode import Encoding
 from data_prep.shards.job import Job, plan_job
 from data_prep.shards.report import print_notes, print_report, write_reports
 from data_prep.shards.settings import PrepSettings
-from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder
+from data_prep.shards.work_folder import PLAN_FILE, WORK_FOLDER, WorkFolder, remove_work
 from data_prep.splits.kinds import ClientSplit
 from flower_ist.console import print_text, terminal
 
@@ -90,7 +91,7 @@ def prep(settings: PrepSettings, console: Console | None = None) -> list[Path]:
     # Assemble the shards from their chunks, and report.
     folders = assemble(out, job.shards, job.chunks, work)
     write_reports(out, job)
-    work.remove()
+    remove_work(work.path)
     print_report(console, job)
     return folders
 
@@ -115,7 +116,7 @@ def open_job(settings: PrepSettings) -> Job:
         kind, ratio, seed = stored.mask.kind, stored.mask.ratio, stored.mask.seed
         interpolation, reading = stored.interpolation, reading_of(stored.reading)
     seed = seed if settings.seed is None else settings.seed
-    encoder = settings.open_encoder(seed, None if stored is None else stored.image_size)
+    encoder = open_encoder(settings, seed, None if stored is None else stored.image_size)
     encoding = Encoding(
         encoder,
         mask_kind=kind if settings.mask is None else settings.mask,

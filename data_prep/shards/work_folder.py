@@ -88,10 +88,6 @@ class WorkFolder:
                 "again."
             ) from err
 
-    def remove(self) -> None:
-        """Do what :func:`remove_work` does."""
-        remove_work(self.path)
-
     def _others(self) -> str:
         """Return how the plan in the folder differs from this command's; empty if it does not."""
         return differences(_read_plan(self.path / PLAN_FILE), self._plan)

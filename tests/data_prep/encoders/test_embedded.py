@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.shards.prep import PrepSettings, prep
 from data_prep.shards.probe import linear_probe, token_features
@@ -34,7 +35,7 @@ def test_trained_weights_beat_random_ones_by_ten_points_on_images_of_another_kin
 
 
 def test_it_is_small_and_says_what_it_is():
-    encoder = EncoderSettings().open_encoder()
+    encoder = open_encoder(EncoderSettings())
     record = encoder.record
     assert (record.image_size, record.patch_size, encoder.dim) == (28, 4, 128)
     assert "Fashion-MNIST" in record.name

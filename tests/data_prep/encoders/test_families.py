@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_prep import PrepError
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.masks.draw import kept_patches
@@ -127,5 +128,5 @@ def test_a_family_is_opened_by_its_name_and_recorded():
         normalization="half",
         layer=1,
     )
-    record = settings.open_encoder().record
+    record = open_encoder(settings).record
     assert (record.image_size, record.patch_size, record.pool, record.layer) == (32, 16, "map", 1)

@@ -23,7 +23,7 @@ ALL = np.arange(49)[None]
 
 
 def open_encoder(encoder, weights="", seed=0, **options):
-    return EncoderSettings(encoder=encoder, weights=weights, **options).open_encoder(seed)
+    return encoders.open_encoder(EncoderSettings(encoder=encoder, weights=weights, **options), seed)
 
 
 def pixels(size=28):

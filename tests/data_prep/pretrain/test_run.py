@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from data_prep import PrepError
 from data_prep.commands.app import app
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.images.image_set import ImageSet
 from data_prep.patches.settings import MaskSettings
@@ -59,7 +60,7 @@ def without_pictures(whole_run, monkeypatch):
 
 
 def test_the_encoder_file_describes_itself_and_holds_half_precision(whole_run):
-    encoder = EncoderSettings(encoder=str(whole_run / "encoder.safetensors")).open_encoder()
+    encoder = open_encoder(EncoderSettings(encoder=str(whole_run / "encoder.safetensors")))
     assert (encoder.grid, encoder.dim) == ((4, 4), 16)
     assert encoder.record.name == "tiny"
     assert encoder.record.normalization == "half"

@@ -9,7 +9,7 @@ from data_prep import PrepError
 from data_prep.shards import assemble
 from data_prep.shards.chunks import PlannedShard, cut_chunks, encode_chunks
 from data_prep.shards.encode import Encoding
-from data_prep.shards.work_folder import WorkFolder
+from data_prep.shards.work_folder import WorkFolder, remove_work
 from flower_ist.files import NotWrittenError
 from flower_ist.tokens import writer as token_writer
 from flower_ist.tokens.meta import ShardError
@@ -107,7 +107,7 @@ def test_a_half_written_shard_lies_in_the_work_folder_only(job, monkeypatch):
     assert job.names() == [".prep"]
     assert any(path.is_dir() for path in job.work.path.iterdir())
     job.assemble()
-    job.work.remove()
+    remove_work(job.work.path)
     assert job.names() == ["client-0", "client-1"]
 
 
@@ -123,7 +123,7 @@ def test_two_processes_may_assemble_at_once(job, tmp_path, monkeypatch, moment):
                 assemble.assemble(job.out, job.shards[:1], job.chunks, job.work)
             else:
                 job.assemble()
-                job.work.remove()
+                remove_work(job.work.path)
         return real(self, chunk)
 
     monkeypatch.setattr(WorkFolder, "read", overtaken)
@@ -131,7 +131,7 @@ def test_two_processes_may_assemble_at_once(job, tmp_path, monkeypatch, moment):
     whole = Job(tmp_path / "whole")
     whole.assemble()
     assert job.files() == whole.files()
-    job.work.remove()
+    remove_work(job.work.path)
     assert job.names() == ["client-0", "client-1"]
 
 

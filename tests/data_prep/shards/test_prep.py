@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
+from data_prep.encoders.open import open_encoder
 from data_prep.images.classes import read_classes
 from data_prep.images.reading import Reading
 from data_prep.masks.draw import kept_patches
@@ -34,7 +35,7 @@ def test_shards_hold_the_encoders_tokens_of_the_split_images(settings, real_pict
     train, test = read_train_and_test(settings.source, None, 0.2, 0)
     ids = np.concatenate([shard.image_ids for shard in shards(settings.out)])
     assert sorted(ids) == sorted(train.image_ids)
-    encoder = settings.open_encoder()
+    encoder = open_encoder(settings)
     held = open_shard(folders[-1], verify=True)
     assert (len(held), held.meta.split, held.meta.client) == (40, "test", "test")
     kept = kept_patches("random", (4, 4), 0.5, seed=0, image_ids=test.image_ids)
@@ -57,7 +58,7 @@ def test_any_batch_size_gives_the_same_tokens_but_for_rounding(
 def test_views_are_the_epochs_masks_and_the_test_shard_has_one(settings):
     prep(replace(settings, views=3, clients=2, dtype="float32"))
     train, _ = read_train_and_test(settings.source, None, 0.2, 0)
-    encoder = settings.open_encoder()
+    encoder = open_encoder(settings)
     for shard in shards(settings.out, 2):
         assert (shard.meta.mask.views, len(shard)) == (3, 240)
         assert shard.meta.image_bytes == 240 * 64

@@ -84,12 +84,12 @@ def test_a_stop_after_the_last_chunk_encodes_nothing_again(settings, whole, monk
 def test_a_removal_of_the_work_that_was_cut_short_is_finished(settings, whole, monkeypatch):
     """All chunks but the last and the plan are gone; all shards are complete."""
 
-    def half(self):
+    def half(path):
         for number in range(19):
-            (self.path / f"chunk-{number:06d}.npz").unlink()
+            (path / f"chunk-{number:06d}.npz").unlink()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(WorkFolder, "remove", half)
+    monkeypatch.setattr("data_prep.shards.prep.remove_work", half)
     with pytest.raises(KeyboardInterrupt):
         prep(settings)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep import PrepError
-from data_prep.shards.work_folder import PLAN_FILE, WorkFolder
+from data_prep.shards.work_folder import PLAN_FILE, WorkFolder, remove_work
 from flower_ist.files import NotWrittenError
 
 PLAN = {"encoder": "vit", "mask ratio": 0.5, "shards": {"client-0": 3}, "names": ("a", "b")}
@@ -94,7 +94,7 @@ def test_of_two_that_start_at_once_one_makes_the_folder(tmp_path, monkeypatch):
             with pytest.raises(PrepError, match="encoder was vit and is cnn"):
                 WorkFolder(path, plan)
         assert [entry.name for entry in tmp_path.iterdir()] == [".prep"]
-        WorkFolder(path, PLAN).remove()
+        remove_work(WorkFolder(path, PLAN).path)
 
 
 @pytest.mark.parametrize("step", ["savez", "fsync", "replace"])
@@ -155,10 +155,10 @@ def test_removal_takes_the_plan_last_so_that_it_can_go_on(work, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        work.remove()
+        remove_work(work.path)
     assert json.loads((work.path / PLAN_FILE).read_text())["encoder"] == "vit"
     assert [path.name for path in work.path.iterdir()] == [PLAN_FILE]
     monkeypatch.undo()
-    WorkFolder(work.path, PLAN).remove()
+    remove_work(WorkFolder(work.path, PLAN).path)
     assert not work.path.exists()
-    work.remove()
+    remove_work(work.path)

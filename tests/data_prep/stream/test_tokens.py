@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep import PrepError
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.shards.encode import Encoding
 from data_prep.stream.paths import batches
@@ -21,7 +22,7 @@ from tests.fakes.tiny_encoder import tiny_encoder
 
 @pytest.fixture
 def encoding(tmp_path: Path) -> Encoding:
-    return Encoding(EncoderSettings(encoder=str(tiny_encoder(tmp_path))).open_encoder())
+    return Encoding(open_encoder(EncoderSettings(encoder=str(tiny_encoder(tmp_path)))))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

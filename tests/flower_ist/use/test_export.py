@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.images.pixels import network_input
 from data_prep.masks.draw import draw_mask
@@ -148,7 +149,7 @@ def test_from_image_to_probabilities(colors: PictureRun, tmp_path: Path, mask: s
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     classifier = load_classifier(colors.run)
     assert classifier.recipe is not None
-    opened = EncoderSettings(encoder=str(colors.encoder)).open_encoder()
+    opened = open_encoder(EncoderSettings(encoder=str(colors.encoder)))
     kept = draw_mask(classifier.recipe.mask, np.zeros(1, np.int64))
     if mask == "whole":
         kept = np.arange(16)[None]
