@@ -1,4 +1,4 @@
-"""Tables: for the terminal, all of one style, and as CSV."""
+"""Tables: for the terminal, all of one style, and as CSV; shares in percent."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ def to_csv(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return an accuracy or another share in percent, or a dash for one that is not known."""
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return "-" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f}"

@@ -17,11 +17,11 @@ from flower_ist.compare.figures import draw_answer
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.options import command_of
 from flower_ist.compare.plan import NUM_ROUNDS, Plan, Run, value_text
-from flower_ist.compare.report import megabytes, percent, shown_settings, size
+from flower_ist.compare.report import megabytes, shown_settings, size
 from flower_ist.console import cell
 from flower_ist.files import write_file
 from flower_ist.page import template
-from flower_ist.tables import new_table, to_csv
+from flower_ist.tables import new_table, percent, to_csv
 
 ANSWER_JSON = "answer.json"
 ANSWER_CSV = "answer.csv"

@@ -17,7 +17,7 @@ from flower_ist.compare.figures import draw_all
 from flower_ist.compare.folder import POOLED, ComparisonFolder
 from flower_ist.compare.options import command_of
 from flower_ist.compare.plan import CENTRAL, Plan, PlanError, Run, grid, slug
-from flower_ist.compare.report import front_sentences, percent, to_csv, to_html, to_json, to_tables
+from flower_ist.compare.report import front_sentences, to_csv, to_html, to_json, to_tables
 from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import pool, token_bytes
 from flower_ist.compare.usage import Value
@@ -25,6 +25,7 @@ from flower_ist.console import print_text
 from flower_ist.files import write_file
 from flower_ist.runs.app_import import import_from
 from flower_ist.runs.log import read_run
+from flower_ist.tables import percent
 
 CHOICES_FILE = "choices.json"
 CSV_FILE = "compare.csv"

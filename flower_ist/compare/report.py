@@ -16,7 +16,7 @@ from flower_ist.compare.figures import PICTURES
 from flower_ist.compare.plan import QUESTIONS, value_text
 from flower_ist.console import cell
 from flower_ist.page import template
-from flower_ist.tables import new_table
+from flower_ist.tables import new_table, percent
 
 NOT_FEDERATED = "not federated"
 Value = str | int | float | bool | None
@@ -92,11 +92,6 @@ def front_sentences(comparison: Comparison) -> list[str]:
         else:
             sentences.append(f"{span.strategy} from {start} to {end}: {low} to {high} %")
     return sentences
-
-
-def percent(share: float | None) -> str:
-    """Return an accuracy or a share in percent."""
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def megabytes(count: float | None) -> str:

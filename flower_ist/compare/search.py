@@ -43,11 +43,12 @@ from flower_ist.compare.budget import (
 from flower_ist.compare.command import check_settings
 from flower_ist.compare.folder import ComparisonFolder
 from flower_ist.compare.plan import NUM_ROUNDS, Plan, PlanError, Run, grid, uses, value_text
-from flower_ist.compare.report import percent, size
+from flower_ist.compare.report import size
 from flower_ist.compare.runner import Runner
 from flower_ist.compare.shards import token_bytes
 from flower_ist.console import print_text
 from flower_ist.runs.log import read_run
+from flower_ist.tables import percent
 
 _SIZING_STEPS = {"local-steps": 1}
 

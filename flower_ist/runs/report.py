@@ -18,7 +18,7 @@ from flower_ist.errors import FlowerIstError
 from flower_ist.figure import add_legend, new_figure, plain_texts
 from flower_ist.files import whole_file
 from flower_ist.runs.log import RunLogError, read_run
-from flower_ist.tables import new_table
+from flower_ist.tables import new_table, percent
 from flower_ist.wire.protocol import STATISTICS_QUERY
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def to_table(summaries: Sequence[RunSummary]) -> Table:
             f"{run.wire_bytes_down / _MB:.2f}",
             f"{run.wire_bytes_up / _MB:.2f}",
             f"{run.bytes_per_client_round / 1e3:.1f}",
-            _percent(run.model_saved, 1),
-            _percent(run.input_saved, 1),
-            _percent(run.best_accuracy, 2),
-            _percent(run.final_accuracy, 2),
+            percent(run.model_saved, 1),
+            percent(run.input_saved, 1),
+            percent(run.best_accuracy),
+            percent(run.final_accuracy),
         )
     return table
 
@@ -225,11 +225,6 @@ def plain_log_x(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _MOST_TICKS * low else (1,)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.9f}".rstrip("0").rstrip("."))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _percent(share: float | None, digits: int) -> str:
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return "-" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f}"
 
 
 def _name(run: Path) -> str:

@@ -16,6 +16,7 @@ from flower_ist.classifier.predictor import MODEL_FILE
 from flower_ist.files import write_file
 from flower_ist.runs.log import read_run
 from flower_ist.runs.report import RunSummary, summarize
+from flower_ist.tables import percent
 from flower_ist.tokens.meta import ShardMeta
 from flower_ist.use.licenses import license_of
 from flower_ist.use.measures import Share
@@ -191,7 +192,7 @@ def _limits(test: ShardMeta) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{percent(share, 1)} %"
 
 
 def _table(rows: Mapping[str, str]) -> str:

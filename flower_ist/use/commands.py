@@ -216,11 +216,11 @@ def export(
     stand in its metadata.
     """
     from flower_ist.classifier.predictor import load_classifier, recipe_of
+    from flower_ist.tables import percent
     from flower_ist.tokens.shard import open_shard
     from flower_ist.use.evaluate import evaluate, labeled_shards
     from flower_ist.use.export import ExportSettings, accuracy_of_file
     from flower_ist.use.export import export as write
-    from flower_ist.use.page import percent
 
     classifier = load_classifier(model)
     shards = [open_shard(path, verify=True) for path in test or []]
@@ -240,6 +240,6 @@ def export(
         found = accuracy_of_file(out, settings.form, head, classifier, shards)
         whole = evaluate(classifier, labeled_shards(classifier, shards)).measures.accuracy
         say(
-            f"{percent(found)} % of {found.examples} examples are right; of the whole model's "
-            f"answers {percent(whole)} %."
+            f"{percent(found.value)} % of {found.examples} examples are right; of the whole "
+            f"model's answers {percent(whole.value)} %."
         )

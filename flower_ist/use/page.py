@@ -14,7 +14,7 @@ from rich.table import Table
 from flower_ist.console import cell
 from flower_ist.files import new_folder, write_file
 from flower_ist.page import template
-from flower_ist.tables import new_table, to_csv
+from flower_ist.tables import new_table, percent, to_csv
 from flower_ist.use import figures
 from flower_ist.use.evaluate import Evaluation
 from flower_ist.use.measures import Measures, Share
@@ -35,7 +35,7 @@ def answer(measures: Measures) -> str:
     """Return the accuracy as a sentence."""
     low, high = (100 * end for end in measures.accuracy.interval)
     return (
-        f"{percent(measures.accuracy)} % of {measures.accuracy.examples} examples are right "
+        f"{percent(measures.accuracy.value)} % of {measures.accuracy.examples} examples are right "
         f"(95 % interval {low:.2f} to {high:.2f} %)."
     )
 
@@ -43,7 +43,7 @@ def answer(measures: Measures) -> str:
 def class_table(measures: Measures) -> PageTable:
     """Return precision and recall of each class."""
     rows = [
-        (name, str(recall.examples), percent(measures.precision[name]), percent(recall))
+        (name, str(recall.examples), percent(measures.precision[name].value), percent(recall.value))
         for name, recall in measures.recall.items()
     ]
     return PageTable("Classes", ("class", "examples", "precision %", "recall %"), rows)
@@ -69,11 +69,6 @@ def to_rich(table: PageTable) -> Table:
     for row in table.rows:
         shown.add_row(*map(cell, row))
     return shown
-
-
-def percent(share: Share) -> str:
-    """Return a share in percent, or a dash for one of no examples."""
-    return "-" if share.value is None else f"{100 * share.value:.2f}"
 
 
 def write_report(evaluation: Evaluation, out: Path, model: str, data: str) -> Path:
@@ -149,7 +144,7 @@ def _shares(title: str, what: str, shares: Mapping[str, Share]) -> PageTable:
     rows = []
     for name, share in shares.items():
         low, high = (f"{100 * end:.2f}" for end in share.interval)
-        rows.append((name, str(share.examples), percent(share), low, high))
+        rows.append((name, str(share.examples), percent(share.value), low, high))
     return PageTable(title, (what, "examples", "accuracy %", "from", "to"), rows)
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from flower_ist.console import cell, print_text, printable
 from flower_ist.runs.watch.follow import RunFollower, State
 from flower_ist.runs.watch.progress import Progress, progress
-from flower_ist.tables import new_table
+from flower_ist.tables import new_table, percent
 
 _MB = 1e6
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -187,8 +187,8 @@ def _table(states: Sequence[Progress], blocks: str) -> Table:
         table.add_row(
             cell(run.name),
             _round(run).replace(" of ", "/"),
-            _percent(_last(run.accuracies)).removesuffix(" %"),
-            _percent(run.best[0] if run.best else None).removesuffix(" %"),
+            percent(_last(run.accuracies)),
+            percent(run.best[0] if run.best else None),
             f"{run.bytes_down / _MB:.2f}",
             f"{run.bytes_up / _MB:.2f}",
             str(len(run.failures)),
@@ -229,7 +229,7 @@ def _last(values: Sequence[float | None]) -> float | None:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+    return "-" if share is None else f"{percent(share)} %"
 
 
 def _duration(seconds: float) -> str:
