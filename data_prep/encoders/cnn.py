@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.encoders.frozen import FixedMask, FrozenNetwork
-from data_prep.encoders.timm import ACCEPTED, architecture, create
+from data_prep.encoders.timm import ACCEPTED, architecture
 from data_prep.masks.kinds import Grid
 from flower_ist.errors import first_line
 from flower_ist.tokens.meta import Encoder
@@ -38,7 +38,8 @@ class PooledEncoder:
         dim: Width D of a token.
 
     Args:
-        model: A timm CNN without a classifier; it is changed in place.
+        model: A timm CNN without a classifier, with ``global_pool="avg"``; it is changed in
+            place.
         image_size: Height and width of the input in pixels.
         patch_size: Height and width of a patch in pixels; it divides the image size.
         normalization: As :class:`FrozenNetwork` has it, like device and dtype.
@@ -110,15 +111,6 @@ def blacken(pixels: torch.Tensor, kept: torch.Tensor, grid: Grid, patch_size: in
     seen = torch.zeros(len(kept), grid[0] * grid[1], dtype=pixels.dtype).scatter_(1, kept, 1)
     seen = seen.view(-1, 1, *grid).repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
     return pixels * seen.to(pixels.device)
-
-
-def build_cnn(name: str, *, seed: int = 0) -> Any:
-    """Build timm's CNN ``name`` without a classifier, its weights drawn from ``seed``.
-
-    Raises:
-        PrepError: timm has no such model, or cannot build it with global average pooling.
-    """
-    return create(name, seed, global_pool="avg")
 
 
 def _feature_width(model: Any, image_size: int) -> int:

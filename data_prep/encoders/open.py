@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.encoders.checkpoints import read_description
-from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder, build_cnn
+from data_prep.encoders.cnn import PATCH_SIZE, PooledEncoder
 from data_prep.encoders.frozen import FixedMask
 from data_prep.encoders.settings import EncoderSettings
-from data_prep.encoders.timm import default_size, has_vit, published
+from data_prep.encoders.timm import create, default_size, has_vit, published
 from data_prep.encoders.vit import TokenEncoder, build_vit
 from data_prep.encoders.weights import fit_weights, load_weights, state_sha256
 from data_prep.masks.kinds import Grid
@@ -88,7 +88,7 @@ def open_encoder(
         )
     if settings.layer:
         raise PrepError(f"{name} is no ViT and always run whole: leave the layer at 0.")
-    cnn = build_cnn(name, seed=seed)
+    cnn = create(name, seed, global_pool="avg")
     return PooledEncoder(
         cnn,
         size,

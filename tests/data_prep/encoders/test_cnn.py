@@ -4,8 +4,9 @@ import timm
 import torch
 
 from data_prep import PrepError
-from data_prep.encoders.cnn import PooledEncoder, blacken, build_cnn
+from data_prep.encoders.cnn import PooledEncoder, blacken
 from data_prep.encoders.frozen import NORMALIZATIONS
+from data_prep.encoders.timm import create
 from data_prep.masks.draw import kept_patches
 
 ALL = np.tile(np.arange(16), (3, 1))
@@ -23,7 +24,7 @@ def normalized(images):
 
 def cnn(name="test_resnet"):
     """A small CNN whose BatchNorm has seen data, so that its two modes differ."""
-    model = build_cnn(name).train()
+    model = create(name, 0, global_pool="avg").train()
     with torch.no_grad():
         model(normalized(pixels(8)))
     return model.eval()
@@ -78,7 +79,7 @@ def test_an_image_that_is_black_already_gives_the_same_token():
 
 def test_a_token_depends_on_its_image_alone():
     """Not on the batch, as with BatchNorm in training mode."""
-    model = build_cnn("test_resnet").train()
+    model = create("test_resnet", 0, global_pool="avg").train()
     encoder = PooledEncoder(model, 64)
     assert not model.training
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

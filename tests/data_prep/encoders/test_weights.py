@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from data_prep import PrepError
-from data_prep.encoders.cnn import build_cnn
+from data_prep.encoders.timm import create
 from data_prep.encoders.vit import build_vit
 from data_prep.encoders.weights import fit_weights, load_weights, read_tensors, state_sha256
 
@@ -116,7 +116,10 @@ def test_the_final_norm_moves_to_where_the_checkpoint_has_it(there, here):
 
 
 def test_a_cnns_classifier_is_left_out_and_an_old_batchnorm_is_read(tmp_path):
-    trained, model = build_cnn("test_resnet", seed=1), build_cnn("test_resnet")
+    trained, model = (
+        create("test_resnet", 1, global_pool="avg"),
+        create("test_resnet", 0, global_pool="avg"),
+    )
     state = {k: v for k, v in trained.state_dict().items() if "num_batches_tracked" not in k}
     assert len(state) < len(trained.state_dict())
     torch.save(state | {"fc.weight": torch.zeros(10, 96)}, tmp_path / "cnn.pth")
@@ -160,7 +163,7 @@ def without(name):
             build_vit("vit_tiny_patch16_224", 32, **(SIZES | {"embed_dim": 48})).state_dict(),
             r"its cls_token is \[1, 1, 48\], not \[1, 1, 24\]",
         ),
-        (build_cnn("test_resnet").state_dict(), "it lacks cls_token"),
+        (create("test_resnet", 0, global_pool="avg").state_dict(), "it lacks cls_token"),
         ({"pos_embed": torch.zeros(3)}, "vit_tiny_patch16_224: "),
     ],
 )
@@ -202,7 +205,10 @@ def test_a_checkpoint_without_named_tensors_is_refused(tmp_path, content):
 
 def test_a_name_that_ends_others_too_is_not_taken_for_the_prefix(tmp_path):
     """Of a ResNet, conv1.weight is the first name, and so end layer1.0.conv1.weight and others."""
-    trained, model = build_cnn("resnet10t", seed=1), build_cnn("resnet10t", seed=0)
+    trained, model = (
+        create("resnet10t", 1, global_pool="avg"),
+        create("resnet10t", 0, global_pool="avg"),
+    )
     file = tmp_path / "cnn.pth"
     torch.save({"state_dict": prefixed(trained.state_dict(), "net.")}, file)
     load_weights(model, file)
