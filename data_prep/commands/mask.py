@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
 from data_prep.commands.common import command_of, console
 from data_prep.console import print_sentences, print_skipped
@@ -32,7 +31,7 @@ def mask(settings: MaskCommand) -> None:
     sizes. Which patches were kept is not stored: it follows from the seed and the
     images' ids.
     """
-    from data_prep.patches.write import masked_summary, write_masked, write_masked_splits
+    from data_prep.patches.write import masked_summary, write_masked
     from data_prep.progress import image_progress
     from flower_ist.files import refuse_existing
 
@@ -51,10 +50,8 @@ def mask(settings: MaskCommand) -> None:
         ),
     )
     with image_progress(console, "Masking images", sum(map(len, sets))) as advance:
-        how: dict[str, Any] = {"reading": reading, "workers": workers, "advance": advance}
-        if test is None:
-            metas = [write_masked(train, out, settings, **how)]
-        else:
-            metas = list(write_masked_splits(train, test, out, settings, **how))
+        metas = write_masked(
+            train, out, settings, test=test, reading=reading, workers=workers, advance=advance
+        )
     print_text(console, masked_summary(out, metas))
     print_skipped(console, (sentence for data in sets for sentence in data.skipped))

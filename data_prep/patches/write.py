@@ -39,10 +39,11 @@ def write_masked(
     folder: Path,
     settings: MaskSettings,
     *,
+    test: ImageSet | None = None,
     reading: Reading = USUAL_READING,
     workers: int | None = None,
     advance: Advance | None = None,
-) -> MaskedMeta:
+) -> list[MaskedMeta]:
     """Write the kept patches of some images to a new folder; see :mod:`data_prep.patches.meta`.
 
     Gray images keep their one channel. The same images and settings give the same bytes with any
@@ -52,49 +53,30 @@ def write_masked(
         data: Images that are not masked yet.
         folder: Must not exist; it appears when it is complete.
         settings: The mask and the sizes.
+        test: Test images, if there are any; the two sets then go to ``train`` and ``test`` in it.
         reading: How unusual images were read.
         workers: Threads; None for as many as there are cores, up to 8.
         advance: Called with 1 after each image, for a progress bar.
 
     Returns:
-        The meta data that were written.
+        The meta data that were written, of each set.
 
     Raises:
-        PrepError: the disk is too small, an image cannot be read, or the images are masked already.
+        PrepError: the disk is too small, an image cannot be read, the images are masked already, or
+            the sets have different classes.
         NotWrittenError: the folder exists or cannot be written.
     """
+    sets = {"": data} if test is None else {"train": data, "test": test}
+    if test is not None:
+        check_same_classes(data.class_names, test.class_names, "the training", "the test images")
     with new_folder(folder) as temporary:
-        _check_fit(temporary, (data,), settings)
-        return _write(data, temporary, settings, reading, workers, advance)
-
-
-def write_masked_splits(
-    train: ImageSet,
-    test: ImageSet,
-    folder: Path,
-    settings: MaskSettings,
-    *,
-    reading: Reading = USUAL_READING,
-    workers: int | None = None,
-    advance: Advance | None = None,
-) -> tuple[MaskedMeta, MaskedMeta]:
-    """Write both sets to ``folder/train`` and ``folder/test``; see :func:`write_masked`.
-
-    Returns:
-        The meta data of both.
-
-    Raises:
-        PrepError: the sets have different classes, or as :func:`write_masked`.
-    """
-    check_same_classes(train.class_names, test.class_names, "the training", "the test images")
-    with new_folder(folder) as temporary:
-        _check_fit(temporary, (train, test), settings)
+        _check_fit(temporary, list(sets.values()), settings)
         written = []
-        for name, data in (("train", train), ("test", test)):
-            (temporary / name).mkdir()
+        for name, each in sets.items():
             place = temporary / name
-            written.append(_write(data, place, settings, reading, workers, advance))
-    return written[0], written[1]
+            place.mkdir(exist_ok=True)
+            written.append(_write(each, place, settings, reading, workers, advance))
+    return written
 
 
 def masked_summary(folder: Path, metas: Sequence[MaskedMeta]) -> str:

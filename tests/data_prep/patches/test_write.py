@@ -11,7 +11,7 @@ from data_prep.images.pixels import network_input
 from data_prep.patches import write as masked_writer
 from data_prep.patches.cut import cut_patches
 from data_prep.patches.read import read_masked
-from data_prep.patches.write import write_masked, write_masked_splits
+from data_prep.patches.write import write_masked
 from data_prep.sources.open import read_train_and_test
 from flower_ist.files import NotWrittenError
 from tests.fakes.full_disk import files_of_at_most
@@ -21,7 +21,7 @@ from tests.fakes.masked import SETTINGS, folder_of_both_kinds, images, kept_of
 def test_plain_patches_are_one_array_and_take_no_other_byte(tmp_path):
     """8 of 16 patches of 4 x 4 pixels and 3 channels: 8 * 16 * 3 = 384 bytes an image."""
     data = images()
-    meta = write_masked(data, tmp_path / "m", SETTINGS)
+    (meta,) = write_masked(data, tmp_path / "m", SETTINGS)
     stored = np.load(tmp_path / "m" / "patches.npy")
     assert stored.shape == (5, 8, 4, 4, 3)
     resized = network_input(data.images, 16)[2].permute(1, 2, 0).numpy()
@@ -36,7 +36,7 @@ def test_plain_patches_are_one_array_and_take_no_other_byte(tmp_path):
 
 def test_compressed_patches_count_their_offset(tmp_path):
     data = images(file_bytes=np.arange(5) + 100, owners=np.array(["x", "y", "x", "z", "x"]))
-    meta = write_masked(data, tmp_path / "m", replace(SETTINGS, compress=True))
+    (meta,) = write_masked(data, tmp_path / "m", replace(SETTINGS, compress=True))
     offsets = np.load(tmp_path / "m" / "offsets.npy")
     again = read_masked(tmp_path / "m")
     assert again.masked_bytes.tolist() == (np.diff(offsets) + 8).tolist()
@@ -51,7 +51,7 @@ def test_compressed_patches_count_their_offset(tmp_path):
 def test_gray_and_colored_images_keep_their_channels_side_by_side(tmp_path, compress):
     """Plain: 8 patches of 16 pixels are 128 or 384 bytes, 8 for the offset, 1 for the channels."""
     data = folder_of_both_kinds(tmp_path / "set")
-    meta = write_masked(data, tmp_path / "m", replace(SETTINGS, compress=compress))
+    (meta,) = write_masked(data, tmp_path / "m", replace(SETTINGS, compress=compress))
     again = read_masked(tmp_path / "m")
     assert meta.channels == 0
     assert [p.shape[2] for p in again.images] == [1, 3, 1]
@@ -63,15 +63,14 @@ def test_gray_and_colored_images_keep_their_channels_side_by_side(tmp_path, comp
 
 def test_both_splits_lie_side_by_side_and_are_found(tmp_path):
     train, test = images(4), images(2, seed=9, split="test")
-    metas = write_masked_splits(train, test, tmp_path / "m", SETTINGS)
+    metas = write_masked(train, tmp_path / "m", SETTINGS, test=test)
     assert [meta.num_images for meta in metas] == [4, 2]
     again = read_train_and_test(tmp_path / "m", None, 0.5, seed=0)
     assert [(len(data), data.split) for data in again] == [(4, "train"), (2, "test")]
     assert read_masked(tmp_path / "m" / "test").split == "test"
+    other = replace(test, class_names=("a", "b", "c"))
     with pytest.raises(PrepError, match="class 'c' is in the test images"):
-        write_masked_splits(
-            train, replace(test, class_names=("a", "b", "c")), tmp_path / "n", SETTINGS
-        )
+        write_masked(train, tmp_path / "n", SETTINGS, test=other)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
@@ -98,7 +97,7 @@ def test_a_disk_too_small_is_found_before_writing(tmp_path, monkeypatch):
     with pytest.raises(PrepError, match="need 2240 bytes, but the disk has 2239 bytes free"):
         write_masked(images(), tmp_path / "m", SETTINGS)
     with pytest.raises(PrepError, match="need 2240 bytes"):
-        write_masked_splits(images(4), images(1), tmp_path / "m", SETTINGS)
+        write_masked(images(4), tmp_path / "m", SETTINGS, test=images(1))
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from data_prep.images.classes import read_classes
 from data_prep.images.reading import Reading
 from data_prep.masks.draw import kept_patches
 from data_prep.patches.settings import MaskSettings
-from data_prep.patches.write import write_masked_splits
+from data_prep.patches.write import write_masked
 from data_prep.shards.encode import Encoding
 from data_prep.shards.prep import prep
 from data_prep.shards.work_folder import WorkFolder
@@ -230,7 +230,7 @@ def test_how_stored_patches_were_read_goes_into_the_shard(settings, tmp_path):
     """What prep is told is not about them: they were read and resized when they were masked."""
     sets = read_train_and_test(settings.source, None, 0.2, 7)
     stored = MaskSettings(image_size=16, patch_size=4, interpolation="bilinear")
-    write_masked_splits(*sets, tmp_path / "masked", stored, reading=Reading(12, "ignore"))
+    write_masked(sets[0], tmp_path / "masked", stored, test=sets[1], reading=Reading(12, "ignore"))
     prep(replace(settings, source=str(tmp_path / "masked"), orientation="exif"))
     meta = open_shard(settings.out / "test").meta
     assert meta.encoder.interpolation == "bilinear"
@@ -243,7 +243,7 @@ def test_masked_images_are_encoded_to_the_same_tokens_and_count_their_real_bytes
     """A quarter of 16 x 16 gray pixels is 64 bytes an image, at whatever size it had."""
     sets = read_train_and_test(settings.source, None, 0.2, 7)
     stored = MaskSettings(image_size=16, patch_size=4, kind="block", ratio=0.75, seed=7)
-    write_masked_splits(*sets, tmp_path / "masked", stored)
+    write_masked(sets[0], tmp_path / "masked", stored, test=sets[1])
     images = replace(settings, mask="block", mask_ratio=0.75, seed=7, out=tmp_path / "images")
     prep(images)
     masked = replace(settings, source=str(tmp_path / "masked"))

@@ -4,7 +4,7 @@ from PIL import Image
 
 from data_prep import PrepError
 from data_prep.patches.settings import MaskSettings
-from data_prep.patches.write import write_masked, write_masked_splits
+from data_prep.patches.write import write_masked
 from data_prep.sources.open import left_out_tests, read_source, read_train_and_test
 
 
@@ -41,7 +41,7 @@ def test_published_test_images_that_are_left_out_are_told_of(fashion_folder, tmp
     (tmp_path / "t.csv").write_text("path,label,split\na,x,train\nb,x,test\nc,x,val\n")
     sets = read_train_and_test(tmp_path / "set", None, 0.2, 0)
     settings = MaskSettings(image_size=4, patch_size=2)
-    write_masked_splits(*sets, tmp_path / "both", settings)
+    write_masked(sets[0], tmp_path / "both", settings, test=sets[1])
     write_masked(sets[0], tmp_path / "one", settings)
     for source in (fashion_folder, tmp_path / "set", tmp_path / "t.csv", tmp_path / "both"):
         sentence = f"--test-share 0 leaves out the test images of {source}."
