@@ -24,6 +24,12 @@ from data_prep.images.stored import StoredImages
 ON_ERROR = ("stop", "skip")
 
 
+def check_on_error(choice: str) -> None:
+    """Raise PrepError where what to do at an image that cannot be read is unknown."""
+    if choice not in ON_ERROR:
+        raise PrepError(f"The choice on error {choice!r} is unknown: use {' or '.join(ON_ERROR)}.")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How any source is read.
@@ -45,10 +51,7 @@ class ReadOptions:
     reading: Reading = USUAL_READING
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise PrepError(
-                f"The choice on error {self.on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
-            )
+        check_on_error(self.on_error)
 
 
 @dataclass(frozen=True)

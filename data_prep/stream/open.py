@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep.progress import image_progress
 from data_prep.stream.paths import batches, count_images, image_paths, watched_batches
-from data_prep.stream.tokens import TokenStream, open_encoding
+from data_prep.stream.tokens import open_encoding, stream_tokens
 from flower_ist.console import terminal
 from flower_ist.tokens.recipe import Recipe
 
@@ -60,16 +61,16 @@ def image_tokens(
         device=device,
         mask_ratio=mask_ratio,
     )
-    stream = TokenStream(encoding, views=views, on_error=on_error, tell=tell)
+    stream = partial(stream_tokens, encoding, views=views, on_error=on_error, tell=tell)
     if watch is not None:
         # An image must not wait for the next ones to be taken.
-        yield from stream.of(watched_batches(watch, batch_size), workers=0)
+        yield from stream(watched_batches(watch, batch_size), workers=0)
         return
     console = terminal(stderr=True, quiet=not (show_bar and sys.stderr.isatty()))
     found = batches(image_paths(images, sys.stdin), batch_size)
     with (
         image_progress(console, "Classifying images", count_images(images)) as advance,
-        closing(stream.of(found, workers)) as tokens,
+        closing(stream(found, workers=workers)) as tokens,
     ):
         for batch in tokens:
             yield batch

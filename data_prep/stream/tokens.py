@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data_prep import PrepError
 from data_prep.encoders.reopen import reopen_encoder
-from data_prep.images.check import ON_ERROR
+from data_prep.images.check import check_on_error
 from data_prep.images.decode import decode_image
 from data_prep.images.pixels import network_input
 from data_prep.images.prefetch import prefetch
@@ -46,81 +46,60 @@ class Prepared:
     unreadable: list[str]
 
 
-class TokenStream:
-    """Encodes images as a recipe says.
+def stream_tokens(
+    encoding: Encoding,
+    batches: Iterable[list[Path]],
+    *,
+    workers: int = 2,
+    views: int = 1,
+    on_error: str = "stop",
+    tell: Callable[[str], object] = lambda sentence: None,
+) -> Generator[tuple[list[str], NDArray[np.float32]], None, None]:
+    """Yield for each batch of paths those that can be read, and their tokens (n, V, D).
 
     Args:
         encoding: Encoder and mask, see :func:`open_encoding`.
+        batches: Of paths.
+        workers: Threads that decode ahead; with 0 nothing is asked for before it is answered.
         views: Masks of each image, 1 and up.
         on_error: At an image that cannot be read: ``stop``, or ``skip`` to tell of it and go on.
         tell: Takes a sentence for each image that was skipped.
 
     Raises:
-        PrepError: the views would be all the same, or the choice on error is unknown.
+        PrepError: the views would be all the same, the choice on error is unknown, or, under
+            ``stop``, an image cannot be read.
     """
+    check_on_error(on_error)
+    check_views(views, encoding.mask)
+    with closing(prefetch(lambda p: prepare(encoding, p, views), batches, workers)) as prepared:
+        for each in prepared:
+            for sentence in each.unreadable:
+                if on_error == "stop":
+                    raise PrepError(f"{sentence.rstrip('.')}: remove it or use --on-error skip.")
+                tell(sentence)
+            if each.batch is not None:
+                tokens = encoding.tokens(each.batch).reshape(len(each.paths), views, -1)
+                yield [str(path) for path in each.paths], tokens
 
-    def __init__(
-        self,
-        encoding: Encoding,
-        *,
-        views: int = 1,
-        on_error: str = "stop",
-        tell: Callable[[str], object] = lambda sentence: None,
-    ) -> None:
-        if on_error not in ON_ERROR:
-            raise PrepError(
-                f"The choice on error {on_error!r} is unknown: use {' or '.join(ON_ERROR)}."
-            )
-        check_views(views, encoding.mask)
-        self._encoding, self._views = encoding, views
-        self._on_error, self._tell = on_error, tell
 
-    def of(
-        self, batches: Iterable[list[Path]], workers: int = 2
-    ) -> Generator[tuple[list[str], NDArray[np.float32]], None, None]:
-        """Yield for each batch of paths those that can be read, and their tokens (n, V, D).
-
-        Args:
-            batches: Of paths.
-            workers: Threads that decode ahead; with 0 nothing is asked for before it is answered.
-
-        Raises:
-            PrepError: under ``stop``, an image cannot be read.
-        """
-        with closing(prefetch(self.prepare, batches, workers)) as prepared:
-            for each in prepared:
-                for sentence in each.unreadable:
-                    if self._on_error == "stop":
-                        raise PrepError(
-                            f"{sentence.rstrip('.')}: remove it or use --on-error skip."
-                        )
-                    self._tell(sentence)
-                if each.batch is not None:
-                    flat = self._encoding.tokens(each.batch)
-                    yield (
-                        [str(p) for p in each.paths],
-                        flat.reshape(len(each.paths), self._views, -1),
-                    )
-
-    def prepare(self, paths: list[Path]) -> Prepared:
-        """Read, decode and resize images, and draw their masks; one is in memory at native size."""
-        size = self._encoding.encoder.record.image_size
-        readable, pixels, ids, unreadable = [], [], [], []
-        for path in paths:
-            try:
-                content = _content(path)
-                native = decode_image(io.BytesIO(content), path, self._encoding.reading)
-            except PrepError as err:
-                unreadable.append(str(err))
-                continue
-            pixels.append(network_input(native[None], size, self._encoding.interpolation))
-            ids.append(zlib.crc32(content))
-            readable.append(path)
-        if not readable:
-            return Prepared([], None, unreadable)
-        image_ids = np.array(ids, np.int64)
-        masks = [draw_mask(self._encoding.mask, image_ids, view) for view in range(self._views)]
-        return Prepared(readable, Batch(torch.cat(pixels), np.stack(masks)), unreadable)
+def prepare(encoding: Encoding, paths: list[Path], views: int = 1) -> Prepared:
+    """Read, decode and resize images, and draw their masks; one is in memory at native size."""
+    size = encoding.encoder.record.image_size
+    readable, pixels, ids, unreadable = [], [], [], []
+    for path in paths:
+        try:
+            content = _content(path)
+            native = decode_image(io.BytesIO(content), path, encoding.reading)
+        except PrepError as err:
+            unreadable.append(str(err))
+            continue
+        pixels.append(network_input(native[None], size, encoding.interpolation))
+        ids.append(zlib.crc32(content))
+        readable.append(path)
+    if not readable:
+        return Prepared([], None, unreadable)
+    masks = [draw_mask(encoding.mask, np.array(ids, np.int64), view) for view in range(views)]
+    return Prepared(readable, Batch(torch.cat(pixels), np.stack(masks)), unreadable)
 
 
 def open_encoding(

@@ -16,7 +16,7 @@ from data_prep.encoders.open import open_encoder
 from data_prep.encoders.settings import EncoderSettings
 from data_prep.shards.encode import Encoding
 from data_prep.stream.paths import batches
-from data_prep.stream.tokens import TokenStream
+from data_prep.stream.tokens import stream_tokens
 from tests.fakes.tiny_encoder import tiny_encoder
 
 
@@ -39,7 +39,7 @@ def test_it_reads_ahead_by_two_batches_a_worker(encoding: Encoding, tmp_path: Pa
             yield picture
 
     kept = []
-    for names, tokens in TokenStream(encoding).of(batches(endless(), 5), workers):
+    for names, tokens in stream_tokens(encoding, batches(endless(), 5), workers=workers):
         answered += len(names)
         kept.append(weakref.ref(tokens))
         # Two batches a worker wait or are made; one more is what was just answered.
@@ -56,19 +56,19 @@ def test_the_same_picture_has_the_same_token_under_any_name(encoding: Encoding, 
         Image.fromarray(pixels).save(tmp_path / name)
     Image.fromarray(pixels[::-1]).save(tmp_path / "c.png")
     paths = [tmp_path / f"{name}.png" for name in "abc"]
-    ((_, tokens),) = TokenStream(encoding).of([paths])
+    ((_, tokens),) = stream_tokens(encoding, [paths])
     np.testing.assert_array_equal(tokens[0], tokens[1])
     assert np.abs(tokens[0] - tokens[2]).max() > 1e-3
 
 
 def test_what_cannot_be_streamed(encoding: Encoding, tmp_path: Path):
     with pytest.raises(PrepError, match="The choice on error 'x' is unknown"):
-        TokenStream(encoding, on_error="x")
+        next(stream_tokens(encoding, [], on_error="x"))
     fixed = Encoding(encoding.encoder, mask_kind="fixed")
     with pytest.raises(PrepError, match="3 views of the fixed mask"):
-        TokenStream(fixed, views=3)
+        next(stream_tokens(fixed, [], views=3))
     told: list[str] = []
     missing = [[tmp_path / "none.png"], [tmp_path / "no\0name"]]
-    assert list(TokenStream(encoding, on_error="skip", tell=told.append).of(missing)) == []
+    assert list(stream_tokens(encoding, missing, on_error="skip", tell=told.append)) == []
     assert len(told) == 2
     assert all("cannot be read as an image" in sentence for sentence in told)

@@ -29,7 +29,7 @@ from data_prep.sources.open import read_source
 from data_prep.stream.labeled import labeled_tokens
 from data_prep.stream.open import image_tokens
 from data_prep.stream.paths import watched_batches
-from data_prep.stream.tokens import TokenStream, open_encoding
+from data_prep.stream.tokens import open_encoding, prepare
 from flower_ist.classifier.predictor import load_classifier, recipe_of
 from flower_ist.cli import app
 from flower_ist.tokens.recipe import Recipe
@@ -71,7 +71,7 @@ def test_tokens_are_those_of_the_shard_under_the_shard_s_masks(colors: PictureRu
     data = read_source(colors.pictures)
     stored = np.concatenate([*encoding.batches(data, 7)])
     paths = list(data.images.reader.paths)  # type: ignore[union-attr]
-    prepared = TokenStream(encoding).prepare(paths)
+    prepared = prepare(encoding, paths)
     assert prepared.batch is not None
     ids = data.image_ids
     tokens = encoding.encoder.encode(prepared.batch.pixels, draw_mask(recipe.mask, ids))
@@ -109,7 +109,7 @@ def test_pictures_are_read_and_resized_as_the_shard_s_were(tmp_path: Path):
         encoding = open_encoding(recipe, str(encoder))
         data = read_source(pictures, reading=encoding.reading)
         paths = list(data.images.reader.paths)  # type: ignore[union-attr]
-        batch = TokenStream(encoding).prepare(paths).batch
+        batch = prepare(encoding, paths).batch
         assert batch is not None
         kept = draw_mask(recipe.mask, data.image_ids)
         rows = [row for row, i in enumerate(data.image_ids) if int(i) in order]
@@ -185,7 +185,7 @@ def test_whole_images(colors: PictureRun):
     classifier = load_classifier(colors.run)
     file = colors.pictures / "green" / "4.png"
     encoding = open_encoding(recipe_of(classifier, colors.run), str(colors.encoder))
-    prepared = TokenStream(encoding).prepare([file])
+    prepared = prepare(encoding, [file])
     assert prepared.batch is not None
     token = encoding.encoder.encode(prepared.batch.pixels, np.arange(16)[None])
     expected = classifier.probabilities(token).max()
