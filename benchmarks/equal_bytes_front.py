@@ -79,8 +79,10 @@ def print_gaps(work: Path, sets: list[str], clients: list[int], splits: list[str
     for split in splits:
         for count in clients:
             for name in sets:
-                cells = gap_cells(curves(work, name, count, split), split)
-                print(f"| {split}, {count} | {name} | " + " | ".join(cells) + " |")
+                found = curves(work, name, count, split)
+                if {"ist", "whole"} <= found.keys():
+                    cells = " | ".join(gap_cells(found, split))
+                    print(f"| {split}, {count} | {name} | {cells} |")
 
 
 def main(
