@@ -31,12 +31,7 @@ from flower_ist.wire.reported import finite
 from flower_ist.wire.size import wire_bytes
 
 _T = TypeVar("_T")
-_OPTIONAL = (
-    "validation_accuracy",
-    "model_round",
-    "ensemble_accuracy",
-    "ensemble_validation_accuracy",
-)
+_OPTIONAL = ("validation_accuracy", "ensemble_accuracy", "ensemble_validation_accuracy")
 # So many clients that did not train are listed in a round's line.
 _MOST_OTHERS = 1000
 _OURS = (SubmodelStrategy, ClosedFormStrategy)
@@ -220,6 +215,7 @@ class RoundRecorder:
             "accuracy": finite(metrics.get("accuracy")),
             "loss": finite(metrics.get("loss")),
             **{name: finite(metrics[name]) for name in _OPTIONAL if name in metrics},
+            **({"model_round": metrics["model_round"]} if "model_round" in metrics else {}),
             **asdict(traffic.total),
             **socket_fields(lines),
             "full_model_bytes": self._full_model_bytes,

@@ -79,7 +79,7 @@ def test_a_run_whose_training_does_harm_keeps_the_model_of_round_0(harmful, blob
     run = Path(harmful["output-dir"])
     lines = read_run(run)
     assert lines[2]["validation_accuracy"] < lines[0]["validation_accuracy"] - 0.1
-    assert [line["model_round"] for line in lines] == [0, 0, 0]
+    assert str([line["model_round"] for line in lines]) == "[0, 0, 0]"
     assert model_round(run) == "0"
     tokens, labels = split_shard(open_shard(blobs / "test"), 0.5)[1].batch(slice(None))
     found = load_classifier(run).probabilities(tokens).argmax(axis=1)
