@@ -6,7 +6,7 @@ out of the sums when the client's data have changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,19 +50,12 @@ class Counted(NamedTuple):
         return cls(float(statistics.counts.sum()), statistics.digest(), shard)
 
 
-class Part(NamedTuple):
-    """A client's statistics as it sent them, and the share of them that counts."""
-
-    told: bytes
-    share: float
-
-
 def write_statistics(
     folder: Path,
     statistics: Statistics,
     scale: TokenScale | None,
     clients: Mapping[str, Counted],
-    parts: Mapping[str, Part],
+    parts: Iterable[Statistics],
 ) -> None:
     """Write sums into a run's folder.
 
@@ -71,16 +64,17 @@ def write_statistics(
         statistics: the sums.
         scale: what tokens are standardized by; None if they are not.
         clients: by name, those who need not be asked again.
-        parts: of the sums, by digest, those that are new; parts of nobody are removed.
+        parts: of the sums, as clients sent them, those that are new; parts of nobody are removed.
 
     Raises:
         NotWrittenError: they cannot be written.
     """
     # The parts first: whatever the sums name is there.
     make_folder(folder / _PARTS)
-    for digest, part in parts.items():
-        told = {_TOLD: np.frombuffer(part.told, np.uint8)}
-        write_file(_part_file(folder, digest), sealed(_PART, [digest, part.share], told))
+    for part in parts:
+        if part.packed:  # a client may answer with its tensors one by one: they are not kept
+            digest, told = part.digest(), {_TOLD: np.frombuffer(part.packed, np.uint8)}
+            write_file(_part_file(folder, digest), sealed(_PART, [digest, part.share], told))
     tensors = statistics.to_tensors(_DTYPE)
     if scale is not None:
         tensors |= {_MEAN: scale.mean, _SPREAD: scale.spread}

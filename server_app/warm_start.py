@@ -9,7 +9,7 @@ the same ones. Clients that join later are included (:mod:`server_app.newcomers`
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from flower_ist.wire.protocol import COMPACT
 from flower_ist.wire.reported import is_superlink_error
 from server_app.build import Score, build_closed_form
 from server_app.settings import Settings
-from server_app.statistics_file import Counted, Part, read_statistics, write_statistics
+from server_app.statistics_file import Counted, read_statistics, write_statistics
 from server_app.strategies import CLOSED_FORM
 
 _log = logging.getLogger("flwr")
@@ -44,13 +44,13 @@ class WarmStart:
         prior: what clients train with; None for nothing.
         skip: the closed-form head inside the net; None for none.
         sums: what both follow from; None if nothing was asked.
-        unsaved: parts of the sums, by digest, that are not on the disk yet.
+        unsaved: parts of the sums, as clients sent them, that are not on the disk yet.
     """
 
     prior: TokenPrior | None = None
     skip: LinearSkip | None = None
     sums: ClientSums | None = None
-    unsaved: dict[str, Part] = field(default_factory=dict)
+    unsaved: list[Statistics] = field(default_factory=list)
 
     @classmethod
     def of(cls, sums: ClientSums) -> WarmStart:
@@ -81,13 +81,7 @@ class WarmStart:
         counted = {name: Counted.of(part, shards[name]) for name, part in new.items()}
         renewed = WarmStart.of(self.sums.changed(list(new.values()), counted, old))
         self.prior, self.skip, self.sums = renewed.prior, renewed.skip, renewed.sums
-        self.keep(new.values())
-
-    def keep(self, parts: Iterable[Statistics]) -> None:
-        """Keep parts of the sums as they were sent, until :meth:`save` writes them."""
-        for part in parts:
-            if part.packed:
-                self.unsaved[part.digest()] = Part(part.packed, part.share)
+        self.unsaved += new.values()
 
     def save(self, folder: Path) -> None:
         """Write the statistics into the run's folder, if there are any.
@@ -249,5 +243,5 @@ def warm_start(
     parts = {name(n): Counted.of(part, shard(n)) for n, part in counted.items()}
     sums = ClientSums(settings, closed_form, total, scale, {**answered, **parts})
     start = WarmStart.of(sums)
-    start.keep(counted.values())
+    start.unsaved += counted.values()
     return start
