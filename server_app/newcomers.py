@@ -104,6 +104,8 @@ class Newcomers(Filter):
         self._folder = folder
         self._current_round = current_round
         self._num_rounds = num_rounds
+        # Nodes that may have to be asked: the others are counted as they are now.
+        self._open: set[int] = set()
         self._asked: dict[int, str] = {}  # node id -> what its data were called then
         self._met: dict[int, int] = {}  # node id -> round in which it was first here
         self._pending: dict[str, tuple[int, str]] = {}  # message id -> the same
@@ -125,10 +127,13 @@ class Newcomers(Filter):
         if self._current_round() >= self._num_rounds:
             return  # nothing would fetch the answers
         changed, new = [], []
-        for node_id in node_ids:
+        self._open |= self._registry.noted_since()
+        for node_id in sorted(self._open.intersection(node_ids), key=self._registry.name):
             if self._registry.name(node_id) not in self._sums.clients:
                 new += [node_id] * self._is_new(node_id)
-            elif self._has_changed(node_id) and self._may_be_asked(node_id):
+            elif not self._has_changed(node_id):
+                self._open.remove(node_id)
+            elif self._may_be_asked(node_id):
                 changed.append(node_id)
         for what, nodes in (("New since this run began", new), ("Changed data", changed)):
             if nodes:
@@ -152,6 +157,7 @@ class Newcomers(Filter):
             node_id, shard = self._pending.pop(reply.metadata.reply_to_message_id)
             if is_superlink_error(reply):
                 self._asked.pop(node_id, None)  # it is gone; when it is back, it is asked again
+                self._open.add(node_id)
                 continue
             name = self._registry.name(node_id)
             counted = self._sums.clients.get(name)

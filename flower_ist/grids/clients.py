@@ -101,6 +101,7 @@ class ClientRegistry:
         # What meet() returned for some nodes since the last answer or change of a name.
         self._met: dict[tuple[int, ...], list[Client]] = {}
         self._named_at = 0.0
+        self._noted: set[int] = set()
         self._numbers: dict[str, list[float]] = {}
 
     def meet(self, grid: Grid, node_ids: Iterable[int]) -> list[Client]:
@@ -155,6 +156,7 @@ class ClientRegistry:
         if told is not None:
             self._met, self._numbers = {}, {}
             self._known[node_id] = replace(known, facts=dict(islice(told.items(), MAX_METRICS)))
+            self._noted.add(node_id)
             return self._known[node_id]
         metrics = metric_record(reply.content, EXAMPLES_KEY)
         examples = None if metrics is None else finite(metrics[EXAMPLES_KEY])
@@ -162,6 +164,11 @@ class ClientRegistry:
         if examples is not None and before is not None and examples > before:
             self._due.setdefault(node_id, time.monotonic())
         return None
+
+    def noted_since(self) -> set[int]:
+        """Return the nodes whose names or facts are others than when this was last called."""
+        noted, self._noted = self._noted, set()
+        return noted
 
     def own_word(self, node_id: int, fact: str) -> float:
         """Return the number of examples that a node's client told as this fact, or the most."""
@@ -212,6 +219,7 @@ class ClientRegistry:
     def _note(self, node_id: int, answer: Message | None) -> None:
         """Record a node's answer."""
         self._met, self._numbers = {}, {}
+        self._noted.add(node_id)
         self._told[node_id] = client_name(answer) if answer is not None else None
         facts: dict[str, ConfigRecordValues] = {}
         if answer is not None and answer.has_content():
@@ -244,6 +252,7 @@ class ClientRegistry:
             client = self._known[node_id]
             if (client.name, client.order) != (name, order):
                 self._known[node_id] = replace(client, name=name, order=order)
+                self._noted.add(node_id)
                 changed = True
         return changed
 

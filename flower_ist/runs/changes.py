@@ -31,7 +31,7 @@ class Changes:
         self._size = 0
         self._hash = hashlib.sha256()
         # By name: what is in the file, up to so many writes.
-        self._seen: dict[str, tuple[TrackedDict[Any], int]] = {}
+        self._seen: dict[str, tuple[TrackedDict[Any] | None, int]] = {}
 
     def write(self, server_round: int, tracked: Mapping[str, TrackedDict[Any]]) -> dict[str, Any]:
         """Append what has changed, or begin another file with all of it; return what to read.
@@ -46,13 +46,12 @@ class Changes:
         """
         # If this fails, the next round begins another file: it knows of nothing that is written.
         seen, self._seen = self._seen, {}
-        known = {name: seen.get(name, (None, 0)) for name in tracked}
-        begins = not all(entries is known[name][0] for name, entries in tracked.items())
+        begins = any(seen.get(name, (None,))[0] is not tracked[name] for name in tracked)
         if begins:
+            seen = dict.fromkeys(tracked, (None, 0))
             self._file = self._folder / f"changes-{server_round:06d}.jsonl"
             self._size, self._hash = 0, hashlib.sha256()
-        since = {name: 0 if begins else writes for name, (_, writes) in known.items()}
-        line = {name: entries.since(since[name]) for name, entries in tracked.items()}
+        line = {name: entries.since(seen[name][1]) for name, entries in tracked.items()}
         content = (json.dumps(line) + "\n").encode()
         (write_file if begins else append_file)(self._file, content)
         self._size += len(content)

@@ -11,7 +11,7 @@ anew in each epoch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -42,11 +42,11 @@ class TurnSampler:
         self._turns: TrackedDict[int] = TrackedDict()
         self._next_round = 1
         self._epoch = 0
-        self._names: Sequence[str] = ()
+        self._names: Collection[str] = ()
         self._queue: list[tuple[bytes, str]] = []  # a heap: those of them whose turn is to come
         self._lots: dict[str, bytes] = {}  # of this epoch
 
-    def sample(self, server_round: int, names: Sequence[str], count: int) -> list[str]:
+    def sample(self, server_round: int, names: Collection[str], count: int) -> list[str]:
         """Return who trains in this round, sorted by name.
 
         Rounds are drawn in order. If the first one is not round 1, as after a resume, the rounds
@@ -56,12 +56,12 @@ class TurnSampler:
 
         Args:
             server_round: at least 1.
-            names: of the clients that are connected, each once.
+            names: of the clients that are connected, each once; of an object that was handed in
+                before nobody has come or gone.
             count: how many are wanted; all of them if there are fewer.
         """
         if server_round < self._next_round:
             self.load_state({"turns": {}, "next_round": 1})
-        names = tuple(names)  # the same object if it is one: nobody can have changed it
         for _ in range(self._next_round, server_round):
             self._draw(names, count)
         self._next_round = server_round + 1
@@ -77,11 +77,11 @@ class TurnSampler:
         self._next_round = int(state["next_round"])
         self._begin(max(self._turns.values(), default=1) - 1)
 
-    def _draw(self, names: Sequence[str], count: int) -> list[str]:
-        if names is not self._names and names != self._names:
+    def _draw(self, names: Collection[str], count: int) -> set[str]:
+        if names is not self._names:
             self._names = names
             self._line_up()
-        chosen: dict[str, None] = {}
+        chosen: set[str] = set()
         again = []
         while len(chosen) < min(count, len(names)):
             if not self._queue:
@@ -90,11 +90,11 @@ class TurnSampler:
             if place[1] in chosen:  # it has had its last turn in this very round
                 again.append(place)
             else:
-                chosen[place[1]] = None
+                chosen.add(place[1])
                 self._turns[place[1]] = self._epoch + 1
         for place in again:
             heappush(self._queue, place)
-        return list(chosen)
+        return chosen
 
     def _begin(self, epoch: int) -> None:
         self._epoch = epoch
@@ -104,12 +104,9 @@ class TurnSampler:
     def _line_up(self) -> None:
         """Put the clients that have not had this epoch's turn in the order of their lots."""
         waiting = [name for name in self._names if self._turns.get(name, 0) <= self._epoch]
-        self._queue = [(self._lot(name), name) for name in waiting]
+        for name in waiting:
+            if name not in self._lots:
+                text = f"{self.seed}/{self._epoch}/{name}"
+                self._lots[name] = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        self._queue = [(self._lots[name], name) for name in waiting]
         heapify(self._queue)
-
-    def _lot(self, name: str) -> bytes:
-        lot = self._lots.get(name)
-        if lot is None:
-            text = f"{self.seed}/{self._epoch}/{name}"
-            lot = self._lots[name] = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        return lot

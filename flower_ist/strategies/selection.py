@@ -40,7 +40,6 @@ class ClientSelection:
         self._met: list[Client] = []
         self._held: set[str] = set()
         self._free: dict[str, Client] = {}  # those of them that are not held
-        self._names: tuple[str, ...] = ()
         self._patience = patience
         self._silent_rounds = SilentRounds(patience)
 
@@ -77,8 +76,7 @@ class ClientSelection:
                 f"quarantine, but min_train_nodes is {min_train_nodes}."
             )
         count = max(int(len(self._free) * fraction), min_train_nodes)
-        chosen = self.turns.sample(server_round, self._names, count)
-        return [self._free[name] for name in chosen]
+        return [self._free[name] for name in self.turns.sample(server_round, self._free, count)]
 
     def close_round(self, server_round: int, good: Iterable[int], report: RoundReport) -> None:
         """Note in the report who was in quarantine, and count who was at fault.
@@ -138,4 +136,3 @@ class ClientSelection:
                 self.seats[client.name] = len(self.seats)
         self._met, self._held = clients, held
         self._free = {client.name: client for client in clients if client.name not in held}
-        self._names = tuple(self._free)

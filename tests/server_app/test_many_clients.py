@@ -6,18 +6,23 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from flower_ist.grids import clients
 from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.grids.prior import PriorOnce
 from flower_ist.runs.app import run_in_process
 from flower_ist.strategies.quarantine import Quarantine
 from flower_ist.strategies.selection import ClientSelection
+from flower_ist.wire.protocol import FACTS_RECORD
 from server_app.app import app as server_app
+from server_app.newcomers import Newcomers
+from server_app.statistics_file import Counted
 from tests.fakes.tiny import numpy_app, tiny_app
 
 SAMPLED = 4
@@ -60,7 +65,8 @@ def operations(call: Callable[[], object]) -> int:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        frame.f_trace_opcodes = "/flower_ist/" in frame.f_code.co_filename
+        file = frame.f_code.co_filename
+        frame.f_trace_opcodes = "/flower_ist/" in file or "/server_app/" in file
         count += event == "opcode"
         return trace
 
@@ -88,3 +94,25 @@ def test_the_work_of_a_selection(monkeypatch: pytest.MonkeyPatch):
     assert few[0] > 10 * SAMPLED
     assert many[0] > 5 * few[0]
     assert few[1:] == many[1:] == [few[1]] * 3
+
+
+def test_the_work_of_looking_for_newcomers(monkeypatch: pytest.MonkeyPatch):
+    """All are counted in the statistics; one is met anew, and only that one is looked at again."""
+    monkeypatch.setattr(clients, "_NAMES_FRESH", float("inf"))
+
+    def rounds(registered: int) -> list[int]:
+        grid, registry = CountedGrid(tiny_app(), registered), ClientRegistry()
+        counted = {client.name: Counted() for client in registry.meet(grid, grid.get_node_ids())}
+        start: Any = SimpleNamespace(sums=SimpleNamespace(clients=counted))
+        newcomers = Newcomers(registry, start, PriorOnce(), Path(), lambda: 1, 9)
+        look = partial(newcomers.nodes, grid)
+        found = [operations(look), operations(look)]
+        asked = Message(RecordDict(), next(iter(grid.get_node_ids())), "train")
+        news = RecordDict({FACTS_RECORD: ConfigRecord({"client-name": "client-0"})})
+        assert registry.renew(Message(news, reply_to=asked)) is not None
+        return [*found, operations(look), operations(look)]
+
+    few, many = rounds(20), rounds(220)
+    assert many[0] > 5 * few[0]
+    assert few[1:] == many[1:]
+    assert few[2] > few[1] == few[3]

@@ -183,7 +183,7 @@ def test_nothing_else_changes_on_a_strategy_of_ours():
     changed = {n for n, value in everything.items() if before.get(n) != looks(value)}
     derived = {"_weights", "_weights_record", "_retired", "_sent", "last_round", "registry"}
     derived |= {"_silent_rounds"}  # a clock: whoever goes on waits anew
-    derived |= {"_met", "_free", "_names"}  # of the last look at who is connected
+    derived |= {"_met", "_free"}  # of the last look at who is connected
     assert changed - derived <= {"selection", "seats", "turns", "quarantine"}
     assert "seats" in changed
 
