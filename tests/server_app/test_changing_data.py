@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from flower_ist.grids import clients
+from flower_ist.grids.clients import ClientRegistry
+from flower_ist.grids.inprocess import InProcessGrid
+from flower_ist.grids.prior import PriorOnce
 from flower_ist.runs.app import run_in_process
 from flower_ist.runs.log import read_run
 from flower_ist.tokens.edit import drop
+from flower_ist.wire.protocol import FACTS_RECORD, SHARD_KEY, SUPERLINK_ERRORS
 from server_app.app import app as server_app
 from server_app.newcomers import Newcomers
-from server_app.statistics_file import STATISTICS_FILE
+from server_app.statistics_file import STATISTICS_FILE, Counted
 from tests.fakes.changing import (
     asked,
     assert_sums_are_of,
@@ -29,6 +35,7 @@ from tests.fakes.changing import (
     without_first,
 )
 from tests.fakes.shards import edit_meta, replace_array, write_blobs
+from tests.fakes.tiny import tiny_app
 
 MakeConfig = Callable[..., dict[str, Any]]
 Change = Callable[[], object]
@@ -277,3 +284,41 @@ def test_a_private_client_does_not_name_its_data(small: MakeConfig, folder: Path
     assert sum(line["clients_failed"] for line in read_run(run)) == 0
     assert asked(run) == {}
     assert not (run / "statistics").exists()
+
+
+class GoneGrid(InProcessGrid):
+    """A grid that answers at the second look, as Flower does when a node is gone."""
+
+    asked = looks = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        pushed = []
+        for message in messages:
+            pushed += super().push_messages([message])
+            error = Error(SUPERLINK_ERRORS[-1], "it is gone")
+            self._replies[pushed[-1]] = Message(error, reply_to=message)
+        self.asked = len(pushed)
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:  # type: ignore[override]
+        self.looks += 1
+        return super().pull_messages(message_ids) if self.looks % 2 == 0 else []
+
+
+def test_one_that_was_gone_when_it_was_asked_about_a_change_is_asked_again():
+    """Asked in round 1, again when the pauses of two and of four rounds are over."""
+    grid, registry, asked_in = GoneGrid(tiny_app(), 1), ClientRegistry(), []
+    (node,) = grid.get_node_ids()
+    registry.meet(InProcessGrid(tiny_app(), 1), [node])
+    facts = RecordDict({FACTS_RECORD: ConfigRecord({SHARD_KEY: "new"})})
+    registry.renew(Message(facts, reply_to=Message(RecordDict(), node, "train")))
+    closed_form = SimpleNamespace(question=lambda _: RecordDict())
+    counted = {"client-0": Counted(40.0, "digest", "old")}
+    start: Any = SimpleNamespace(sums=SimpleNamespace(clients=counted, closed_form=closed_form))
+    now = 0
+    newcomers = Newcomers(registry, start, PriorOnce(), Path(), lambda: now, 20)
+    for now in range(1, 12):
+        grid.asked = 0
+        newcomers.nodes(grid)
+        asked_in += [now] * grid.asked
+    assert asked_in == [1, 3, 7]
