@@ -27,6 +27,7 @@ from flower_ist.grids.clients import ClientRegistry
 from flower_ist.grids.inprocess import InProcessGrid
 from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
 from flower_ist.strategies.quarantine import Quarantine
+from flower_ist.strategies.sampling import TurnSampler
 from flower_ist.strategies.selection import ClientSelection
 from flower_ist.wire._flwr import NodeInfo
 
@@ -42,6 +43,8 @@ class Costs(NamedTuple):
     first_bytes: float
     first_seconds: float
     look: float
+    lots: float
+    anew: float
     select: float
     round_bytes: float
     round_seconds: float
@@ -95,8 +98,12 @@ def costs(count: int, folder: Path) -> Costs:
         save.append(seconds(partial(checkpoints.save, checkpoint)))
         kept = max(checkpoints.files()).stat().st_size
         size.append(changes.stat().st_size + kept)
+    names = [client.name for client in registry.meet(grid, nodes)]
+    lots = seconds(partial(TurnSampler(0).sample, 1, names, SAMPLED))
+    registry._met.clear()
+    anew = seconds(partial(selection.select, server_round + 1, grid, fraction=0.0, **numbers))
     rounds = median(select[1:]), float(median(np.diff(size)[1:]) + kept), median(save[1:])
-    return Costs(count, memory, size[1], save[0], look, *rounds)
+    return Costs(count, memory, size[1], save[0], look, lots, anew, *rounds)
 
 
 def main() -> None:
@@ -112,6 +119,8 @@ def main() -> None:
     print(f"| memory: name and facts | {many.memory / count / 1e3:.2f} kB |")
     print(f"| its node in Flower's list | {len(node(2**62).SerializeToString())} bytes |")
     print(f"| a look at who is connected, every 10 s | {1e6 * many.look / count:.2f} us |")
+    print(f"| drawing its lot, once an epoch | {1e6 * many.lots / count:.2f} us |")
+    print(f"| selecting where others came or went | {1e6 * many.anew / count:.2f} us |")
     print(f"| kept of it by a run's first checkpoint | {many.first_bytes / count:.0f} bytes |")
     print(f"| writing that | {1e6 * many.first_seconds / count:.2f} us |")
     print(f"| a round with {SAMPLED} of | {few.clients:,} | {many.clients:,} |")
