@@ -47,8 +47,9 @@ def _parameter(field: Field[Any], kind: Any) -> Parameter:
     if about.get("argument"):
         info = typer.Argument(help=about["help"])
     else:
-        flags = (about["flag"],) if about["flag"] else ()
-        info = typer.Option(*flags, help=about["help"], rich_help_panel=about["panel"])
+        # Without a name typer would add a second flag that turns a flag off.
+        flag = about["flag"] or f"--{field.name.replace('_', '-')}"
+        info = typer.Option(flag, help=about["help"], rich_help_panel=about["panel"])
     return Parameter(
         field.name,
         Parameter.POSITIONAL_OR_KEYWORD,

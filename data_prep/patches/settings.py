@@ -39,9 +39,7 @@ class MaskSettings:
     )
     seed: int = option("Seed of the masks and of the test share.", 0, panel=_MASK)
     interpolation: str = option("bicubic or bilinear.", "bicubic", panel=_MASK)
-    compress: bool = option(
-        "Store lossless WebP instead of plain pixels.", False, panel=_MASK, flag="--compress"
-    )
+    compress: bool = option("Store lossless WebP instead of plain pixels.", False, panel=_MASK)
 
     def __post_init__(self) -> None:
         from data_prep.images.pixels import check_interpolation

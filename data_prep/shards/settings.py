@@ -60,14 +60,13 @@ class PrepSettings(SplitSettings, EncoderSettings, SourceSettings):
         "Processes or machines that share the encoding.", 1, panel=_RUN, least=1
     )
     shard_index: int = option("Which of these this process is, from 0.", 0, panel=_RUN)
-    ray: bool = option("Share the encoding out with Ray Data.", False, panel=_RUN, flag="--ray")
+    ray: bool = option("Share the encoding out with Ray Data.", False, panel=_RUN)
 
     append: bool = option(
         "SOURCE holds new images for OUT/CLIENT, a shard that is there: they are encoded as its "
         "own were, and join it.",
         False,
         panel=_RUN,
-        flag="--append",
     )
 
     def check(self) -> None:

@@ -88,7 +88,7 @@ def test_a_name_that_is_too_long_is_a_sentence(fashion_folder, tmp_path):
 class Base:
     _: KW_ONLY
     shade: str = option("The color.", "red", panel="Paint", flag="--color")
-    dry: bool = option("Without paint.", False, flag="--dry")
+    dry: bool = option("Without paint.", False)
 
 
 @dataclass(frozen=True)
