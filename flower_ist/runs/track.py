@@ -32,6 +32,7 @@ KEY_TAG = "flower_ist_run"
 # These are not measurements: the x axis, and what identifies the run.
 _LEFT_OUT = {"round", "seed", "settings", "resumed_after"}
 _MLFLOW = ("MLflow", "check MLFLOW_TRACKING_URI and its server")
+_POLL_SECONDS = 2.0
 _MLFLOW_BATCH = 1000  # the most metrics that it takes at once
 
 
@@ -46,7 +47,6 @@ def track(
     follow: bool = False,
     project: str = "flower-ist",
     per_client: bool = False,
-    every: float = 2.0,
     tell: Callable[[str], object] = print,
 ) -> int:
     """Send a run's rounds to a tracker; with ``follow`` continue until the run has ended.
@@ -57,7 +57,6 @@ def track(
         follow: wait for further rounds. For a run that was killed, wait until it is resumed.
         project: W&B's project, or MLflow's experiment.
         per_client: send the bytes of each client too.
-        every: seconds between two reads of the log.
         tell: called with a sentence when something was sent.
 
     Returns:
@@ -86,7 +85,7 @@ def track(
                     tell(f"Sent {new} rounds to {to}, up to round {lines[-1]['round']}.")
             if state in (State.FINISHED, State.FAILED) or not follow:
                 break
-            time.sleep(every)
+            time.sleep(_POLL_SECONDS)
     except ModuleNotFoundError as err:
         raise TrackerError(f"{err.name} is not installed: pip install 'flower-ist[{to}]'.") from err
     finally:

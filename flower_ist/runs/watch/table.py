@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,7 +33,6 @@ def watch(
     *,
     once: bool = False,
     every: float = 1.0,
-    now: Callable[[], float] = time.time,
 ) -> bool:
     """Show runs until all of them have ended.
 
@@ -45,7 +44,6 @@ def watch(
         console: where they are shown.
         once: show the current state of the runs and return.
         every: seconds between two updates.
-        now: the clock, in seconds since 1970.
 
     Returns:
         Whether none of the runs has failed.
@@ -59,7 +57,7 @@ def watch(
     def look() -> list[Progress]:
         for run in runs:
             run.poll()
-        return [progress(run, now()) for run in runs]
+        return [progress(run, time.time()) for run in runs]
 
     states = look()
     if once or not console.is_terminal:
