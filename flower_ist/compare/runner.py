@@ -57,7 +57,7 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
     folder = Path(config["output-dir"])
     try:
         began, cpu = time.monotonic(), time.process_time()
-        run_app(app, engine, clients, config)
+        (_run_flwr if engine == "flwr" else _run_here)(app, clients, config)
         seconds = {"wall": time.monotonic() - began, "cpu": time.process_time() - cpu}
         write_file(folder / DONE_FILE, json.dumps({"seconds": seconds}) + "\n")
     except Exception as err:  # whatever it is, the other runs go on and the reader gets a sentence
@@ -67,23 +67,6 @@ def do_run(app: Path, engine: str, clients: int, config: Config) -> bool:
         write_file(folder / FAILED_FILE, text + "\n")
         return False
     return True
-
-
-def run_app(app: Path, engine: str, clients: int, config: Config) -> None:
-    """Do a run of an app, in this process or by ``flwr run``.
-
-    Raises:
-        LaunchError: Flower could not start it, or says that it failed.
-        Exception: whatever the app raised in this process.
-    """
-    (_run_flwr if engine == "flwr" else _run_here)(app, clients, config)
-
-
-def print_into(file: Path) -> None:
-    """Have this process and those that it starts print into a file."""
-    with output_file(file) as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
 
 
 def _run_here(app: Path, clients: int, config: Config) -> None:
@@ -199,7 +182,9 @@ def _begin(folder: Path, held: Connection) -> None:
     """Prepare a run's process: its end, its share of the lock, its output."""
     threading.Thread(target=_end_with_comparison, args=(held,), daemon=True).start()
     share_lock(folder.parents[1])
-    print_into(folder / OUTPUT_FILE)
+    with output_file(folder / OUTPUT_FILE) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
 
 
 def _end_with_comparison(held: Connection) -> None:

@@ -154,18 +154,20 @@ class LocalFlower:
         run_id: int,
         timeout: float,
         on_poll: Callable[[], bool] = lambda: False,
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
         """Wait for the end of a run.
 
         Args:
             run_id: as returned by :meth:`submit`.
-            timeout: seconds.
+            timeout: seconds without progress.
             on_poll: called twice a second; it returns True if the run may be over.
+            progress: returns how far the run is; with each new value the time starts again.
 
         Raises:
             LaunchError: the run failed, with what Flower reports about it, or did not end in time.
         """
-        deadline = time.monotonic() + timeout
+        deadline, reached = time.monotonic() + timeout, progress()
         while True:
             # Asking starts a flwr process, which takes seconds of CPU time: ask rarely.
             facts = self.run_facts(run_id)
@@ -173,9 +175,12 @@ class LocalFlower:
                 return
             if facts["status"].startswith("finished"):
                 raise LaunchError(f"The run failed: {facts.get('status-details')}")
+            if (now := progress()) != reached:
+                deadline, reached = time.monotonic() + timeout, now
             if time.monotonic() > deadline:
                 raise LaunchError(
-                    f"The run is {facts['status']} after {timeout:.0f} s:\n{tail(self.log_file)}"
+                    f"The run is {facts['status']}, {timeout:.0f} s without progress:\n"
+                    f"{tail(self.log_file)}"
                 )
             ask_again = time.monotonic() + _STATUS_SECONDS
             while time.monotonic() < ask_again and not on_poll():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from rich.console import Console
@@ -14,63 +13,70 @@ from rich.console import Console
 from flower_ist.compare import demo
 from flower_ist.compare.demo import run_demo
 from flower_ist.compare.plan import PlanError
-from flower_ist.compare.usage import usage_of
-from flower_ist.runs.app_import import find_app
+from flower_ist.files import write_file
 from flower_ist.runs.launch import LaunchError
 from flower_ist.runs.log import read_run
 from tests.fakes.runs import ROUNDS, write_run
 
 
-class NoRuns:
-    """Stands for the runs: notes what each is given and writes a log of as many rounds."""
+class NoFlower:
+    """Stands for ``LocalFlower``: notes what it is to run and writes logs of as many rounds."""
 
-    def __init__(self) -> None:
-        self.given: list[tuple[Mapping[str, Any], int]] = []
-        self.error: Exception | None = None
+    submitted: list[tuple[Mapping[str, Any], int]]
+    fails = False
+    log_file: Path
 
-    def __call__(self, app: Path, engine: str, clients: int, config: Mapping[str, Any]) -> None:
+    def __enter__(self) -> Self:
+        NoFlower.submitted = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, app: Path, settings: Mapping[str, Any], clients: int) -> int:
         assert (app / "bundle" / "server.py").is_file()
-        assert engine == "flwr"
-        write_run(Path(config["output-dir"]), ROUNDS[: config["num-rounds"] + 1])
-        self.given.append((config, clients))
-        if self.error is not None:
-            raise self.error
+        folder = Path(settings["output-dir"])
+        write_run(folder, ROUNDS[: settings["num-rounds"] + 1])
+        self.submitted.append(({k: v for k, v in settings.items() if k != "output-dir"}, clients))
+        return 7
+
+    def wait(
+        self,
+        run_id: int,
+        timeout: float,
+        on_poll: Callable[[], bool],
+        progress: Callable[[], object],
+    ) -> None:
+        assert run_id == 7
+        if self.fails:
+            write_file(self.log_file, "first\nlast\n")
+            raise LaunchError("The run failed: no clients.")
+        assert on_poll()
+        assert progress() == self.submitted[-1][0]["num-rounds"]
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> NoRuns:
-    runs = NoRuns()
-    monkeypatch.setattr(demo, "run_app", runs)
-    monkeypatch.setattr(demo, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+def console(monkeypatch: pytest.MonkeyPatch) -> Console:
+    monkeypatch.setattr(demo, "LocalFlower", NoFlower)
     monkeypatch.setattr(demo, "find_spec", lambda name: object())
-    return runs
-
-
-@pytest.fixture
-def console() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-def test_every_kind_of_strategy_gets_the_settings_it_needs(runs, console, tmp_path):
+def test_every_kind_of_strategy_gets_the_settings_it_needs(console, tmp_path):
     names = ["ist", "fedrolex", "ridge", "central", "fedprox", "fedavg-narrow"]
     picture = run_demo(tmp_path, names, 4, 2, console)
-    own = usage_of(find_app()).config
-    changes = [
-        ({k: v for k, v in config.items() if v != own[k] and k != "output-dir"}, clients)
-        for config, clients in runs.given
-    ]
-    # The time to wait is only a limit: a run begins as soon as all clients have answered.
-    common = {"num-rounds": 2, "node-timeout": 300.0, "keep-checkpoints": 0}
-    four = {**common, "min-available-nodes": 4}
+    common = {"min-train-nodes": 2, "min-available-nodes": 4, "num-rounds": 2, "seed": 0}
+    # Only a limit: the run begins as soon as all have answered.
+    common |= {"node-timeout": 600.0}
     # All 4,000 examples are the one client's: a fourth of 12 epochs is as many steps.
     alone = {"min-train-nodes": 1, "min-available-nodes": 1, "local-epochs": 3.0}
-    assert changes == [
-        ({**four, "num-slices": 4}, 4),
-        ({"strategy": "fedrolex", **four, "capacities": "0.25"}, 4),
-        ({"strategy": "ridge", **four, "num-rounds": 1}, 4),
+    assert NoFlower.submitted == [
+        ({"strategy": "ist", **common, "num-slices": 4}, 4),
+        ({"strategy": "fedrolex", **common, "capacities": "0.25"}, 4),
+        ({"strategy": "ridge", **common, "num-rounds": 1}, 4),
         ({"strategy": "fedavg", **common, **alone}, 1),
-        ({"strategy": "fedprox", **four}, 4),
-        ({"strategy": "fedavg-narrow", **four, "num-slices": 4}, 4),
+        ({"strategy": "fedprox", **common}, 4),
+        ({"strategy": "fedavg-narrow", **common, "num-slices": 4}, 4),
     ]
     assert picture.stat().st_size > 1000
     text = console.file.getvalue()
@@ -87,7 +93,7 @@ def test_every_kind_of_strategy_gets_the_settings_it_needs(runs, console, tmp_pa
         (["ist"], 10_000, "The demo tokens serve at most"),
     ],
 )
-def test_what_is_refused_at_once(runs, console, tmp_path, strategies, clients, sentence):
+def test_what_is_refused_at_once(console, tmp_path, strategies, clients, sentence):
     with pytest.raises(PlanError, match=sentence):
         run_demo(tmp_path, strategies, clients, 2, console)
     assert not list(tmp_path.iterdir())
@@ -99,11 +105,13 @@ def test_without_matplotlib_a_sentence_names_the_extra(console, tmp_path, monkey
         run_demo(tmp_path, ["ist"], 4, 2, console)
 
 
-def test_of_a_run_that_fails_the_cause_is_told(runs, console, tmp_path):
-    runs.error = LaunchError("The run failed: no clients.")
-    with pytest.raises(LaunchError, match=r"^ist failed: .* no clients\.\nMore is in .*\.log\.$"):
-        run_demo(tmp_path / "out", ["ist", "fedavg"], 4, 2, console)
-    assert len(runs.given) == 1
+def test_of_a_run_that_fails_the_cause_is_told_and_the_log_is_kept(console, tmp_path, monkeypatch):
+    monkeypatch.setattr(NoFlower, "fails", True)
+    monkeypatch.setattr(NoFlower, "log_file", tmp_path / "superlink.log", raising=False)
+    with pytest.raises(LaunchError, match=r"no clients\.\nMore is in .*flower\.log\.$") as caught:
+        run_demo(tmp_path / "out", ["ist"], 4, 2, console)
+    log = Path(str(caught.value).rpartition(" in ")[2].rstrip("."))
+    assert log.read_text() == "first\nlast\n"
 
 
 def test_without_ray_the_clients_take_turns_in_one_process(console, tmp_path, monkeypatch):
