@@ -15,6 +15,16 @@ from flower_ist.errors import FlowerIstError, first_line
 
 F = TypeVar("F", bound=Callable[..., None])
 
+# Modules that come with an extra; all others come with this package.
+_EXTRAS = {
+    **dict.fromkeys(("data_prep", "torch", "timm", "torchvision", "PIL"), "prep"),
+    **dict.fromkeys(("datasets", "flwr_datasets", "pyarrow"), "prep"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "matplotlib": "plot",
+    "pillow_heif": "heic",
+    "ray": "simulation",
+}
+
 
 class Commands(typer.Typer):
     """A group of commands whose modules are imported, and options read, only when they are called.
@@ -68,9 +78,9 @@ class Commands(typer.Typer):
 class _Group(TyperGroup):
     """Commands that end with one sentence and exit code 1 on an error that is meant for the user.
 
-    That is a :class:`FlowerIstError`, a system error about a path that the user gave, or a package
-    that is missing: what a run needs comes with this one, and what images need is an extra. Any
-    other exception is a bug of ours and keeps its traceback.
+    That is a :class:`FlowerIstError`, a system error about a path that the user gave, or the
+    package of an extra that is missing. Any other exception is a bug of ours and keeps its
+    traceback.
     """
 
     later: ClassVar[dict[str, click.Command]]
@@ -94,7 +104,10 @@ class _Group(TyperGroup):
                 raise
             raise fail(f"{err.filename}: {first_line(err)}.") from err
         except ModuleNotFoundError as err:
-            sentence = f"{err.name} is not installed: pip install 'flower-ist[prep]'."
+            extra = _EXTRAS.get(str(err.name).partition(".")[0])
+            if extra is None:
+                raise
+            sentence = f"{err.name} is not installed: pip install 'flower-ist[{extra}]'."
             raise fail(sentence) from err
 
 

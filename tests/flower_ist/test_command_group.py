@@ -29,7 +29,14 @@ def ends_with(error: BaseException):
         (FlowerIstError("It is full: make room."), "It is full: make room."),
         (ArgumentError("There is no rule 'x': choose 'mean'."), "There is no rule 'x': choose"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied."),
-        (ModuleNotFoundError("no", name="timm"), "timm is not installed: pip install 'flower-"),
+        (
+            ModuleNotFoundError("no", name="timm"),
+            "timm is not installed: pip install 'flower-ist[prep]'.",
+        ),
+        (
+            ModuleNotFoundError("no", name="onnx.checker"),
+            "onnx.checker is not installed: pip install 'flower-ist[export]'.",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_1(error, sentence):
@@ -40,6 +47,12 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(error, sentence):
     text = typer.unstyle(result.stderr)
     assert text.startswith(f"Error: {sentence}")
     assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["flower_ist.gone", "jinja2", None])
+def test_no_extra_brings_a_module_of_ours(name):
+    defect = ModuleNotFoundError("no", name=name)
+    assert ends_with(defect).exception is defect
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, TypeError, OSError])
