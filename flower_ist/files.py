@@ -196,6 +196,17 @@ def cut_file(file: Path, size: int) -> None:
         opened.truncate(size)
 
 
+def rename_file(file: Path, name: Path) -> None:
+    """Give a whole file another name, in place of the file that has it.
+
+    Raises:
+        NotWrittenError: it cannot be renamed; both are as they were.
+    """
+    with _told_of(name):
+        os.replace(file, name)
+        _sync(name.parent)
+
+
 def output_file(file: Path) -> BufferedWriter:
     """Open a file to which another program's output is appended as it arrives.
 

@@ -26,7 +26,7 @@ from flower_ist.tokens.shard import TokenShard, open_shard, test_folder
 from server_app.build import Score
 from server_app.chosen_round import ChosenRound
 from server_app.network import Network
-from server_app.run_folder import RunFolder, write_model
+from server_app.run_folder import RunFolder
 from server_app.settings import Settings, SettingsError
 from server_app.warm_start import WarmStart
 
@@ -153,9 +153,9 @@ class RoundModel:
     def save(self, server_round: int, run: RunFolder, log: RunLog) -> None:
         """Write the checkpoint of the round that was evaluated last, and its model if chosen."""
         # Without validation the initial weights are no model, and every later round's is one.
-        if server_round == (self.chosen.number if self.chosen else max(1, server_round)):
-            write_model(run.path, self.start.model(self.net), self.about(server_round))
-        run.save(server_round, self.trained, self.strategy, log)
+        is_chosen = server_round == (self.chosen.number if self.chosen else max(1, server_round))
+        model = self.start.model(self.net) if is_chosen else None
+        run.save(server_round, self.trained, self.strategy, log, model, self.about(server_round))
 
     def about(self, server_round: int) -> dict[str, Any]:
         """Return the model file's description of the model of a round, as JSON values."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flower_ist.files import remove_unfinished, write_file
+from flower_ist.files import remove_unfinished, rename_file, write_file
 from flower_ist.runs.checkpoint import CHECKPOINT_FOLDER, Checkpoint, Checkpoints
 from flower_ist.runs.log import RUN_LOG, RunLog, RunLogError, read_run, sole_writer
 from flower_ist.strategies.state import strategy_state
@@ -32,6 +32,8 @@ from server_app.settings import Settings, SettingsError
 
 SETTINGS_FILE = "settings.json"
 MODEL_FILE = "model.safetensors"
+# A round's model until its checkpoint is written: a run that stops before that does it again.
+_NEXT_MODEL = "model.next.safetensors"
 _log = logging.getLogger("flwr")
 
 
@@ -93,6 +95,7 @@ class RunFolder:
         if done is None:
             return False
         if why := self.early_stop()[1]:
+            self._settle()
             _log.info("The run in %s has ended after round %d: %s.", self.path, done, why)
             return True
         if done < asked:
@@ -102,7 +105,7 @@ class RunFolder:
                 f"'num-rounds' is {asked}, but the run in 'output-dir' has {done} rounds already: "
                 f"set at least {done}."
             )
-        remove_unfinished(self.path)
+        self._settle()
         _log.info(
             "The run in %s is finished, all its %d rounds are in %s: nothing is left to do; for "
             "more rounds raise 'num-rounds'.",
@@ -127,11 +130,15 @@ class RunFolder:
             return ChosenRound(len(validation))
         lines = [line for line in read_run(self.path) if line["round"] <= self.rounds_done]
         chosen = ChosenRound(len(validation), lines)
-        # A run that was stopped between model and checkpoint has the model of a round that is done
-        # again: it must not stay there, whatever that round brings now.
-        return (
-            chosen if chosen.number == _round_of_model(self.path) else ChosenRound(len(validation))
+        if chosen.number == _round_of(self.path / MODEL_FILE):
+            return chosen
+        _log.warning(
+            "%s lacks the model of round %d, which validation had chosen: rounds are compared from "
+            "here on.",
+            self.path,
+            chosen.number,
         )
+        return ChosenRound(len(validation))
 
     def early_stop(self) -> tuple[EarlyStop, str]:
         """Return what ends the run early, which knows the rounds so far, and whether they ended it.
@@ -157,9 +164,7 @@ class RunFolder:
             NotWrittenError: the folder cannot be written.
         """
         if self._goes_on:
-            remove_unfinished(self.path)
-            done = self.checkpoint
-            log = RunLog.reopen(self.path, *((done.log_bytes, done.log_sha256) if done else (0,)))
+            log = self._settle()
             _log.info("Going on with the run in %s after round %s", self.path, self.rounds_done)
         else:
             log = RunLog(self.path)
@@ -174,18 +179,24 @@ class RunFolder:
         trained: Mapping[str, NDArray[Any]],
         strategy: Strategy,
         log: RunLog,
+        model: Mapping[str, NDArray[Any]] | None,
+        about: Mapping[str, Any],
     ) -> None:
-        """Write the checkpoint of a round that is over and in the log.
+        """Write the model and the checkpoint of a round that is over and in the log.
 
         Args:
             server_round: the round.
             trained: what is trained, name -> array, after it.
             strategy: with its state after the round.
             log: of the run.
+            model: what prediction needs after it; None: the model that is there stays.
+            about: what the header of ``model.safetensors`` says.
 
         Raises:
-            NotWrittenError: it cannot be written; those that are there are unchanged.
+            NotWrittenError: one cannot be written; the last model and checkpoints are unchanged.
         """
+        if model is not None:
+            write_model(self.path / _NEXT_MODEL, model, about)
         self._checkpoints.save(
             Checkpoint(
                 server_round=server_round,
@@ -196,6 +207,17 @@ class RunFolder:
                 facts=self.identity.facts(),
             )
         )
+        if model is not None:
+            rename_file(self.path / _NEXT_MODEL, self.path / MODEL_FILE)
+
+    def _settle(self) -> RunLog:
+        """Bring model and log to the last checkpoint; return the log."""
+        remove_unfinished(self.path)
+        next_model, done = self.path / _NEXT_MODEL, self.checkpoint
+        if done is not None and _round_of(next_model) == done.server_round:
+            rename_file(next_model, self.path / MODEL_FILE)
+        next_model.unlink(missing_ok=True)
+        return RunLog.reopen(self.path, *((done.log_bytes, done.log_sha256) if done else (0,)))
 
     def _refuse_what_is_there(self) -> None:
         # Before anything is asked or written: a new run must not touch another one's files.
@@ -240,13 +262,11 @@ def write_settings(folder: Path, settings: Settings) -> None:
     write_file(folder / SETTINGS_FILE, text)
 
 
-def write_model(
-    folder: Path, weights: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> Path:
+def write_model(file: Path, weights: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
     """Write the model as safetensors, whole or not at all.
 
     Args:
-        folder: of the run.
+        file: to write.
         weights: name -> array.
         about: what the file's header says of the model, as JSON values.
 
@@ -258,14 +278,13 @@ def write_model(
     }
     # safetensors writes an array's memory as is: in any other order the numbers would be wrong.
     ordered = {name: np.asarray(weight, order="C") for name, weight in weights.items()}
-    write_file(folder / MODEL_FILE, save(ordered, metadata=header))
-    return folder / MODEL_FILE
+    write_file(file, save(ordered, metadata=header))
 
 
-def _round_of_model(folder: Path) -> int:
-    """Return the round of the model in a run's folder; -1 if there is none."""
+def _round_of(model: Path) -> int:
+    """Return the round of a model's file; -1 if there is none."""
     try:
-        with safe_open(folder / MODEL_FILE, "np") as file:
+        with safe_open(model, "np") as file:
             return int((file.metadata() or {})["round"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return -1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Changes:
         """
         # If this fails, the next round begins another file: it knows of nothing that is written.
         seen, self._seen = self._seen, {}
-        begins = any(seen.get(name, (None,))[0] is not tracked[name] for name in tracked)
+        same = all(seen.get(name, (None,))[0] is tracked[name] for name in tracked)
+        begins = not same or not self._is_whole()
         if begins:
             seen = dict.fromkeys(tracked, (None, 0))
             self._file = self._folder / f"changes-{server_round:06d}.jsonl"
@@ -54,6 +56,8 @@ class Changes:
         line = {name: entries.since(seen[name][1]) for name, entries in tracked.items()}
         content = (json.dumps(line) + "\n").encode()
         (write_file if begins else append_file)(self._file, content)
+        if begins:  # what follows is of rounds that are done again
+            self._remove(other for other in self._files() if other > self._file)
         self._size += len(content)
         self._hash.update(content)
         self._seen = {name: (entries, entries.writes) for name, entries in tracked.items()}
@@ -61,10 +65,23 @@ class Changes:
 
     def remove_before(self, server_round: int) -> None:
         """Remove the files that no round from this one on was written to."""
-        files = sorted(self._folder.glob("changes-*.jsonl"))
-        begun = [file for file in files if file.stem <= f"changes-{server_round:06d}"]
-        for file in begun[:-1]:
-            file.unlink(missing_ok=True)
+        first = self._folder / f"changes-{server_round:06d}.jsonl"
+        self._remove([file for file in self._files() if file <= first][:-1])
+
+    def _is_whole(self) -> bool:
+        try:
+            return self._file.stat().st_size == self._size
+        except OSError:
+            return False
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("changes-*.jsonl"))
+
+    @staticmethod
+    def _remove(files: Iterable[Path]) -> None:
+        for file in files:
+            with suppress(OSError):
+                file.unlink()
 
 
 def read_changes(folder: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -156,7 +156,11 @@ def _taken_apart(
         tracked[name] = state
         return {_TRACKED: name}
     if isinstance(state, Mapping):
-        return {key: _taken_apart(value, arrays, tracked) for key, value in state.items()}
+        # A client may be called as what stands for an array: its name gets another sign.
+        return {
+            f"${key}" if key.startswith("$") else key: _taken_apart(value, arrays, tracked)
+            for key, value in state.items()
+        }
     if isinstance(state, Sequence) and not isinstance(state, str):
         return [_taken_apart(value, arrays, tracked) for value in state]
     return state
@@ -171,7 +175,10 @@ def _put_together(
             return arrays[state[_ARRAY]]
         if state.keys() == {_TRACKED}:
             return tracked[state[_TRACKED]]
-        return {key: _put_together(value, arrays, tracked) for key, value in state.items()}
+        return {
+            key.removeprefix("$"): _put_together(value, arrays, tracked)
+            for key, value in state.items()
+        }
     if isinstance(state, list):
         return [_put_together(value, arrays, tracked) for value in state]
     return state

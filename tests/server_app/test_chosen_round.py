@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,49 @@ def test_a_resumed_run_chooses_as_if_it_had_not_stopped(harmful):
     assert (run / "model.safetensors").read_bytes() == kept
 
 
-def test_a_model_of_a_round_that_is_done_again_does_not_stay(harmful):
+def test_a_model_whose_checkpoint_is_missing_is_not_the_runs(harmful):
     """The run was stopped after it wrote round 2's model, and before round 2's checkpoint."""
     run = Path(harmful["output-dir"])
     run_in_process(server_app, client_app, 4, harmful | {"num-rounds": 1})
-    classifier = load_classifier(run)
-    write_model(run, classifier.net, {"format": "flower-ist-mlp", "round": 2})
+    kept = (run / "model.safetensors").read_bytes()
+    write_model(run / "model.next.safetensors", load_classifier(run).net, {"round": 2})
     run_in_process(server_app, client_app, 4, harmful | {"resume": True})
-    assert read_run(run)[-1]["model_round"] == 2
-    assert load_classifier(run).net.keys() == classifier.net.keys()
+    assert read_run(run)[-1]["model_round"] == 0
+    assert (run / "model.safetensors").read_bytes() == kept
+    assert not (run / "model.next.safetensors").exists()
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_model_whose_checkpoint_is_there_is_the_runs(harmful, rounds):
+    """The run was stopped after it wrote round 1's checkpoint, and before the model's last name."""
+    harmful |= {"learning-rate": 1e-3}  # each round is chosen
+    run = Path(harmful["output-dir"])
+    run_in_process(server_app, client_app, 4, harmful | {"num-rounds": 1})
+    (run / "model.safetensors").rename(run / "model.next.safetensors")
+    (run / "README.md").unlink()
+    run_in_process(server_app, client_app, 4, harmful | {"num-rounds": rounds, "resume": True})
+    assert model_round(run) == str(rounds) == str(read_run(run)[-1]["model_round"])
+    assert not (run / "model.next.safetensors").exists()
+
+
+def test_a_chosen_model_that_is_lost_does_not_hold_a_later_one_back(harmful, caplog):
+    run = Path(harmful["output-dir"])
+    run_in_process(server_app, client_app, 4, harmful | {"num-rounds": 1})
+    (run / "model.safetensors").unlink()
+    run_in_process(server_app, client_app, 4, harmful | {"resume": True})
+    assert "lacks the model of round 0, which validation had chosen" in caplog.text
+    assert model_round(run) == "2"
+
+
+def test_the_card_of_a_finished_run_tells_of_its_rounds_only(harmful):
+    """A third round was stopped by an error, and the run is asked for two."""
+    run = Path(harmful["output-dir"])
+    run_in_process(server_app, client_app, 4, harmful)
+    card = (run / "README.md").read_text()
+    (run / "README.md").unlink()
+    failed = {**read_run(run)[-1], "round": 3, "accuracy": None, "error": "it was"}
+    with (run / "run.jsonl").open("a") as log:
+        log.write(json.dumps(failed) + "\n")
+    run_in_process(server_app, client_app, 4, harmful | {"resume": True})
+    assert (run / "README.md").read_text().splitlines()[:22] == card.splitlines()[:22]
+    assert len(read_run(run)) == 3

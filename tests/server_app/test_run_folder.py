@@ -28,7 +28,8 @@ def settings(default_run_config: dict[str, Any]) -> Settings:
 
 
 def test_a_model_is_readable_with_its_header(tmp_path):
-    file = write_model(tmp_path, WEIGHTS, {"format": "mlp", "dims": [3, 2], "seed": 0})
+    file = tmp_path / "model.safetensors"
+    write_model(file, WEIGHTS, {"format": "mlp", "dims": [3, 2], "seed": 0})
     assert file == tmp_path / "model.safetensors"
     with safe_open(file, framework="numpy") as opened:
         assert opened.metadata() == {"format": "mlp", "dims": "[3, 2]", "seed": "0"}
@@ -41,19 +42,23 @@ def test_a_model_is_readable_with_its_header(tmp_path):
 @pytest.mark.parametrize("layout", [np.asfortranarray, lambda array: np.flip(array, 0)])
 def test_weights_in_any_memory_order_are_written_right(tmp_path, layout):
     weight = layout(WEIGHTS["fc1.weight"])
-    with safe_open(write_model(tmp_path, {"w": weight}, {}), framework="numpy") as opened:
+    file = tmp_path / "model.safetensors"
+    write_model(file, {"w": weight}, {})
+    with safe_open(file, framework="numpy") as opened:
         np.testing.assert_array_equal(opened.get_tensor("w"), weight)
 
 
 def test_a_model_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    old = write_model(tmp_path, WEIGHTS, {}).read_bytes()
+    file = tmp_path / "model.safetensors"
+    write_model(file, WEIGHTS, {})
+    old = file.read_bytes()
 
     def fail(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable.os, "fsync", fail)
     with pytest.raises(NotWrittenError, match=r"model.safetensors cannot be written \(No space"):
-        write_model(tmp_path, {"other": np.zeros(3)}, {})
+        write_model(file, {"other": np.zeros(3)}, {})
     assert (tmp_path / "model.safetensors").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 

@@ -127,3 +127,36 @@ def test_after_a_full_disk_everything_is_written_anew(tmp_path):
     checkpoints.save(checkpoint(2, turns))
     assert turns_after(tmp_path) == (2, dict(turns))
     assert begun_files(tmp_path) == ["changes-000000.jsonl", "changes-000002.jsonl"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_files_of_rounds_that_are_done_again_do_not_outlive_them(tmp_path, keep):
+    """A process went on from round 4, its rounds were damaged, another goes on from round 2."""
+    turns = TrackedDict({"a": 1})
+    for begun, end in ((0, 4), (4, 7)):
+        checkpoints = Checkpoints(tmp_path, keep=9)
+        for server_round in range(begun, end):
+            checkpoints.save(checkpoint(server_round, turns))
+    for file in checkpoints.files()[3:]:
+        file.write_bytes(b"damaged")
+    turns = TrackedDict(turns_after(tmp_path)[1])
+    checkpoints = Checkpoints(tmp_path, keep=keep)
+    for server_round in range(3, 12):
+        turns["b"] = server_round
+        checkpoints.save(checkpoint(server_round, turns))
+        assert turns_after(tmp_path) == (server_round, {"a": 1, "b": server_round})
+    for kept in reversed(checkpoints.files()[-keep:]):
+        assert turns_after(tmp_path)[0] == int(kept.stem.removeprefix("round-"))
+        kept.unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(b"x" + file.read_bytes())]
+)
+def test_a_file_that_somebody_changed_is_not_gone_on_with(tmp_path, spoil):
+    turns, checkpoints = TrackedDict({"a": 1}), Checkpoints(tmp_path, keep=1)
+    checkpoints.save(checkpoint(0, turns))
+    spoil(tmp_path / "checkpoints/changes-000000.jsonl")
+    checkpoints.save(checkpoint(1, turns))
+    assert turns_after(tmp_path) == (1, {"a": 1})
+    assert begun_files(tmp_path) == ["changes-000001.jsonl"]

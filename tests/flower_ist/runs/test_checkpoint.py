@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from flower_ist.files import NotWrittenError
 from flower_ist.runs.checkpoint import Checkpoint, Checkpoints
+from flower_ist.tracked import TrackedDict
 from tests.fakes.full_disk import files_of_at_most
 
 WEIGHTS = {
@@ -36,6 +37,18 @@ def checkpoint(server_round: int = 1, **changes: Any) -> Checkpoint:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["$array", "$tracked", "$$array", "$", "$a b"])
+def test_a_client_may_have_any_name(tmp_path, name):
+    """Also one that stands for something else in the file: as in a quarantine of one client."""
+    state = {"faults": {name: 1}, "until": {name: {name: [3]}}}
+    facts = {"names": TrackedDict({name: 1})}
+    Checkpoints(tmp_path).save(checkpoint(strategy=state, facts=facts))
+    found = Checkpoints(tmp_path).last()
+    assert found is not None
+    assert found.strategy == state
+    assert found.facts == {"names": {name: 1}}
 
 
 def test_everything_comes_back_bit_for_bit_and_in_order(tmp_path):
