@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from data_prep.pretrain.settings import PretrainSettings
 from data_prep.splits.rows import permutation
 from flower_ist.differences import differences
 from flower_ist.errors import first_line, why_unreadable
-from flower_ist.files import whole_file
+from flower_ist.files import write_file
 
 _FIRST_ORDER = 1000
 """Stream of the first epoch's order; the streams below it are those of splits."""
@@ -162,8 +163,9 @@ class Pretraining:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with whole_file(file) as stream:
-            torch.save(state, stream)
+        content = BytesIO()  # on a full disk torch's own writer fails with another error
+        torch.save(state, content)
+        write_file(file, content.getvalue())
 
     def load(self, file: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Go on from a file that :meth:`save` wrote; return the log's lines.

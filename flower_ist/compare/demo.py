@@ -57,8 +57,6 @@ def run_demo(
         LaunchError: a run failed in Flower's simulation, with its cause.
         PlanError: an argument is of no use; nothing was started.
     """
-    if find_spec("matplotlib") is None:
-        raise PlanError("The demo draws a plot: first, pip install 'flower-ist[plot]'.")
     if num_clients > MAX_CLIENTS:
         raise PlanError(f"The demo tokens serve at most {MAX_CLIENTS} clients, not {num_clients}.")
     app = find_app()

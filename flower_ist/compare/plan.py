@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class Plan:
             PlanError: what is wrong.
             AppError: there is no app, or it does not say what its strategies use.
         """
+        if find_spec("matplotlib") is None:
+            raise PlanError("It ends with pictures: first, pip install 'flower-ist[plot]'.")
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
             names = ",".join(self.strategies)
             raise PlanError(f"Each strategy is compared once, not {names!r}: name none twice.")

@@ -20,6 +20,8 @@ from data_prep.pretrain.run import pretrain
 from data_prep.pretrain.settings import PretrainSettings
 from data_prep.pretrain.train import Pretraining
 from data_prep.sources.open import read_source
+from flower_ist.files import NotWrittenError
+from tests.fakes.full_disk import files_of_at_most
 
 TINY = PretrainSettings(
     image_size=8,
@@ -219,6 +221,11 @@ class _Exploding(Pretraining):
         super().__init__(settings, device)
         with torch.no_grad():
             self.model.draw.bias.fill_(float("inf"))
+
+
+def test_a_full_disk_is_a_sentence(tmp_path):
+    with files_of_at_most(8192), pytest.raises(NotWrittenError, match="cannot be written"):
+        pretrain(images(), tmp_path / "run", TINY)
 
 
 def test_the_command_trains_and_goes_on(tmp_path):

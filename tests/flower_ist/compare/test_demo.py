@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
-from flower_ist.compare import demo
+from flower_ist.compare import demo, plan
 from flower_ist.compare.demo import run_demo
 from flower_ist.compare.plan import PlanError
 from flower_ist.files import write_file
@@ -100,7 +100,7 @@ def test_what_is_refused_at_once(console, tmp_path, strategies, clients, sentenc
 
 
 def test_without_matplotlib_a_sentence_names_the_extra(console, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(plan, "find_spec", lambda name: None)
     with pytest.raises(PlanError, match=r"first, pip install 'flower-ist\[plot\]'\.$"):
         run_demo(tmp_path, ["ist"], 4, 2, console)
 
