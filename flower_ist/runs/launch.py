@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +25,7 @@ from typing import Any, Self
 from flower_ist.errors import FlowerIstError
 from flower_ist.files import output_file, write_file
 from flower_ist.runs.ports import free_port
+from flower_ist.runs.processes import stop_all
 
 _CONNECTION = "own"
 # Far more than an idle machine needs: on a busy one, the imports alone can take a minute.
@@ -101,13 +100,7 @@ class LocalFlower:
 
     def close(self) -> None:
         """Stop every program that was started here, with its children, and remove the home."""
-        for stop, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-            for process in self._processes:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, stop)
-            for process in self._processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
+        stop_all(self._processes)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def start(self, command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
