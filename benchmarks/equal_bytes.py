@@ -75,8 +75,8 @@ def one(
     if tokens != "demo" or split != "iid" or held:  # the embedded tokens are split already, IID
         # Two seeds share a draw of the split, so that three seeds have two of them.
         fold = seed if held else -1
-        folder = work / "tokens" / f"{Path(tokens).name}-{clients}-{split}-{seed // 2}"
-        folder = folder.with_name(f"{folder.name}-{fold}") if held else folder
+        draw = f"{seed // 2}-{fold}" if held else f"{seed // 2}"
+        folder = work / "tokens" / f"{Path(tokens).name}-{clients}-{split}-{draw}"
         if not folder.exists():
             resplit(tokens, folder, clients=clients, split=split, seed=seed // 2, fold=fold)
         data = str(folder.absolute())

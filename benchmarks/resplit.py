@@ -14,6 +14,7 @@ from data_prep.splits.clients import split_clients
 from data_prep.splits.kinds import ClientSplit
 from flower_ist.tokens.demo import test_shard, train_shard
 from flower_ist.tokens.shard import TokenShard, client_folder, open_shard, test_folder
+from flower_ist.tokens.totals import of_some
 from flower_ist.tokens.writer import ShardWriter
 
 FOLDS = 5
@@ -56,27 +57,19 @@ def main(
         class_names=meta.class_names,
         source=meta.source,
     )
-    per_row = {
-        name: getattr(meta, name) // meta.num_examples
-        for name in ("image_bytes", "image_file_bytes", "masked_image_bytes")
-    }
     for k, images in enumerate(split_clients(data, ClientSplit.parse(split), clients, seed)):
         count = len(images) * kept
         new = replace(
-            meta,
-            num_examples=count,
+            of_some(meta, count),
             client=f"client-{k}",
             mask=replace(meta.mask, views=kept),
             token_dtype=dtype or meta.token_dtype,
-            sha256={},
-            **{name: size * count for name, size in per_row.items()},
         )
         with ShardWriter(client_folder(out, k), new) as writer:
             rows = tokens[images].reshape(count, -1)
             writer.append(rows, np.repeat(labels[images], kept), np.repeat(image_ids[images], kept))
     (tokens, labels), image_ids = test_rows
-    meta = replace(test.meta, num_examples=len(labels), sha256={})
-    with ShardWriter(test_folder(out), meta) as writer:
+    with ShardWriter(test_folder(out), of_some(test.meta, len(labels))) as writer:
         writer.append(tokens, labels, image_ids)
 
 

@@ -56,13 +56,11 @@ def whole_file(file: Path, mode: int = 0o666) -> Iterator[BufferedWriter]:
     with _told_of(file):
         stream = new_file(temporary, mode)
     try:
-        with _told_of(file):
-            with stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-            _sync(file.parent)
+        with _told_of(file), stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        rename_file(temporary, file)
     finally:
         with suppress(OSError):
             temporary.unlink()

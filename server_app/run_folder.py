@@ -126,11 +126,8 @@ class RunFolder:
         """
         if validation is None:
             return None
-        if self.rounds_done is None:
-            return ChosenRound(len(validation))
-        lines = [line for line in read_run(self.path) if line["round"] <= self.rounds_done]
-        chosen = ChosenRound(len(validation), lines)
-        if chosen.number == _round_of(self.path / MODEL_FILE):
+        chosen = ChosenRound(len(validation), self._lines())
+        if chosen.number in (-1, _round_of(self.path / MODEL_FILE)):
             return chosen
         _log.warning(
             "%s lacks the model of round %d, which validation had chosen: rounds are compared from "
@@ -150,11 +147,14 @@ class RunFolder:
             RunLogError: the log cannot be read.
         """
         rule, why = EarlyStop(self._settings.target_accuracy, self._settings.patience), ""
-        if self.rounds_done is not None:
-            for line in read_run(self.path):
-                if line["round"] <= self.rounds_done:
-                    why = rule.why(line)
+        for line in self._lines():
+            why = rule.why(line)
         return rule, why
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Return the log's lines of the rounds that are done."""
+        done = self.rounds_done
+        return [] if done is None else [ln for ln in read_run(self.path) if ln["round"] <= done]
 
     def open_log(self) -> RunLog:
         """Create the run's log, or open it after the checkpoint's round; write the settings.
